@@ -1,0 +1,252 @@
+"""Marks beside a text, and the notation in which people write the two together.
+
+The text of a `MarkedText` is never edited: marks stand beside it, by offset, so no word can change.
+
+The notation, which `parse` reads and `render` writes:
+
+    It's <emph>only $299 <pause_short>today <pause_long:1200ms>
+
+``\\<`` is a literal ``<`` and ``\\\\`` a literal backslash. ``<`` that opens nothing tag-like ("a < b", "<3") needs no escape.
+"""
+
+import difflib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from prosody_tagger.errors import MarkupError
+from prosody_tagger.segment import slot_of, words
+
+PAUSES = ("pause_short", "pause_long")
+PITCHES = ("pitch_high", "pitch_low", "pitch_rising", "pitch_falling")
+KINDS = ("emph", *PAUSES, *PITCHES)
+"""Every kind of mark, in the order in which `normalise` writes those of one slot after its pauses."""
+
+PAUSE_MS = {"pause_short": 250, "pause_long": 700}
+"""Length of a pause that carries none of its own, in milliseconds."""
+
+MAX_PAUSE_MS = 60_000
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """One mark: its kind, where it stands, and for a pause how long it is if that was said.
+
+    ``offset`` counts code points of the text. emph and pitch marks bind to the word that follows; a pause is a silence at its
+    place. ``ms`` is whole milliseconds, 0 to `MAX_PAUSE_MS`, for pauses alone.
+    """
+
+    kind: str
+    offset: int
+    ms: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise MarkupError(f"unknown mark {self.kind!r}{_nearest(self.kind)}; the marks are {', '.join(KINDS)}")
+        if self.offset < 0:
+            raise MarkupError(f"a mark cannot stand at offset {self.offset}; offsets start at 0")
+        if self.ms is None:
+            return
+        if not self.is_pause:
+            raise MarkupError(f"<{self.kind}> takes no length; only pauses do, as in <pause_short:1200ms>")
+        if not 0 <= self.ms <= MAX_PAUSE_MS:
+            raise MarkupError(f"a pause of {self.ms} ms is out of range; give 0 to {MAX_PAUSE_MS} ms")
+
+    @property
+    def is_pause(self) -> bool:
+        return self.kind in PAUSES
+
+    @property
+    def silence_ms(self) -> int:
+        """Milliseconds of silence that this mark asks for: 0 unless it is a pause."""
+        if not self.is_pause:
+            return 0
+        return PAUSE_MS[self.kind] if self.ms is None else self.ms
+
+
+@dataclass(frozen=True, slots=True)
+class Alias:
+    """What is said aloud in place of ``[start, end)`` of the text, where the user gave that (SSML's ``sub``)."""
+
+    start: int
+    end: int
+    spoken: str
+
+
+@dataclass(frozen=True, slots=True)
+class MarkedText:
+    """A text, untouched, and its marks in order of offset; marks of one place keep the order in which they were given.
+
+    ``aliases`` come from SSML alone: the notation of this module has no way to write them, so `render` leaves them out.
+    """
+
+    text: str
+    marks: tuple[Mark, ...] = ()
+    aliases: tuple[Alias, ...] = ()
+
+    def __post_init__(self) -> None:
+        _refuse_surrogates(self.text)
+        ordered = tuple(sorted(self.marks, key=lambda mark: mark.offset))
+        if ordered and ordered[-1].offset > len(self.text):
+            raise MarkupError(f"<{ordered[-1].kind}> at offset {ordered[-1].offset} is past the text's end, {len(self.text)}")
+        object.__setattr__(self, "marks", ordered)
+
+    def slice(self, start: int, end: int, *, with_end: bool = False) -> "MarkedText":
+        """The part from ``start`` up to ``end``, offsets counted from ``start``.
+
+        A mark at ``end`` belongs to what follows, unless ``with_end`` says that nothing does.
+        """
+        marks = tuple(
+            Mark(mark.kind, mark.offset - start, mark.ms)
+            for mark in self.marks
+            if start <= mark.offset < end or (with_end and mark.offset == end)
+        )
+        aliases = tuple(
+            Alias(alias.start - start, alias.end - start, alias.spoken)
+            for alias in self.aliases
+            if start <= alias.start and alias.end <= end
+        )
+        return MarkedText(self.text[start:end], marks, aliases)
+
+
+def plain(text: str) -> MarkedText:
+    """``text`` without marks, whatever it holds: a literal "<emph>" in it stays a piece of text.
+
+    Raises:
+        MarkupError: the text holds a lone surrogate, which no encoding can carry.
+    """
+    return MarkedText(text)
+
+
+# One pattern, tried from left to right: an escape, a whole tag, or the start of a tag whose name is a mark's but which never
+# closes. The bound on a tag's length keeps a text of a million "<a" linear.
+_TOKEN = re.compile(
+    r"\\[\\<]"
+    r"|<(?P<close>/?)(?P<name>[A-Za-z_][\w.-]{0,63})(?P<rest>[^<>\n]{0,128})>"
+    rf"|<(?P<open>{'|'.join(KINDS)})\b"
+)
+_LENGTH = re.compile(r":\s*(?P<number>[0-9]{1,9}(?:\.[0-9]{1,3})?)\s*(?P<unit>ms|s)\s*")
+
+
+def parse(source: str) -> MarkedText:
+    """Read marked text.
+
+    Tags are removed and nothing else, save that a tag with a space on both sides takes the one after it along.
+
+    Raises:
+        MarkupError: something tag-like is no mark (the message names it, its place and the nearest mark), a pause's length cannot
+            be read, or the source holds a lone surrogate.
+    """
+    _refuse_surrogates(source)
+    pieces: list[str] = []
+    marks: list[Mark] = []
+    length = 0
+    last = ""
+    position = 0
+
+    def take(piece: str) -> None:
+        nonlocal length, last
+        if piece:
+            pieces.append(piece)
+            length += len(piece)
+            last = piece[-1]
+
+    for token in _TOKEN.finditer(source):
+        take(source[position : token.start()])
+        position = token.end()
+        if token[0][0] == "\\":
+            take(token[0][1])
+            continue
+        marks.append(_mark(source, token, length))
+        if last == " " and source.startswith(" ", position):
+            # Escapes never start with a space, so the next token cannot begin inside what is skipped here.
+            position += 1
+    take(source[position:])
+    return MarkedText("".join(pieces), tuple(marks))
+
+
+def render(marked: MarkedText) -> str:
+    """Write marked text, so that ``parse(render(m)) == m`` for every ``m`` without aliases."""
+    text = marked.text
+    pieces: list[str] = []
+    position = 0
+    for index, mark in enumerate(marked.marks):
+        pieces.append(_escape(text[position : mark.offset]))
+        position = mark.offset
+        length = "" if mark.ms is None else f":{mark.ms}ms"
+        pieces.append(f"<{mark.kind}{length}>")
+        is_last_here = index + 1 == len(marked.marks) or marked.marks[index + 1].offset > mark.offset
+        if is_last_here and text[position - 1 : position] == " " == text[position : position + 1]:
+            pieces.append(" ")  # the one that parse will take along
+    pieces.append(_escape(text[position:]))
+    return "".join(pieces)
+
+
+def normalise(marked: MarkedText) -> MarkedText:
+    """The form that the tagger emits.
+
+    Every mark stands at the start of its word; in a slot there is at most one of each kind, pauses first, then emph, then pitch;
+    there is no pause after the last word. Of several pauses of a kind in one slot the longest stays.
+    """
+    runs = words(marked.text)
+    kept: dict[tuple[int, str], Mark] = {}
+    for mark in marked.marks:
+        slot = slot_of(runs, mark.offset, len(marked.text))
+        if mark.is_pause and slot == len(marked.text):
+            continue
+        key = (slot, mark.kind)
+        if key not in kept or mark.silence_ms > kept[key].silence_ms:
+            kept[key] = Mark(mark.kind, slot, mark.ms)
+    order = (*PAUSES, "emph", *PITCHES)
+    marks = sorted(kept.values(), key=lambda mark: (mark.offset, order.index(mark.kind)))
+    return MarkedText(marked.text, tuple(marks), marked.aliases)
+
+
+def place(source: str, offset: int) -> str:
+    """ "line 2, column 7" for an offset into ``source``, both counted from 1."""
+    line = source.count("\n", 0, offset) + 1
+    return f"line {line}, column {offset - source.rfind(chr(10), 0, offset)}"
+
+
+def closest(name: str, known: Iterable[str]) -> str | None:
+    """The member of ``known`` most like ``name``, or None if none is like it."""
+    return next(iter(difflib.get_close_matches(name.lower(), list(known), n=1, cutoff=0.5)), None)
+
+
+def _mark(source: str, token: re.Match[str], offset: int) -> Mark:
+    """The mark that a tag stands for."""
+    where = place(source, token.start())
+    if token["open"]:
+        raise MarkupError(f"<{token['open']} at {where} is not closed; write <{token['open']}>, or \\< for a literal <")
+    name, rest = token["name"], token["rest"]
+    if token["close"] or name not in KINDS:
+        raise MarkupError(
+            f"unknown mark {token[0]!r} at {where}{_nearest(name)}; write \\< for a literal <. The marks are {', '.join(KINDS)}"
+        )
+    ms = None
+    if rest.strip():
+        length = _LENGTH.fullmatch(rest)
+        if name not in PAUSES or length is None:
+            raise MarkupError(f"cannot read {token[0]!r} at {where}; a mark is <{name}>, a timed pause <pause_short:1200ms>")
+        ms = round(float(length["number"]) * (1000 if length["unit"] == "s" else 1))
+    try:
+        return Mark(name, offset, ms)
+    except MarkupError as error:
+        raise MarkupError(f"{error} ({where})") from None
+
+
+def _nearest(name: str) -> str:
+    nearest = closest(name, KINDS)
+    return f"; did you mean <{nearest}>?" if nearest else ""
+
+
+def _escape(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("<", "\\<")
+
+
+def _refuse_surrogates(text: str) -> None:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        code = f"U+{ord(text[error.start]):04X}"
+        raise MarkupError(f"lone surrogate {code} at {place(text, error.start)}; the text is not valid Unicode") from None

@@ -1,0 +1,144 @@
+"""The contract between the pipeline and a voice: what is asked, what comes back, what a backend says of itself."""
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prosody_tagger.markup import KINDS, Mark, MarkedText
+
+Intensity = Literal["low", "medium", "high"]
+"""How often the tagger stresses a word, and how strongly a voice does."""
+
+Support = Literal["native", "rendered", "realised", "dropped"]
+"""What becomes of a mark: the model obeys it, controls of the engine do, it is made in the audio afterwards, or nothing does it."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Audio:
+    """Mono sound: ``samples`` float32 of shape [n] in [-1, 1], ``rate`` in Hz."""
+
+    samples: NDArray[np.float32]
+    rate: int
+
+    @property
+    def seconds(self) -> float:
+        return len(self.samples) / self.rate
+
+
+@dataclass(frozen=True, slots=True)
+class WordTime:
+    """When a word is heard. ``offset`` is where its core starts in the user's text; ``start`` and ``end`` are seconds."""
+
+    word: str
+    offset: int
+    start: float
+    end: float
+
+
+@dataclass(frozen=True, slots=True)
+class Voice:
+    """A voice that a backend offers. ``language`` is a BCP 47 tag."""
+
+    name: str
+    language: str
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a backend does with each mark, and its limits.
+
+    Attributes:
+        marks: for every kind of mark, what becomes of it.
+        rate: sample rate of its audio, Hz.
+        languages: BCP 47 tags of the languages that it speaks.
+        max_chars: the longest text of one request, in code points; the pipeline splits by it.
+        streaming: whether `speak` yields audio before a request is wholly spoken.
+        word_times: whether its `Speech` tells when each word is heard.
+    """
+
+    marks: Mapping[str, Support]
+    rate: int
+    languages: tuple[str, ...]
+    max_chars: int
+    streaming: bool = False
+    word_times: bool = False
+
+    def __post_init__(self) -> None:
+        missing = set(KINDS) - set(self.marks)
+        if missing:
+            raise ValueError(f"capabilities say nothing of {', '.join(sorted(missing))}")
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechRequest:
+    """One piece to speak: at most ``max_chars`` long, and within one sentence unless the caller knows better.
+
+    Attributes:
+        text: the words and the marks that the backend is to obey itself (see `synth.lowering`).
+        voice: a name from the backend's `voices`; None is its default.
+        speed: 1.0 is the voice's own rate of speech, 2.0 twice as fast.
+        seed: makes a sampling voice repeatable; voices that do not sample ignore it.
+        intensity: how strongly marks are rendered.
+        unfinished: more of the same sentence follows, so the voice should not fall as at its end.
+        context: what the backend's last `Speech` of the same text returned, to keep its voice; None at the start.
+    """
+
+    text: MarkedText
+    voice: str | None = None
+    speed: float = 1.0
+    seed: int | None = None
+    intensity: Intensity = "medium"
+    unfinished: bool = False
+    context: object = None
+
+
+@dataclass(frozen=True, slots=True)
+class Speech:
+    """What was spoken.
+
+    Attributes:
+        audio: the sound of this chunk; a backend that does not stream yields one chunk.
+        words: times of the words within this chunk's audio, or None if the backend does not know.
+        left: marks of the request that were not done and remain to be realised.
+        context: hand it back with the next piece of the same text.
+    """
+
+    audio: Audio
+    words: tuple[WordTime, ...] | None = None
+    left: tuple[Mark, ...] = ()
+    context: object = field(default=None, repr=False)
+
+
+class Synthesizer(ABC):
+    """A voice. It speaks one piece and knows nothing of HTTP, of the tagger or of another backend.
+
+    It is opened once and shared: `speak` may be called again before an earlier call has ended.
+    """
+
+    name: str
+
+    @property
+    @abstractmethod
+    def capabilities(self) -> Capabilities:
+        """What it does with each mark, and its limits."""
+
+    @abstractmethod
+    def voices(self) -> tuple[Voice, ...]:
+        """Every voice that it offers, its default first."""
+
+    @abstractmethod
+    def speak(self, request: SpeechRequest) -> AsyncIterator[Speech]:
+        """Speak one piece. Closing the iterator cancels.
+
+        Raises:
+            RefusedRequest: unknown voice, speed out of range, text too long.
+            BackendError: the engine failed.
+        """
+
+    async def close(self) -> None:  # noqa: B027 (a voice that holds nothing has nothing to do here)
+        """Let go of what it holds. Safe to call twice."""
