@@ -215,24 +215,27 @@ def closest(name: str, known: Iterable[str]) -> str | None:
 
 def _mark(source: str, token: re.Match[str], offset: int) -> Mark:
     """The mark that a tag stands for."""
-    where = place(source, token.start())
+
+    def where() -> str:  # counted when there is an error to tell: for every mark it would make parse quadratic
+        return place(source, token.start())
+
     if token["open"]:
-        raise MarkupError(f"<{token['open']} at {where} is not closed; write <{token['open']}>, or \\< for a literal <")
+        raise MarkupError(f"<{token['open']} at {where()} is not closed; write <{token['open']}>, or \\< for a literal <")
     name, rest = token["name"], token["rest"]
     if token["close"] or name not in KINDS:
         raise MarkupError(
-            f"unknown mark {token[0]!r} at {where}{_nearest(name)}; write \\< for a literal <. The marks are {', '.join(KINDS)}"
+            f"unknown mark {token[0]!r} at {where()}{_nearest(name)}; write \\< for a literal <. The marks are {', '.join(KINDS)}"
         )
     ms = None
     if rest.strip():
         length = _LENGTH.fullmatch(rest)
         if name not in PAUSES or length is None:
-            raise MarkupError(f"cannot read {token[0]!r} at {where}; a mark is <{name}>, a timed pause <pause_short:1200ms>")
+            raise MarkupError(f"cannot read {token[0]!r} at {where()}; a mark is <{name}>, a timed pause <pause_short:1200ms>")
         ms = round(float(length["number"]) * (1000 if length["unit"] == "s" else 1))
     try:
         return Mark(name, offset, ms)
     except MarkupError as error:
-        raise MarkupError(f"{error} ({where})") from None
+        raise MarkupError(f"{error} ({where()})") from None
 
 
 def _nearest(name: str) -> str:

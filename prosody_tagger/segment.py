@@ -31,12 +31,16 @@ _SPOKEN = r"\p{L}\p{M}\p{N}\p{S}%‰&@#§¶"
 
 _RUN = regex.compile(r"\S+")
 _CORE = regex.compile(rf"[{_SPOKEN}](?:.*[{_SPOKEN}])?", regex.DOTALL)
-_NEEDS_CUT = regex.compile(rf"[\u2012-\u2015]|--|[{_SPACELESS}]")
+# A wide stop ends a sentence without white space after it, so it ends a word as well, with its closing punctuation.
+_WIDE = r"[。！？｡]"
+_WIDE_END = rf"{_WIDE}++[\p{{Pe}}\p{{Pf}}\"']{{0,8}}+"
+_NEEDS_CUT = regex.compile(rf"[\u2012-\u2015{_SPACELESS}]|--|{_WIDE}")
 _CUTS = regex.compile(
-    rf"(?<=[\u2012-\u2015]|--)(?![\u2012-\u2015-])|(?<=[{_SPACELESS}]\p{{M}}{{0,3}})\b|\b(?=[{_SPACELESS}])",
+    rf"{_WIDE_END}|(?<=[\u2012-\u2015]|--)(?![\u2012-\u2015-])|(?<=[{_SPACELESS}]\p{{M}}{{0,3}})\b|\b(?=[{_SPACELESS}])",
     regex.WORD | regex.V1,
 )
 _OPENING = regex.compile(r"[\p{Ps}\p{Pi}]")
+_WIDE_STOP = regex.compile(_WIDE)
 
 
 def words(text: str) -> list[Word]:
@@ -51,8 +55,11 @@ def words(text: str) -> list[Word]:
 
 
 def _cut_run(text: str, start: int, end: int) -> list[Word]:
-    """The words of one run that holds a dash or a script without spaces. Punctuation stays with the word that it belongs to."""
-    bounds = [*(start + cut.start() for cut in _CUTS.finditer(text[start:end]) if cut.start()), end]
+    """The words of one run that holds a dash, a wide stop or a script without spaces.
+
+    Punctuation stays with the word that it belongs to.
+    """
+    bounds = [*(start + cut.end() for cut in _CUTS.finditer(text[start:end]) if cut.end()), end]
     found: list[Word] = []
     opened = start
     position = start
@@ -61,10 +68,12 @@ def _cut_run(text: str, start: int, end: int) -> list[Word]:
         if core:
             found.append(Word(opened, bound, core.start(), core.end()))
             opened = bound
-        elif found and opened == position and not _OPENING.match(text, position):
+        elif found and not _OPENING.match(text, bound - 1):
             before = found[-1]
             found[-1] = Word(before.start, bound, before.core_start, before.core_end)
             opened = bound
+        elif _WIDE_STOP.search(text, position, bound):
+            opened = bound  # the end of a sentence without words, and no part of the next one's first word
         position = bound
     return found
 
@@ -91,8 +100,9 @@ _ABBREVIATIONS = frozenset(
 # Possessive throughout, and a stop is tried once a run: hostile text stays linear.
 _SENTENCE_END = regex.compile(
     r"(?P<blank>\n[^\S\n]*+\n\s*+)"
-    r"|(?P<wide>[。！？｡]++[\p{Pe}\p{Pf}\"']*+\s*+)"
-    r"|(?<![.!?…؟۔।])(?P<stop>[.!?…؟۔।]++)(?P<closers>[\p{Pe}\p{Pf}\"']{0,8}+)\s++(?P<next>[\p{Ps}\p{Pi}\"'¿¡]{0,8}.)",
+    rf"|(?P<wide>{_WIDE_END}\s*+)"
+    r"|(?<![.!?…؟۔।])(?P<stop>[.!?…؟۔।]++)(?P<closers>[\p{Pe}\p{Pf}\"']{0,8}+)(?P<gap>\s++)"
+    r"(?P<next>[\p{Ps}\p{Pi}\"'¿¡]{0,8}.)",
     regex.DOTALL,
 )
 _WORD_BEFORE = regex.compile(r"[\p{L}\p{M}.]{0,12}$")
@@ -123,6 +133,8 @@ def sentences(text: str) -> list[tuple[int, int]]:
 
 def _ends_here(text: str, match: "regex.Match[str]") -> bool:
     """Whether a stop followed by white space ends the sentence."""
+    if match["gap"].count("\n") > 1:
+        return True  # a blank line
     follower = match["next"][-1]
     if follower.islower():
         return False

@@ -1,0 +1,78 @@
+"""What is ready to work here, and what to do about the rest."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from ai_core.settings import Settings
+from prosody_tagger.errors import ProsodyError
+from synth import registry
+
+EXTRAS: dict[str, tuple[str, ...]] = {
+    "test": ("pytest", "hypothesis"),
+    "dev": ("ruff", "mypy"),
+}
+"""The extras that this project has, and the distributions that tell whether each is installed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing looked at: a backend, a model or an extra.
+
+    ``needed`` says whether the default way through stops without it; ``detail`` is what is there, or what to do.
+    """
+
+    what: str
+    name: str
+    ready: bool
+    needed: bool
+    detail: str
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def examine(settings: Settings) -> list[Finding]:
+    """Try every part once. The tagger is loaded and every backend asked for its voices, so this takes some seconds."""
+    return [*_backends(settings), _tagger(settings), *_extras()]
+
+
+def _backends(settings: Settings) -> Iterator[Finding]:
+    for name, backend in registry.BACKENDS.items():
+        try:
+            voices = registry.create(name, getattr(settings, backend.settings)).voices()
+            ready, detail = True, f"{backend.about}; {len(voices)} voices"
+        except ProsodyError as error:
+            ready, detail = False, str(error)
+        yield Finding("backend", name, ready, name == settings.backend, detail)
+    if settings.backend not in registry.BACKENDS:
+        detail = f"PROSODY_BACKEND names no backend; set it to one of {', '.join(registry.BACKENDS)}"
+        yield Finding("backend", settings.backend, False, True, detail)
+
+
+def _tagger(settings: Settings) -> Finding:
+    from prosody_tagger.tagger import ProsodyTagger
+
+    folder = settings.tagger.adapter
+    name = "shipped" if folder is None else str(folder)
+    try:
+        ProsodyTagger.load(folder, base=settings.tagger.base).mark("It speaks.")
+    except ProsodyError as error:
+        return Finding("model", f"tagger {name}", False, True, str(error))
+    return Finding("model", f"tagger {name}", True, True, "loads and marks")
+
+
+def _extras() -> Iterator[Finding]:
+    for name, distributions in EXTRAS.items():
+        missing = [d for d in distributions if not _installed(d)]
+        detail = f"pip install 'prosody-speech[{name}]'" if missing else "installed"
+        yield Finding("extra", name, not missing, False, detail)
+
+
+def _installed(distribution: str) -> bool:
+    try:
+        version(distribution)
+    except PackageNotFoundError:
+        return False
+    return True

@@ -1,0 +1,17 @@
+"""Options that several commands share."""
+
+from typing import Annotated, Literal
+
+import typer
+
+Backend = Annotated[str | None, typer.Option("--backend", help="Who speaks; `prosody doctor` lists them.", show_default=False)]
+Voice = Annotated[str | None, typer.Option("--voice", help="The voice; `prosody voices` lists them.", show_default=False)]
+Intensity = Annotated[
+    Literal["low", "medium", "high"] | None,
+    typer.Option("--intensity", help="How often and how strongly words are stressed.", show_default=False),
+]
+Seed = Annotated[int | None, typer.Option("--seed", help="Makes a voice that samples repeatable.", show_default=False)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Tagger = Annotated[
+    str | None, typer.Option("--tagger", help="Folder of a trained tagger; without it the one that ships.", show_default=False)
+]

@@ -1,0 +1,63 @@
+"""Every setting, from the environment: ``PROSODY_*``, nested by ``__``.
+
+A default is written on the lowest class that uses it; this file puts those classes together.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+from synth.embedded.voice import EmbeddedSettings
+
+from ai_core.chat import ChatSettings
+from prosody_tagger.errors import BadInput
+from synth.base import Intensity
+
+
+class TaggerSettings(BaseModel):
+    """Which tagger: ``PROSODY_TAGGER__ADAPTER`` and ``PROSODY_TAGGER__BASE``; without them the one that ships."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    adapter: Path | None = None
+    base: str | None = None
+
+
+class Settings(BaseSettings):
+    """What the commands and the service run with.
+
+    Attributes:
+        backend: who speaks where nobody says otherwise.
+        reply: who writes the reply of the main job.
+        intensity: how often the tagger stresses a word, and how strongly.
+        rate: sample rate of what comes out, Hz.
+        max_chars: the longest text that is taken, in code points.
+        max_silence: the most that the pauses of one text may add up to, in seconds.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="PROSODY_", env_nested_delimiter="__", extra="ignore")
+
+    backend: str = "embedded"
+    reply: Literal["template", "chat"] = "template"
+    intensity: Intensity = "medium"
+    rate: int = Field(default=24_000, ge=8_000, le=48_000)
+    max_chars: int = Field(default=20_000, ge=1)
+    max_silence: float = Field(default=600.0, ge=0)
+    tagger: TaggerSettings = TaggerSettings()
+    embedded: EmbeddedSettings = EmbeddedSettings()
+    chat: ChatSettings | None = None
+
+
+def load_settings() -> Settings:
+    """The settings of the environment.
+
+    Raises:
+        BadInput: a variable with a value that cannot be used; the message names it, never a secret's value.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        name = "PROSODY_" + "__".join(str(part) for part in first["loc"]).upper()
+        raise BadInput(f"the setting {name} cannot be used: {first['msg']}") from None

@@ -1,0 +1,192 @@
+"""The tagger's language model: a GPT-2 with a LoRA adapter that scores every slot of a text in one forward pass.
+
+The input is ``text <SEP> text``. The causal model has seen the whole text when it reads the copy, so at the last token of a word in
+the copy it knows the word and what follows (sequence repetition, arXiv 2601.17585). There its next-token logits are read for the
+label tokens alone, and normalised over each group of labels. No word is ever generated.
+"""
+
+import json
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from prosody_tagger.errors import ModelError
+from prosody_tagger.markup import KINDS
+from prosody_tagger.segment import Word
+
+if TYPE_CHECKING:
+    pass
+
+SEP = "<SEP>"
+PROMINENCE = ("<prom_0>", "<prom_1>", "<prom_2>")
+BOUNDARY = ("<bound_0>", "<bound_2>")
+NONE = "<none>"
+MARKS = tuple(f"<{kind}>" for kind in KINDS)
+ADDED_TOKENS = (SEP, *PROMINENCE, *BOUNDARY, NONE, *MARKS)
+"""Appended to GPT-2's vocabulary in this order."""
+
+SHIPPED = Path(__file__).resolve().parent.parent / "models"
+SHIPPED_ADAPTER = SHIPPED / "tagger"
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A text as tokens: their ids, and for each word the index of the last token of its run."""
+
+    ids: list[int]
+    last: list[int]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scores:
+    """Probabilities for the n words of a text, float32.
+
+    Attributes:
+        prominence: [n, 3], of prominence 0, 1 and 2.
+        boundary: [n], that a boundary follows the word.
+        marks: [n, 7], of each of `markup.KINDS` against no mark: pauses after the word, the others on it.
+    """
+
+    prominence: NDArray[np.float32]
+    boundary: NDArray[np.float32]
+    marks: NDArray[np.float32]
+
+
+def add_tokens(tokenizer: Tokenizer) -> None:
+    """Give GPT-2's tokenizer our tokens. Text that spells one of them is still read as ordinary characters."""
+    tokenizer.add_special_tokens(list(ADDED_TOKENS))
+    tokenizer.encode_special_tokens = True
+
+
+def token_id(tokenizer: Tokenizer, token: str) -> int:
+    """The id of a token that the vocabulary must hold.
+
+    Raises:
+        ModelError: it does not.
+    """
+    found = tokenizer.token_to_id(token)
+    if found is None:
+        raise ModelError(f"the tokenizer lacks {token}; restore the tagger's folder, or train the adapter anew")
+    return int(found)
+
+
+def encode(tokenizer: Tokenizer, texts: Sequence[str], runs: Sequence[Sequence[Word]]) -> list[Encoded]:
+    """Tokens of each text, with a space before its first word as in running text. ``runs`` are the texts' words."""
+    encoded = []
+    for encoding, text_words in zip(tokenizer.encode_batch(list(texts), add_special_tokens=False), runs, strict=True):
+        starts = [start for start, _ in encoding.offsets]
+        ends = [word.end for word in text_words]
+        encoded.append(Encoded(encoding.ids, (np.searchsorted(starts, ends, side="left") - 1).tolist()))
+    return encoded
+
+
+class TaggerModel:
+    """Base, adapter and tokenizer, ready to score. Its weights are never changed after loading, so threads may share it."""
+
+    def __init__(self, network: Any, tokenizer: Tokenizer) -> None:
+        import torch
+
+        self.tokenizer = tokenizer
+        self._transformer = network.transformer.eval()
+        self._sep = token_id(tokenizer, SEP)
+        labels = (*PROMINENCE, *BOUNDARY, NONE, *MARKS)
+        self._rows: torch.Tensor = network.lm_head.weight.detach()[[token_id(tokenizer, label) for label in labels]].T.contiguous()
+        self.max_tokens: int = (network.config.n_positions - 1) // 2
+        """The longest text that fits in one pass, in tokens."""
+
+    @classmethod
+    def load(cls, adapter: Path = SHIPPED_ADAPTER, base: str | None = None) -> "TaggerModel":
+        """Load a PEFT adapter folder over its base, a folder or a hub name, by default the one that the adapter names.
+
+        Raises:
+            ModelError: something is missing, broken, or belongs to another base.
+        """
+        named = _base_of(adapter)
+        source = base or (str((adapter / named).resolve()) if named.startswith(".") else named)
+        import torch
+        from transformers import GPT2LMHeadModel
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()
+        try:
+            tokenizer = Tokenizer.from_file(str(adapter / "tokenizer.json"))
+            tokenizer.encode_special_tokens = True
+        except Exception as error:
+            raise ModelError(f"cannot read the tokenizer {adapter / 'tokenizer.json'}: {error}; restore the folder") from None
+        for token in ADDED_TOKENS:
+            token_id(tokenizer, token)
+        try:
+            network = GPT2LMHeadModel.from_pretrained(source, dtype=torch.float32)
+        except Exception as error:
+            raise ModelError(
+                f"cannot load the tagger's base {source!r}: {_first_line(error)}; give a folder or a hub name"
+            ) from None
+        if network.config.vocab_size + len(ADDED_TOKENS) != tokenizer.get_vocab_size():
+            raise ModelError(
+                f"the adapter {adapter} was trained over another base than {source!r}: its tokenizer has "
+                f"{tokenizer.get_vocab_size()} tokens, the base {network.config.vocab_size} without the marks"
+            )
+        network.resize_token_embeddings(tokenizer.get_vocab_size(), mean_resizing=False)
+        return cls(_merge(network, adapter, source), tokenizer)
+
+    def score(self, batch: Sequence[Encoded]) -> list[Scores]:
+        """Score every word of every text, all in one forward pass. No text may be longer than `max_tokens`."""
+        import torch
+
+        length = max(len(item.ids) for item in batch)
+        # Padding stands to the right, where a causal model never looks back from: no mask is needed.
+        ids = torch.full((len(batch), 2 * length + 1), self._sep)
+        rows: list[int] = []
+        columns: list[int] = []
+        for row, item in enumerate(batch):
+            ids[row, : 2 * len(item.ids) + 1] = torch.tensor([*item.ids, self._sep, *item.ids])
+            rows.extend([row] * len(item.last))
+            columns.extend(len(item.ids) + 1 + last for last in item.last)
+        with torch.inference_mode():
+            hidden = self._transformer(ids, use_cache=False).last_hidden_state
+            logits = hidden[rows, columns] @ self._rows
+            prominence = logits[:, :3].softmax(-1).numpy()
+            boundary = logits[:, 3:5].softmax(-1)[:, 1].numpy()
+            marks = (logits[:, 6:] - logits[:, 5:6]).sigmoid().numpy()
+        bounds = np.cumsum([len(item.last) for item in batch])[:-1]
+        return [Scores(*parts) for parts in zip(*(np.split(a, bounds) for a in (prominence, boundary, marks)), strict=True)]
+
+
+def _base_of(adapter: Path) -> str:
+    """The base that an adapter folder names: a hub name, or a path from the folder that starts with a dot."""
+    try:
+        config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+    except OSError:
+        raise ModelError(
+            f"no tagger in {adapter}: adapter_config.json is missing; give the folder of a trained adapter "
+            "(--tagger or PROSODY_TAGGER__ADAPTER)"
+        ) from None
+    except ValueError as error:
+        raise ModelError(f"{adapter / 'adapter_config.json'} is broken: {error}; restore the folder") from None
+    named = config.get("base_model_name_or_path") if isinstance(config, dict) else None
+    if not isinstance(named, str) or not named:
+        raise ModelError(f"{adapter / 'adapter_config.json'} names no base_model_name_or_path; restore the folder")
+    return named
+
+
+def _merge(network: Any, adapter: Path, source: str) -> Any:
+    """The base with the adapter's weights added in, so that a pass costs what the bare base costs."""
+    from peft import PeftModel
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers for an attribute by its old name
+            return PeftModel.from_pretrained(network, str(adapter)).merge_and_unload()
+    except Exception as error:
+        reason = _first_line(error)
+        raise ModelError(f"the adapter {adapter} does not fit the base {source!r}: {reason}; train it over this base") from None
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)

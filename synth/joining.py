@@ -1,0 +1,92 @@
+"""Pieces of speech put together, with the silence between them that was asked for.
+
+Silence that a piece brings along at its edges counts towards what is asked, so a pause comes out as long as it should be, to the
+sample, whatever the voice left there.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from synth.audio import FADE_SECONDS, concatenate, quiet_edges, silence_level
+from synth.base import Audio, WordTime
+
+END_SECONDS = 0.1
+"""Most silence that is left after the last word where no pause asks for more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spoken:
+    """One piece: its sound, and its words in seconds from its start."""
+
+    audio: Audio
+    words: tuple[WordTime, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """A sentence: its sound, its words in seconds from its start, and the silence at its end that the next one is to begin with."""
+
+    audio: Audio
+    words: tuple[WordTime, ...]
+    rest: Audio
+
+
+def join(
+    pieces: Sequence[Spoken], gaps: Sequence[int | None], rate: int, *, before: Audio | None = None, last: bool = True
+) -> Joined:
+    """Put the pieces of one sentence together.
+
+    Args:
+        pieces: n pieces in order, all at ``rate``.
+        gaps: n + 1 lengths in milliseconds: before the first piece, between them, and after the last. None leaves what the voice
+            left there.
+        rate: Hz.
+        before: the ``rest`` of the sentence before, or None at the start of the text. Between sentences a pause is never shorter
+            than what the voice left there.
+        last: whether the text ends here; if not, ``gaps[-1]`` must be None.
+    """
+    level = silence_level(concatenate([piece.audio for piece in pieces], rate))
+    nothing = np.zeros(0, dtype=np.float32)
+    left = nothing if before is None else before.samples
+    exact = before is None
+    sound: list[NDArray[np.float32]] = []
+    words: list[WordTime] = []
+    length = 0
+    for piece, gap in zip(pieces, gaps, strict=False):
+        lead, tail = quiet_edges(piece.audio, level)
+        samples = piece.audio.samples
+        kept = _fit(left, samples[:lead], gap, rate, exact=exact)
+        body = samples[lead : len(samples) - tail]
+        at = (length + len(kept) - lead) / rate
+        words.extend(replace(word, start=max(0.0, word.start + at), end=max(0.0, word.end + at)) for word in piece.words)
+        sound += [kept, body]
+        length += len(kept) + len(body)
+        left, exact = samples[len(samples) - tail :], True
+    if not last:
+        return Joined(Audio(np.concatenate([nothing, *sound]), rate), tuple(words), Audio(left, rate))
+    end = gaps[-1]
+    kept = left[: int(END_SECONDS * rate)] if end is None else _fit(left, nothing, end, rate, exact=exact)
+    return Joined(Audio(np.concatenate([nothing, *sound, kept]), rate), tuple(words), Audio(nothing, rate))
+
+
+def _fit(
+    tail: NDArray[np.float32], lead: NDArray[np.float32], wanted_ms: int | None, rate: int, *, exact: bool
+) -> NDArray[np.float32]:
+    """The silence between two sounds: the end of one and the start of the next, with zeros between or the middle left out."""
+    natural = len(tail) + len(lead)
+    if wanted_ms is None:
+        return np.concatenate([tail, lead])
+    wanted = round(wanted_ms / 1000 * rate)
+    if natural <= wanted:
+        return np.concatenate([tail, np.zeros(wanted - natural, dtype=np.float32), lead])
+    if not exact:
+        return np.concatenate([tail, lead])
+    keep = min(len(tail), max(wanted // 2, wanted - len(lead)))
+    tail, lead = tail[:keep].copy(), lead[len(lead) - (wanted - keep) :].copy()
+    for part in (tail[::-1], lead):
+        fade = min(int(FADE_SECONDS * rate), len(part))
+        part[:fade] *= np.linspace(0, 1, fade, endpoint=False, dtype=np.float32)
+    return np.concatenate([tail, lead])

@@ -1,0 +1,79 @@
+"""The backends by name: where each one is, and what it needs. `prosody doctor` reads it."""
+
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+
+from prosody_tagger.errors import BadInput
+from prosody_tagger.markup import closest
+from synth.base import Synthesizer
+from synth.errors import BackendUnavailable
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """One entry.
+
+    Attributes:
+        name: what users call it.
+        about: one line on what it is.
+        target: ``module:class`` of its Synthesizer, imported when used; the class takes its settings as only argument.
+        settings: the name of its group in the settings.
+        modules: what must be importable, beside the project's own dependencies.
+        extra: the extra that installs those, if they are optional.
+    """
+
+    name: str
+    about: str
+    target: str
+    settings: str
+    modules: tuple[str, ...] = ()
+    extra: str | None = None
+
+    def missing(self) -> list[str]:
+        """Modules that it needs and that are not installed."""
+        return [module for module in self.modules if find_spec(module) is None]
+
+
+BACKENDS = {
+    backend.name: backend
+    for backend in (
+        Backend(
+            name="embedded",
+            about="espeak-ng inside the process: needs no server, no GPU, no download",
+            target="synth.embedded.voice:EmbeddedVoice",
+            settings="embedded",
+            modules=("espeakng_loader",),
+        ),
+    )
+}
+
+
+def find(name: str) -> Backend:
+    """The entry of that name.
+
+    Raises:
+        BadInput: there is none.
+    """
+    if name in BACKENDS:
+        return BACKENDS[name]
+    nearest = closest(name, BACKENDS)
+    hint = f"; did you mean {nearest}?" if nearest else ""
+    raise BadInput(f"unknown backend {name!r}{hint} The backends are: {', '.join(BACKENDS)}")
+
+
+def create(name: str, settings: object) -> Synthesizer:
+    """Make the backend of that name; cheap, since a backend loads its engine at first use.
+
+    Raises:
+        BadInput: there is none of that name.
+        BackendUnavailable: something that it needs is not installed.
+    """
+    backend = find(name)
+    missing = backend.missing()
+    if missing:
+        how = f"pip install 'prosody-speech[{backend.extra}]'" if backend.extra else "pip install --force-reinstall prosody-speech"
+        raise BackendUnavailable(f"backend {name} needs {', '.join(missing)}; run: {how}")
+    module, _, attribute = backend.target.partition(":")
+    synthesizer: Synthesizer = getattr(import_module(module), attribute)(settings)
+    return synthesizer
