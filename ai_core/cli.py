@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from ai_core.ending import run_command
 from ai_core.options import AsJson, Backend, Intensity, Seed, Tagger, Voice
 
 if TYPE_CHECKING:
@@ -117,7 +118,10 @@ def voices(backend: Backend = None, as_json: AsJson = False) -> None:
 
 @app.command()
 def doctor(as_json: AsJson = False) -> None:
-    """Tell which backends, models and extras are ready, and what to do about the others. Exit code 3 if the default cannot speak."""
+    """Tell which backends, models and extras are ready, and what to do about the others.
+
+    Exit code 3 if the default cannot speak.
+    """
     from ai_core import output as out
     from ai_core.doctor import examine
 
@@ -194,8 +198,6 @@ def _read(source: str, marked: bool, ssml: bool) -> "str | MarkedText":
 
 def main() -> None:
     """Entry point of the command."""
-    from ai_core.output import run_command
-
     run_command(app)
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from ai_core.ending import run_command
 from ai_core.options import AsJson, Backend, Intensity, Seed, Voice
 from prosody_tagger.errors import BadInput
 
@@ -89,6 +90,4 @@ def _writer(name: str, settings: "Settings") -> "ReplyWriter":
 
 
 if __name__ == "__main__":
-    from ai_core.output import run_command
-
     run_command(app)

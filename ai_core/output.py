@@ -4,14 +4,15 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import regex
 from rich.console import Console
 from rich.text import Text
 
+from ai_core.ending import visible
 from ai_core.pipeline import Result
 from prosody_tagger.errors import BadInput, ProsodyError
 from prosody_tagger.markup import MarkedText, render
@@ -22,7 +23,6 @@ people = Console(stderr=True, highlight=False, soft_wrap=True)
 
 _STYLES = {"emph": "bold yellow", "pause_short": "cyan", "pause_long": "bold cyan"}
 _TAG = regex.compile(r"(?<!\\)(?:\\\\)*\K<(?P<kind>[a-z_]+)(?::\d+ms)?>")
-_CONTROL = regex.compile(r"[^\P{Cc}\n\t]")
 
 
 def coloured(marked: MarkedText) -> Text:
@@ -32,11 +32,11 @@ def coloured(marked: MarkedText) -> Text:
 
 def shown(text: str, *, marks: bool = False) -> Text:
     """``text`` for a terminal; with ``marks``, the tags of marked text are coloured."""
-    visible = Text(_CONTROL.sub("\ufffd", text))
+    line = Text(visible(text))
     if marks:
-        for tag in _TAG.finditer(visible.plain):
-            visible.stylize(_STYLES.get(tag["kind"], "magenta"), tag.start(), tag.end())
-    return visible
+        for tag in _TAG.finditer(line.plain):
+            line.stylize(_STYLES.get(tag["kind"], "magenta"), tag.start(), tag.end())
+    return line
 
 
 def marks_json(marked: MarkedText, scores: Sequence[float | None]) -> list[dict[str, Any]]:
@@ -157,39 +157,3 @@ def _cannot_write(path: Path, error: OSError) -> ProsodyError:
     if isinstance(error, FileExistsError | NotADirectoryError | PermissionError | FileNotFoundError):
         return BadInput(f"cannot write {path}: {reason.lower()}; give another place with -o")
     return ProsodyError(f"cannot write {path}: {reason.lower()}; make room or give another place with -o")
-
-
-def run_command(app: Callable[..., Any], args: Sequence[str] | None = None) -> NoReturn:
-    """Run a typer application and end the process: one clear line for what went wrong, and the exit code that goes with it."""
-    sys.exit(_exit_code(app, args))
-
-
-def _exit_code(app: Callable[..., Any], args: Sequence[str] | None) -> int:
-    import click
-
-    try:
-        code = app(args=args, standalone_mode=False)
-        sys.stdout.flush()
-    except ProsodyError as error:
-        _say_error(str(error))
-        return error.exit_code
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except (KeyboardInterrupt, click.Abort):
-        _say_error("interrupted")
-        return 130
-    except BrokenPipeError:
-        # Whoever read our output has gone; nothing is left to say, and Python must not try again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except Exception as error:
-        if os.environ.get("PROSODY_DEBUG"):
-            raise
-        _say_error(f"unexpected {type(error).__name__}: {error}; PROSODY_DEBUG=1 shows where")
-        return 1
-    return code if isinstance(code, int) else 0
-
-
-def _say_error(message: str) -> None:
-    people.print(Text.assemble(("error: ", "bold red"), shown(message)))

@@ -6,7 +6,8 @@ a way of its own.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -127,14 +128,16 @@ async def collect(job: Job, parts: Parts | None = None) -> Result:
     times: list[WordTime] = []
     results: list[Result] = []
     offset, seconds = 0, 0.0
-    async for result in stream(job, parts):
-        marks.extend(replace(mark, offset=mark.offset + offset) for mark in result.marked.marks)
-        times.extend(
-            replace(word, offset=word.offset + offset, start=word.start + seconds, end=word.end + seconds) for word in result.words
-        )
-        results.append(result)
-        offset += len(result.marked.text)
-        seconds += result.audio.seconds
+    async with aclosing(stream(job, parts)) as speaking:
+        async for result in speaking:
+            marks.extend(replace(mark, offset=mark.offset + offset) for mark in result.marked.marks)
+            times.extend(
+                replace(word, offset=word.offset + offset, start=word.start + seconds, end=word.end + seconds)
+                for word in result.words
+            )
+            results.append(result)
+            offset += len(result.marked.text)
+            seconds += result.audio.seconds
     return replace(
         results[-1],
         audio=concatenate([result.audio for result in results], results[-1].audio.rate),
@@ -145,7 +148,7 @@ async def collect(job: Job, parts: Parts | None = None) -> Result:
     )
 
 
-async def stream(job: Job, parts: Parts | None = None) -> AsyncIterator[Result]:
+async def stream(job: Job, parts: Parts | None = None) -> AsyncGenerator[Result, None]:
     """Speak the job a sentence at a time; the texts of the results, put together, are the job's text.
 
     Closing the iterator cancels what is being spoken. Raises as `collect` does.
@@ -153,8 +156,9 @@ async def stream(job: Job, parts: Parts | None = None) -> AsyncIterator[Result]:
     if parts is None:
         own = Parts()
         try:
-            async for result in stream(job, own):
-                yield result
+            async with aclosing(stream(job, own)) as results:
+                async for result in results:
+                    yield result
         finally:
             await own.close()
         return
@@ -207,14 +211,15 @@ async def _speak(voice: Synthesizer, request: SpeechRequest, offset: int, rate: 
     times: list[WordTime] = []
     context = request.context
     seconds = 0.0
-    async for speech in voice.speak(request):
-        times.extend(
-            replace(word, offset=word.offset + offset, start=word.start + seconds, end=word.end + seconds)
-            for word in speech.words or ()
-        )
-        sounds.append(speech.audio)
-        seconds += speech.audio.seconds
-        context = speech.context
+    async with aclosing(voice.speak(request)) as speeches:
+        async for speech in speeches:
+            times.extend(
+                replace(word, offset=word.offset + offset, start=word.start + seconds, end=word.end + seconds)
+                for word in speech.words or ()
+            )
+            sounds.append(speech.audio)
+            seconds += speech.audio.seconds
+            context = speech.context
     return Spoken(resample(concatenate(sounds, voice.capabilities.rate), rate), tuple(times)), context
 
 

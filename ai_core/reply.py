@@ -313,6 +313,8 @@ def _is_noun_phrase(words: Sequence[str]) -> bool:
         return False
     if any(_looks_like_verb(low, index) for index in range(1, len(low) - 1)):
         return False
+    if words[0][0].isupper() and low[0] in _DETERMINERS:
+        return False  # whoever writes "Most orders arrive today" with a capital and no stop still meant a sentence
     return _counts(low[0]) or (low[0] in _DETERMINERS and len(low) > 1) or _has_noun_head(low)
 
 

@@ -11,8 +11,29 @@ from prosody_tagger.markup import parse, plain, render
 from prosody_tagger.tagger import ProsodyTagger
 
 PLANES = [(0x20, 0x7E), (0x00, 0x1F), (0x80, 0x2FF), (0x300, 0x36F), (0x590, 0x6FF), (0x900, 0x97F), (0xE00, 0xE7F)]
-PLANES += [(0x2000, 0x206F), (0x3040, 0x30FF), (0x4E00, 0x9FFF), (0xE000, 0xF8FF), (0x1F300, 0x1FAFF), (0x20000, 0x2A6DF), (0, 0x10FFFF)]
-SPECIAL = ["<emph>", "\\", "\\<", "<pause_short:90ms>", "</emph>", "\r\n", " ", "<SEP>", "<|endoftext|>", "e\u0301", "\u202eabc", "$299"]
+PLANES += [
+    (0x2000, 0x206F),
+    (0x3040, 0x30FF),
+    (0x4E00, 0x9FFF),
+    (0xE000, 0xF8FF),
+    (0x1F300, 0x1FAFF),
+    (0x20000, 0x2A6DF),
+    (0, 0x10FFFF),
+]
+SPECIAL = [
+    "<emph>",
+    "\\",
+    "\\<",
+    "<pause_short:90ms>",
+    "</emph>",
+    "\r\n",
+    " ",
+    "<SEP>",
+    "<|endoftext|>",
+    "e\u0301",
+    "\u202eabc",
+    "$299",
+]
 BATCH = 500
 
 

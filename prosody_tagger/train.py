@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import typer
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from prosody_tagger import evaluate
@@ -24,6 +25,8 @@ from prosody_tagger.model import ADDED_TOKENS, SHIPPED, TaggerModel, add_tokens
 
 BASE_SHAPE = {"n_layer": 4, "n_head": 4, "n_embd": 256, "n_positions": 512}
 DROPOUT = 0.15
+ROWS_FILE = "token-rows.safetensors"
+"""Beside a base: the rows of our tokens as its training left them, for an adapter to start from."""
 TEXT_LOSS_WEIGHT = 0.3
 HELD_OUT_SPEAKERS = 8
 DENSITY = {"low": 0.05, "medium": 0.09, "high": 0.18}
@@ -93,9 +96,9 @@ def base(
     network.resize_token_embeddings(vocab - len(ADDED_TOKENS))
     network.config.bos_token_id = network.config.eos_token_id = vocab - len(ADDED_TOKENS) - 1
     network.config.resid_pdrop = network.config.embd_pdrop = 0.1
-    network.generation_config = None
     network.half().save_pretrained(output)
-    torch.save(rows, output.parent / f"{output.name}-rows.pt")
+    (output / "generation_config.json").unlink(missing_ok=True)  # this model never generates
+    save_file({"rows": rows}, output / ROWS_FILE)
 
 
 @app.command()
@@ -121,10 +124,9 @@ def adapter(
     vocab = tokenizer.get_vocab_size()
     network = GPT2LMHeadModel.from_pretrained(base_dir, dtype=torch.float32)
     network.resize_token_embeddings(vocab, mean_resizing=False)
-    rows_file = base_dir.parent / f"{base_dir.name}-rows.pt"
-    if rows_file.exists():
+    if (base_dir / ROWS_FILE).exists():
         with torch.no_grad():
-            network.transformer.wte.weight[-len(ADDED_TOKENS) :] = torch.load(rows_file)
+            network.transformer.wte.weight[-len(ADDED_TOKENS) :] = load_file(base_dir / ROWS_FILE)["rows"]
     config = LoraConfig(
         r=lora_r,
         lora_alpha=lora_alpha,
@@ -138,7 +140,7 @@ def adapter(
     train, held_out = _dev(helsinki)
     older = read_helsinki(helsinki / "train_100_v1.txt")
     # Most boundaries come from the older labelling, so a share of its sentences goes along, their prominence left out.
-    boundaries = [Example(e.source, e.text, (UNKNOWN,) * len(e.prominence), e.boundary, e.emphasis) for e in older[::4]]
+    boundaries = [Example(e.source, e.text, (UNKNOWN,) * len(e.prominence), e.boundary, e.emphasis) for e in older[::8]]
     fit(
         peft_network,
         tokenizer,
@@ -153,7 +155,7 @@ def adapter(
 
     peft_network.peft_config["default"].base_model_name_or_path = f"../{base_dir.name}"
     peft_network.peft_config["default"].inference_mode = True
-    peft_network.save_pretrained(output)
+    peft_network.save_pretrained(output, save_embedding_layers=False)
     (output / "README.md").unlink(missing_ok=True)
     model = TaggerModel(peft_network.merge_and_unload(), tokenizer)
     scored = evaluate.score_examples(model, held_out)

@@ -1,7 +1,7 @@
 """The contract between the pipeline and a voice: what is asked, what comes back, what a backend says of itself."""
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -132,8 +132,8 @@ class Synthesizer(ABC):
         """Every voice that it offers, its default first."""
 
     @abstractmethod
-    def speak(self, request: SpeechRequest) -> AsyncIterator[Speech]:
-        """Speak one piece. Closing the iterator cancels.
+    def speak(self, request: SpeechRequest) -> AsyncGenerator[Speech, None]:
+        """Speak one piece. Closing the generator cancels.
 
         Raises:
             RefusedRequest: unknown voice, speed out of range, text too long.

@@ -61,7 +61,7 @@ def join(
         kept = _fit(left, samples[:lead], gap, rate, exact=exact)
         body = samples[lead : len(samples) - tail]
         at = (length + len(kept) - lead) / rate
-        words.extend(replace(word, start=max(0.0, word.start + at), end=max(0.0, word.end + at)) for word in piece.words)
+        words.extend(_within(word, lead / rate, (len(samples) - tail) / rate, at) for word in piece.words)
         sound += [kept, body]
         length += len(kept) + len(body)
         left, exact = samples[len(samples) - tail :], True
@@ -70,6 +70,11 @@ def join(
     end = gaps[-1]
     kept = left[: int(END_SECONDS * rate)] if end is None else _fit(left, nothing, end, rate, exact=exact)
     return Joined(Audio(np.concatenate([nothing, *sound, kept]), rate), tuple(words), Audio(nothing, rate))
+
+
+def _within(word: WordTime, first: float, last: float, at: float) -> WordTime:
+    """A word's times kept to where its piece sounds, from ``first`` to ``last``, then moved by ``at``; all in seconds."""
+    return replace(word, start=min(max(word.start, first), last) + at, end=min(max(word.end, first), last) + at)
 
 
 def _fit(

@@ -89,7 +89,9 @@ def test_no_word_changes_and_marks_are_normal(tagger: ProsodyTagger, text: str, 
     assert parse(render(marked)) == marked
 
 
-@pytest.mark.parametrize("text", ["", "word", "... — !!!", "\x00", "a" * 5000, "no stop " * 2000, "你好。" * 500, "\U0001f600 " * 300])
+@pytest.mark.parametrize(
+    "text", ["", "word", "... — !!!", "\x00", "a" * 5000, "no stop " * 2000, "你好。" * 500, "\U0001f600 " * 300]
+)
 def test_texts_of_every_shape(tagger: ProsodyTagger, text: str) -> None:
     assert tagger.mark(text).text == text
 
@@ -134,7 +136,7 @@ def test_rules_of_intensity(tagger: ProsodyTagger) -> None:
 
 
 def test_an_intensity_that_is_none(tagger: ProsodyTagger) -> None:
-    with pytest.raises(BadInput, match="'loud'.*low, medium, high"):
+    with pytest.raises(BadInput, match=r"'loud'.*low, medium, high"):
         tagger.mark("Go.", "loud")
 
 
@@ -179,7 +181,9 @@ def test_a_missing_folder_says_what_to_do(tmp_path: Path) -> None:
         ("../base/config.json", None, "cannot load the tagger's base"),
     ],
 )
-def test_a_broken_folder_says_what_is_broken(tiny_tagger: Path, tmp_path: Path, file: str, content: str | None, message: str) -> None:
+def test_a_broken_folder_says_what_is_broken(
+    tiny_tagger: Path, tmp_path: Path, file: str, content: str | None, message: str
+) -> None:
     folder = broken(tiny_tagger, tmp_path)
     if content is None:
         (folder / file).unlink()
@@ -213,7 +217,8 @@ def test_a_base_by_its_hub_name(tiny_tagger: Path, tmp_path: Path) -> None:
     (repo / "refs").mkdir(parents=True)
     (repo / "refs" / "main").write_text("0" * 40)
     shutil.copytree(folder.parent / "base", repo / "snapshots" / ("0" * 40))
-    code = f"from prosody_tagger.tagger import ProsodyTagger; print(ProsodyTagger.load({str(folder)!r}).mark('It was cold today.').text)"
+    load = f"ProsodyTagger.load({str(folder)!r}).mark('It was cold today.').text"
+    code = f"from prosody_tagger.tagger import ProsodyTagger; print({load})"
     environment = os.environ | {"HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout == "It was cold today.\n"

@@ -1,0 +1,60 @@
+"""How a command ends: one clear line for what went wrong, and the exit code that goes with it.
+
+It imports next to nothing, so that ctrl-C finds somebody at home from the first moment.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from prosody_tagger.errors import ProsodyError
+
+INTERRUPTED = 130
+
+
+def run_command(app: Callable[..., Any], args: Sequence[str] | None = None) -> NoReturn:
+    """Run a typer application and end the process: one clear line for what went wrong, and the exit code that goes with it."""
+    sys.exit(exit_code(app, args))
+
+
+def exit_code(app: Callable[..., Any], args: Sequence[str] | None) -> int:
+    """What `run_command` ends the process with."""
+    import typer
+
+    try:
+        code = app(args=args, standalone_mode=False)
+        sys.stdout.flush()
+    except ProsodyError as error:
+        _say_error(str(error))
+        return error.exit_code
+    except typer.TyperException as error:
+        _say_error(f"{error.format_message()} --help tells what can be given")
+        return error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        code = INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has gone; nothing is left to say, and Python must not try again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        if os.environ.get("PROSODY_DEBUG"):
+            raise
+        _say_error(f"unexpected {type(error).__name__}: {error}; PROSODY_DEBUG=1 shows where")
+        return 1
+    if code == INTERRUPTED:
+        _say_error("interrupted")
+    return code if isinstance(code, int) else 0
+
+
+def _say_error(message: str) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    line = Text.assemble(("error: ", "bold red"), visible(message))
+    Console(stderr=True, highlight=False, soft_wrap=True).print(line)
+
+
+def visible(text: str) -> str:
+    """``text`` with its control characters replaced, so that none reaches a terminal."""
+    return "".join("\ufffd" if (ord(c) < 32 and c not in "\n\t") or 127 <= ord(c) < 160 else c for c in text)

@@ -1,0 +1,162 @@
+"""Do the embedded voice's marks come out? Ten sentences with one emph each, and with each pitch mark, against the same without.
+
+    python benchmarks/embedded_marks.py [--voice de]
+
+For every mark and intensity: by how much the marked word changed in duration, energy (RMS) and fundamental frequency (median), the
+least and the mean of the ten; in how many of the ten it changed the right way; and the greatest change of any other word. Of a
+contour, the pitch is that of the last third of the word less that of the first, against the same in the unmarked word.
+"""
+
+import argparse
+import asyncio
+import statistics
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from prosody_tagger.markup import MarkedText, parse
+from synth.base import Intensity, Speech, SpeechRequest
+from synth.embedded import pitch
+from synth.embedded.voice import EmbeddedVoice
+
+SENTENCES = (
+    "I never said <>she stole my money.",
+    "<>Nobody told me that the meeting had moved.",
+    "We can finish all of it by the end of <>Thursday.",
+    "It is <>in the box, not under it.",
+    "You get the whole package for only <>$299 today!",
+    "Members save <>30% on every order.",
+    "Is that <>really what you wanted?",
+    "If it rains, <>stop, and wait for the next train.",
+    "The old house on the hill is <>not for sale.",
+    "Please send <>Alexandra the extraordinarily long report.",
+)
+INTENSITIES: tuple[Intensity, ...] = ("low", "medium", "high")
+CONTOURS = ("pitch_rising", "pitch_falling")
+DOWN = ("pitch_low", "pitch_falling")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A word in the sound: seconds, RMS in dB, Hz, and the rise in semitones from its first third to its last."""
+
+    seconds: float
+    level: float
+    hertz: float
+    rise: float
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a mark did to a word: duration in per cent, energy in dB, pitch in semitones, and the change of its rise."""
+
+    duration: float
+    energy: float
+    semitones: float
+    rise: float
+
+
+def measure(speech: Speech, index: int) -> Measured:
+    """The word of that index, by its own times."""
+    assert speech.words is not None
+    word, rate = speech.words[index], speech.audio.rate
+    sound = speech.audio.samples[round(word.start * rate) : round(word.end * rate)]
+    frames = pitch.track(speech.audio.samples, rate)
+    hop = pitch.hop(rate) / rate
+    track = frames[round(word.start / hop) : round(word.end / hop) + 1]
+    track = track[~np.isnan(track)]
+    return Measured(
+        seconds=word.end - word.start,
+        level=10 * float(np.log10(max(np.mean(np.square(sound, dtype=np.float64)), 1e-12))) if len(sound) else -120.0,
+        hertz=float(np.median(track)) if len(track) else float("nan"),
+        rise=_rise(track),
+    )
+
+
+def _rise(track: NDArray[np.float64]) -> float:
+    third = len(track) // 3
+    if not third:
+        return float("nan")
+    return 12 * float(np.log2(np.median(track[-third:]) / np.median(track[:third])))
+
+
+def change(before: Measured, after: Measured) -> Change:
+    return Change(
+        duration=100 * (after.seconds / before.seconds - 1) if before.seconds else 0.0,
+        energy=after.level - before.level,
+        semitones=12 * float(np.log2(after.hertz / before.hertz)),
+        rise=after.rise - before.rise,
+    )
+
+
+async def speak(voice: EmbeddedVoice, text: MarkedText, name: str | None, intensity: Intensity) -> Speech:
+    chunks = [chunk async for chunk in voice.speak(SpeechRequest(text, voice=name, intensity=intensity))]
+    return chunks[0]
+
+
+async def changes(mark: str, name: str | None, intensity: Intensity) -> list[tuple[Change, list[Change]]]:
+    """For each sentence what happened to the marked word, and to the others."""
+    voice = EmbeddedVoice()
+    found = []
+    for sentence in SENTENCES:
+        marked = parse(sentence.replace("<>", f"<{mark}>"))
+        plain = await speak(voice, MarkedText(marked.text), name, intensity)
+        spoken = await speak(voice, marked, name, intensity)
+        assert spoken.words is not None
+        target = next(i for i, word in enumerate(spoken.words) if word.offset >= marked.marks[0].offset)
+        each = [change(measure(plain, i), measure(spoken, i)) for i in range(len(spoken.words))]
+        found.append((each.pop(target), each))
+    await voice.close()
+    return found
+
+
+def holds(mark: str, word: Change) -> bool:
+    """Whether the word changed the way that the mark asks."""
+    if mark == "emph":
+        return word.duration > 0 and word.energy > 0 and word.semitones > 0
+    moved = word.rise if mark in CONTOURS else word.semitones
+    return moved < 0 if mark in DOWN else moved > 0
+
+
+def table(name: str | None) -> Table:
+    shown = Table(title=f"Marks of the embedded voice {name or EmbeddedVoice().voices()[0].name}, ten sentences")
+    for column in ("mark", "intensity", "holds", "duration %", "energy dB", "pitch st", "rise st", "others: most %", "dB", "st"):
+        shown.add_column(column, justify="left" if column in ("mark", "intensity") else "right")
+    for mark in ("emph", "pitch_high", "pitch_low", *CONTOURS):
+        for intensity in INTENSITIES:
+            found = asyncio.run(changes(mark, name, intensity))
+            words = [word for word, _ in found]
+            others = [other for _, rest in found for other in rest]
+            shown.add_row(
+                mark,
+                intensity,
+                f"{sum(holds(mark, word) for word in words)}/{len(words)}",
+                *(
+                    _least_and_mean([getattr(word, field) for word in words])
+                    for field in ("duration", "energy", "semitones", "rise")
+                ),
+                *(f"{_most([getattr(other, field) for other in others]):.2f}" for field in ("duration", "energy", "semitones")),
+            )
+    return shown
+
+
+def _least_and_mean(values: list[float]) -> str:
+    mean = statistics.fmean(values)
+    return f"{min(values, key=abs) if mean else 0.0:+.1f} ({mean:+.1f})"
+
+
+def _most(values: list[float]) -> float:
+    return max((abs(value) for value in values if not np.isnan(value)), default=0.0)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--voice", help="a name from `prosody voices`; the default is the embedded voice's own")
+    Console(width=150).print(table(parser.parse_args().voice))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""README's commands do what it says."""
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = [line for line in README.splitlines() if line.startswith("python3 -m venv .venv")]
+SHELL_BLOCKS = re.findall(r"```console\n(.*?)```", README, re.DOTALL)
+SHOWN = [line[2:] for block in SHELL_BLOCKS for line in block.splitlines() if line.startswith("$ ")]
+
+
+def test_the_first_screen_has_exactly_two_commands() -> None:
+    assert len(COMMANDS) == 2
+    first_screen = "\n".join(README.splitlines()[:45])
+    assert all(command in first_screen for command in COMMANDS)
+
+
+def test_ci_runs_the_test_command_of_the_readme() -> None:
+    pattern = re.search(r"grep -E '([^']+)' README.md", (ROOT / ".ci" / "run").read_text()).group(1)  # type: ignore[union-attr]
+    assert [line for line in README.splitlines() if re.search(pattern, line)] == [COMMANDS[1]]
+
+
+@pytest.mark.parametrize("command", SHOWN)
+def test_commands_that_it_shows(command: str, tmp_path: Path) -> None:
+    """Each one runs in this environment, its files going to a folder of the test's."""
+    scripts = Path(sys.executable).parent
+    line = command.replace(".venv/bin/", f"{shlex.quote(str(scripts))}/").replace(
+        "ai_core/main.py", str(ROOT / "ai_core" / "main.py")
+    )
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", line], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    if "--json" in command and "-o -" not in command and "|" not in command:
+        assert isinstance(json.loads(done.stdout), dict)
+
+
+def test_what_it_shows_of_the_main_job_is_what_comes_out(tmp_path: Path) -> None:
+    command = COMMANDS[0].split(" && ")[-1]
+    shown = README.split(command, 1)[1].split("```", 3)[2]
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "ai_core" / "main.py"), *shlex.split(command)[2:]], cwd=tmp_path, capture_output=True, text=True
+    )
+    said = [line for line in shown.splitlines() if line.startswith(("question", "reply", "marked"))]
+    assert len(said) == 3
+    assert [line.rstrip() for line in done.stdout.splitlines()[:3]] == said
+    assert (tmp_path / "output" / "response.wav").stat().st_size > 10_000
+
+
+@pytest.mark.install
+def test_the_first_command_on_a_bare_clone(tmp_path: Path) -> None:
+    files = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout.decode().split("\0")
+    for name in filter(None, files):
+        if (ROOT / name).is_file():
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_bytes((ROOT / name).read_bytes())
+    done = subprocess.run(["bash", "-c", COMMANDS[0]], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "30% savings" in done.stdout
+    assert (tmp_path / "output" / "response.wav").stat().st_size > 10_000
