@@ -68,11 +68,17 @@ async def _answer(said: str, points: list[str], writer: str | None, job: "Job") 
     reply = await _writer(writer or parts.settings.reply, parts.settings).write(said, points)
     timings = {"reply": time.perf_counter() - began}
     try:
-        result = await collect(replace(job, text=reply.text), parts)
+        result = await collect(replace(job, text=reply.text, focus=_places(reply.text, points)), parts)
     finally:
         await parts.close()
     timings |= result.timings | {"total": time.perf_counter() - began}
     return reply, replace(result, warnings=(*reply.warnings, *result.warnings), timings=timings)
+
+
+def _places(text: str, points: list[str]) -> tuple[tuple[int, int], ...]:
+    """Where the points stand in the reply: they are what it is said for."""
+    found = [(text.find(point.strip()), len(point.strip())) for point in points]
+    return tuple((start, start + length) for start, length in found if start >= 0)
 
 
 def _writer(name: str, settings: "Settings") -> "ReplyWriter":

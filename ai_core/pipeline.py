@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 class Job:
     """What to speak, and how. None means the setting's default.
 
-    A ``str`` is plain text, which the tagger marks; a `MarkedText` is spoken with its own marks and no others.
+    A ``str`` is plain text, which the tagger marks; a `MarkedText` is spoken with its own marks and no others. ``focus`` are the
+    spans of a plain text that it is said for: the tagger stresses a word in each.
     """
 
     text: str | MarkedText
@@ -39,6 +40,7 @@ class Job:
     voice: str | None = None
     speed: float = 1.0
     seed: int | None = None
+    focus: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +88,14 @@ class Parts:
                 self._tagger = await asyncio.to_thread(self._load_tagger)
             return self._tagger
 
-    async def mark(self, text: str | MarkedText, intensity: Intensity) -> tuple[MarkedText, tuple[float | None, ...]]:
+    async def mark(
+        self, text: str | MarkedText, intensity: Intensity, focus: tuple[tuple[int, int], ...] = ()
+    ) -> tuple[MarkedText, tuple[float | None, ...]]:
         """The text with its marks at their slots, and the tagger's score of each; a text that has marks keeps them, unscored."""
         if isinstance(text, MarkedText):
             return at_slots(text), (None,) * len(text.marks)
         tagger = await self.tagger()
-        tagged = await asyncio.to_thread(tagger.tag, text, intensity)
+        tagged = await asyncio.to_thread(tagger.tag, text, intensity, focus)
         return tagged.marked, tagged.scores
 
     def voice(self, name: str) -> Synthesizer:
@@ -172,7 +176,7 @@ async def stream(job: Job, parts: Parts | None = None) -> AsyncGenerator[Result,
     if isinstance(job.text, str):
         await parts.tagger()
         timings["load"] = time.perf_counter() - began
-    marked, scores = await parts.mark(job.text, intensity)
+    marked, scores = await parts.mark(job.text, intensity, job.focus)
     timings["tag"] = time.perf_counter() - began - sum(timings.values())
     score_of = dict(zip(marked.marks, scores, strict=True))
 

@@ -21,6 +21,9 @@ from prosody_tagger.segment import Word, sentences, words
 
 INTENSITIES = ("low", "medium", "high")
 
+Span = tuple[int, int]
+"""A part ``[start, end)`` of a text, as offsets in code points."""
+
 BODY_TOKENS = 128
 """A long text is scored in windows of whole sentences of about this many tokens ..."""
 CONTEXT_TOKENS = 48
@@ -98,12 +101,20 @@ class ProsodyTagger:
         """Mark several texts, together in as few passes as they fit in."""
         return [tagged.marked for tagged in self.tag_batch(texts, intensity)]
 
-    def tag(self, text: str, intensity: str = "medium") -> Tagged:
-        """Like `mark`, with the score of each mark."""
-        return self.tag_batch([text], intensity)[0]
+    def tag(self, text: str, intensity: str = "medium", focus: Sequence[Span] = ()) -> Tagged:
+        """Like `mark`, with the score of each mark.
 
-    def tag_batch(self, texts: Sequence[str], intensity: str = "medium") -> list[Tagged]:
-        """Like `mark_batch`, with the score of each mark."""
+        Args:
+            text: the text to mark.
+            intensity: how many words are stressed.
+            focus: spans ``[start, end)`` of the text that carry what it is said for; each of them gets an emphasis.
+        """
+        return self.tag_batch([text], intensity, [focus])[0]
+
+    def tag_batch(
+        self, texts: Sequence[str], intensity: str = "medium", focuses: Sequence[Sequence[Span]] | None = None
+    ) -> list[Tagged]:
+        """Like `mark_batch`, with the score of each mark; ``focuses`` gives each text its focus, as in `tag`."""
         if intensity not in INTENSITIES:
             raise BadInput(f"unknown intensity {intensity!r}; give one of {', '.join(INTENSITIES)}")
         for text in texts:
@@ -111,11 +122,10 @@ class ProsodyTagger:
         runs = [words(text) for text in texts]
         spans = [sentences(text) for text in texts]
         scores = self._score(texts, runs, spans)
-        return [self._decide(*item, intensity) for item in zip(texts, runs, spans, scores, strict=True)]
+        items = zip(texts, runs, spans, scores, focuses or [()] * len(texts), strict=True)
+        return [self._decide(*item, intensity) for item in items]
 
-    def _score(
-        self, texts: Sequence[str], runs: Sequence[Sequence[Word]], spans: Sequence[Sequence[tuple[int, int]]]
-    ) -> list[Scores]:
+    def _score(self, texts: Sequence[str], runs: Sequence[Sequence[Word]], spans: Sequence[Sequence[Span]]) -> list[Scores]:
         """Scores of every word of every text."""
         windows: list[_Window] = []
         encoded = encode(self.model.tokenizer, texts, runs)
@@ -136,7 +146,15 @@ class ProsodyTagger:
                 )
         return results
 
-    def _decide(self, text: str, runs: Sequence[Word], spans: Sequence[tuple[int, int]], scores: Scores, intensity: str) -> Tagged:
+    def _decide(
+        self,
+        text: str,
+        runs: Sequence[Word],
+        spans: Sequence[Span],
+        scores: Scores,
+        focus: Sequence[Span],
+        intensity: str,
+    ) -> Tagged:
         """Thresholds over the scores."""
         last_of_sentence = _last_words(runs, spans)
         emph = scores.marks[:, KINDS.index("emph")]
@@ -145,30 +163,41 @@ class ProsodyTagger:
             if index + 1 < len(runs):
                 kind = "pause_long" if index in last_of_sentence else "pause_short"
                 marks[Mark(kind, runs[index + 1].start)] = float(scores.boundary[index])
-        for index in _stressed(emph, sorted(last_of_sentence), self.thresholds.emph[intensity], intensity):
+        stressed = {int(index) for index in np.flatnonzero(emph >= self.thresholds.emph[intensity])}
+        for span in focus:
+            inside = [i for i, word in enumerate(runs) if span[0] <= word.core_start < span[1]]
+            _stress_one(inside, emph, stressed)
+        if intensity == "low":
+            stressed = _without_neighbours(emph, stressed)
+        else:
+            for first, last in pairwise([-1, *sorted(last_of_sentence)]):
+                if last - first >= SHORTEST_STRESSED:
+                    _stress_one(range(first + 1, last + 1), emph, stressed)
+        for index in stressed:
             marks[Mark("emph", runs[index].start)] = float(emph[index])
         marked = normalise(MarkedText(text, tuple(marks)))
         return Tagged(marked, tuple(round(marks[mark], 4) for mark in marked.marks))
 
 
-def _stressed(scores: NDArray[np.float32], last_of_sentence: Sequence[int], threshold: float, intensity: str) -> list[int]:
-    """Words to stress: those above the threshold, with the rules of each intensity."""
-    chosen: set[int] = {int(index) for index in np.flatnonzero(scores >= threshold)}
-    if intensity == "low":
-        for left, right in pairwise(sorted(chosen)):
-            if right == left + 1 and left in chosen:
-                chosen.discard(min(left, right, key=lambda index: (float(scores[index]), -index)))
-        return sorted(chosen)
-    start = 0
-    for last in last_of_sentence:
-        span = range(start, last + 1)
-        if len(span) >= SHORTEST_STRESSED and chosen.isdisjoint(span):
-            chosen.add(start + int(scores[start : last + 1].argmax()))
-        start = last + 1
-    return sorted(chosen)
+def _stress_one(words_of: Sequence[int], scores: NDArray[np.float32], stressed: set[int]) -> None:
+    """See that at least one of these words is stressed: the likeliest, if none is."""
+    if words_of and stressed.isdisjoint(words_of):
+        stressed.add(max(words_of, key=lambda index: float(scores[index])))
 
 
-def _last_words(runs: Sequence[Word], spans: Sequence[tuple[int, int]]) -> set[int]:
+def _without_neighbours(scores: NDArray[np.float32], stressed: set[int]) -> set[int]:
+    """The stressed words, less the weaker of any two that stand side by side."""
+    kept: list[int] = []
+    for index in sorted(stressed):
+        if kept and kept[-1] == index - 1:
+            if scores[index] <= scores[kept[-1]]:
+                continue
+            kept.pop()
+        kept.append(index)
+    return set(kept)
+
+
+def _last_words(runs: Sequence[Word], spans: Sequence[Span]) -> set[int]:
     """Indices of the words that end a sentence."""
     ends = np.searchsorted([word.start for word in runs], [end for _, end in spans], side="left") - 1
     return {int(index) for index in ends if index >= 0}
@@ -183,9 +212,7 @@ class _Window:
     encoded: Encoded
 
 
-def _windows(
-    text: int, encoded: Encoded, runs: Sequence[Word], spans: Sequence[tuple[int, int]], max_tokens: int
-) -> Iterator[_Window]:
+def _windows(text: int, encoded: Encoded, runs: Sequence[Word], spans: Sequence[Span], max_tokens: int) -> Iterator[_Window]:
     """The whole text where it fits, else groups of sentences with context on either side."""
     if not runs:
         return

@@ -32,7 +32,7 @@ RATE = 22_050
 """Sample rate of the library's voices, Hz."""
 
 SLOWEST, FASTEST = 80, 449
-"""Words a minute. The library speaks no slower; from 450 on it compresses the finished sound, which its word times do not follow."""
+"""Words a minute. The library speaks no slower, and from 450 on it compresses its sound, which its word times do not follow."""
 
 _QUEUE_LENGTH = 64
 _FULL_QUEUE_SECONDS = 0.005
@@ -77,6 +77,9 @@ class Utterance:
 SILENT = Utterance(np.zeros(0, np.float32), ())
 
 
+LONGEST_RUN = 60
+"""Characters without a space that the library is given. It loses the end of a run of more than about 100."""
+
 # What reaches the library: letters, marks, digits, the punctuation that shapes its intonation, and signs that it has words for.
 # Other symbols crash it in one language or another: backticks, brackets, circled letters, Braille.
 _UNREADABLE = regex.compile(
@@ -85,19 +88,19 @@ _UNREADABLE = regex.compile(
 )
 _PILE = regex.compile(r"(?<!\p{L}\p{M}{0,4})\p{M}++|(?<=\p{M}{4})\p{M}++")
 _INNER_STOP = regex.compile(r"\.(?=[^\x00-\x7f])")
-_LONG_RUN = regex.compile(r"\S{60}(?=\S)")
+_LONG_RUN = regex.compile(rf"\S{{{LONGEST_RUN}}}(?=\S)")
 
 
 def lowest_pitch(pitch: int) -> float:
     """About the lowest pitch in Hz of a voice whose own is ``pitch``, 0 to 99: 50 Hz in the middle, an octave every 50 steps."""
-    return LOWEST_HZ * 2.0 ** ((pitch - 50) / 50)
+    return LOWEST_HZ * float(2.0 ** ((pitch - 50) / 50))
 
 
 def readable(text: str) -> str:
     """``text`` without what the library cannot read or what breaks it, white space trimmed to single spaces.
 
-    Control characters, private and unassigned ones and most symbols become spaces; a letter keeps four combining marks; a run of
-    more than 60 characters is cut.
+    Control characters, private and unassigned ones and most symbols become spaces; a letter keeps four combining marks; a run
+    longer than `LONGEST_RUN` is cut.
     """
     text = _PILE.sub("", _UNREADABLE.sub(" ", text))
     text = _LONG_RUN.sub(r"\g<0> ", _INNER_STOP.sub(". ", text))
@@ -147,6 +150,9 @@ def _library() -> tuple[Path, Path]:
         raise BackendUnavailable(f"the embedded voice needs the package espeakng-loader ({error}); {_HOW_TO_GET}") from error
 
 
+_Wire = tuple[str, str, int, int, bool]
+
+
 @dataclass(slots=True, eq=False)
 class _Job:
     """A request and who waits for it. Without a request: end the process."""
@@ -171,6 +177,13 @@ class Worker:
         self._talk = threading.Lock()  # held while a request is under way, so that no fork falls into one
         self._process: subprocess.Popen[bytes] | None = None
 
+    def wake(self) -> None:
+        """Start the process, if none ever was, while the caller gets its request ready."""
+        with self._state:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._serve, name="espeak", daemon=True)
+                self._thread.start()
+
     async def speak(self, request: Request) -> Utterance:
         """Speak one request. Cancelling takes it out of the queue, or stops the library if it is at it.
 
@@ -189,7 +202,7 @@ class Worker:
             await self._run(_Job(None))
 
     async def _run(self, job: _Job) -> Utterance | None:
-        self._start_thread()
+        self.wake()
         while True:
             try:
                 self._jobs.put_nowait(job)
@@ -202,12 +215,6 @@ class Worker:
             self._abandon(job)
             raise
 
-    def _start_thread(self) -> None:
-        with self._state:
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._serve, name="espeak", daemon=True)
-                self._thread.start()
-
     def _abandon(self, job: _Job) -> None:
         with self._state:
             job.abandoned = True
@@ -215,32 +222,33 @@ class Worker:
                 self._process.kill()
 
     def _serve(self) -> None:
+        with self._talk, contextlib.suppress(BackendError):  # the first request will say what is wrong
+            self._start()
         while True:
             job = self._jobs.get()
             if not job.future.set_running_or_notify_cancel():
                 continue
             with self._state:
                 self._current = job
+            result: Utterance | BaseException | None
             try:
                 with self._talk:
                     result = self._do(job)
             except Exception as error:
-                outcome: Any = error
-            else:
-                outcome = result
+                result = error
             with self._state:
                 self._current = None
-            if isinstance(outcome, Exception):
-                job.future.set_exception(outcome)
+            if isinstance(result, BaseException):
+                job.future.set_exception(result)
             else:
-                job.future.set_result(outcome)
+                job.future.set_result(result)
 
     def _do(self, job: _Job) -> Utterance | None:
         if job.request is None:
             self._end()
             return None
         request = job.request
-        wire = (request.text, str(request.voice), request.rate, request.pitch, request.end_pause)
+        wire: _Wire = (request.text, str(request.voice), request.rate, request.pitch, request.end_pause)
         for _ in range(2):  # an earlier caller may have stopped the process just after it was served
             if job.abandoned or self._exiting:
                 break
@@ -313,7 +321,7 @@ def _close(process: "subprocess.Popen[bytes]") -> None:
         process.__exit__(None, None, None)
 
 
-def _ask(process: "subprocess.Popen[bytes]", wire: tuple[object, ...]) -> Any:
+def _ask(process: "subprocess.Popen[bytes]", wire: _Wire) -> Any:
     """One request and its answer. Raises EOFError if the process died, TimeoutError if it does not answer."""
     assert process.stdin is not None
     try:

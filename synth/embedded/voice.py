@@ -8,7 +8,7 @@ for sample.
 
 import asyncio
 from bisect import bisect_right
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from functools import lru_cache
 from itertools import pairwise
 from typing import NamedTuple
@@ -138,7 +138,7 @@ class EmbeddedVoice(Synthesizer):
         ordered = sorted(_names().items(), key=lambda item: (item[1] is not default, item[0]))
         return tuple(Voice(name, voice.languages[0], voice.title) for name, voice in ordered)
 
-    async def speak(self, request: SpeechRequest) -> AsyncIterator[Speech]:
+    async def speak(self, request: SpeechRequest) -> AsyncGenerator[Speech, None]:
         """Speak one piece, as one chunk. Pauses in it are left, and so are marks whose word is not heard.
 
         Raises:
@@ -152,6 +152,7 @@ class EmbeddedVoice(Synthesizer):
         if not SLOWEST <= request.speed <= FASTEST:
             raise RefusedRequest(f"speed {request.speed:g} is out of range; give {SLOWEST:g} to {FASTEST:g}")
         voice = self._find(request.voice)
+        espeak.WORKER.wake()
         script = await asyncio.to_thread(_script, request, voice.languages[0])
         if not any(script.weights):
             yield _speech(request, script, espeak.SILENT, 1.0, LOWEST_HZ)
@@ -203,19 +204,20 @@ def _script(request: SpeechRequest, language: str) -> _Script:
     """What to say for each word. What stands between the words stays as far as it shapes the intonation."""
     source = request.text.text
     words = spoken_words(request.text, language)
-    pieces: list[str] = []
+    text = ""
+    run = position = 0
     starts, weights = [], []
-    position = length = 0
     for item in words:
+        starts.append(len(text))
         said = espeak.readable(item.spoken)
-        starts.append(length)
         weights.append(len(_SAID.findall(said)))
         between = source[position : item.word.start]
-        piece = f" {espeak.readable(between)} {said}" if between else said
-        pieces.append(piece)
-        length += len(piece)
+        apart = between or run + len(said) > espeak.LONGEST_RUN
+        piece = f" {espeak.readable(between)} {said}".replace("  ", " ") if apart else said
+        run = len(piece) - piece.rfind(" ") - 1 + (0 if " " in piece else run)
+        text += piece
         position = item.word.end
-    text = "".join([*pieces, " ", espeak.readable(source[position:])]).rstrip()
+    text = f"{text} {espeak.readable(source[position:])}".rstrip()
     if request.unfinished and _OPEN_END.search(text):
         text += ","
     return _Script(words, text, tuple(starts), tuple(weights))

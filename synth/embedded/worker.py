@@ -32,11 +32,11 @@ _STEADY = b"\nflutter 0\nroughness 9\n"
 
 
 class _EventId(Union):
-    _fields_ = [("number", c_int), ("name", c_char_p), ("string", c_char * 8)]  # noqa: RUF012
+    _fields_ = [("number", c_int), ("name", c_char_p), ("string", c_char * 8)]
 
 
 class _Event(Structure):
-    _fields_ = [  # noqa: RUF012
+    _fields_ = [
         ("type", c_int),
         ("unique_identifier", c_uint),
         ("text_position", c_int),
@@ -120,7 +120,7 @@ def main(library: str, data: str) -> None:
     with open(os.devnull, "wb") as nowhere:
         os.dup2(nowhere.fileno(), 1)  # the library prints there now and then
 
-    def answer(value: object) -> None:
+    def answer(value: int | str | tuple[bytes, list[tuple[int, int]]]) -> None:
         marshal.dump(value, answers)
         answers.flush()
 
