@@ -20,10 +20,8 @@ def main() -> None:
     older = read_helsinki(helsinki / "train_100_v1.txt")
     scored = evaluate.score_examples(TaggerModel.load(), held_out)
     figures = evaluate.figures(scored, evaluate.WordIdentity([*older, *(train * WORD_IDENTITY_SHARE)]))
-    print(
     names = ", ".join(sorted({example.speaker for example in held_out}))
     print(f"{len(held_out):,} sentences, {len(scored.label):,} words, speakers held out: {names}")
-    )
     for name, value in figures.items():
         print(f"{value:8.4f}  {name}")
     for name, density in DENSITY.items():
