@@ -121,8 +121,8 @@ class Parts:
         return ProsodyTagger.load(self.settings.tagger.adapter, base=self.settings.tagger.base)
 
 
-async def collect(job: Job, parts: Parts | None = None) -> Result:
-    """Speak the whole job.
+async def collect(job: Job | str | MarkedText, parts: Parts | None = None) -> Result:
+    """Speak the whole job. A text alone is a job with every default.
 
     Raises:
         BadInput: no text, a text or pauses over the limit, a mark without a word, an unknown voice or backend.
@@ -152,7 +152,7 @@ async def collect(job: Job, parts: Parts | None = None) -> Result:
     )
 
 
-async def stream(job: Job, parts: Parts | None = None) -> AsyncGenerator[Result, None]:
+async def stream(job: Job | str | MarkedText, parts: Parts | None = None) -> AsyncGenerator[Result, None]:
     """Speak the job a sentence at a time; the texts of the results, put together, are the job's text.
 
     Closing the iterator cancels what is being spoken. Raises as `collect` does.
@@ -167,6 +167,8 @@ async def stream(job: Job, parts: Parts | None = None) -> AsyncGenerator[Result,
             await own.close()
         return
 
+    if not isinstance(job, Job):
+        job = Job(job)
     began = time.perf_counter()
     timings: dict[str, float] = {}
     settings = parts.settings

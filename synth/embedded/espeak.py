@@ -2,7 +2,7 @@
 
 The worker is a thread with a bounded queue. It owns a child process (`synth.embedded.worker`) in which the library lives, starts
 it at the first request and again if it has died. Any number of event loops and threads may ask it. A text that crashes the
-library is an error for its own caller and nothing to any other.
+library is an error for its own caller and nothing to any other. It needs /dev/fd and poll, as Linux and macOS have them.
 """
 
 import asyncio
@@ -334,7 +334,9 @@ def _ask(process: "subprocess.Popen[bytes]", wire: _Wire) -> Any:
 
 def _receive(process: "subprocess.Popen[bytes]") -> Any:
     assert process.stdout is not None
-    if not select.select([process.stdout], [], [], _PATIENCE_SECONDS)[0]:
+    poll = select.poll()
+    poll.register(process.stdout, select.POLLIN)
+    if not poll.poll(_PATIENCE_SECONDS * 1000):
         raise TimeoutError
     try:
         return marshal.load(process.stdout)

@@ -159,6 +159,19 @@ def test_what_a_backend_cannot_do_is_said(tone: Parts, monkeypatch: pytest.Monke
     assert all(not request.text.marks for request in voice_of(tone).requests)
 
 
+def test_a_text_alone_is_a_job(tone: Parts) -> None:
+    assert asyncio.run(collect(parse("One <emph>two."), tone)).marked == parse("One <emph>two.")
+
+
+def test_every_focus_gets_a_stress(tone: Parts) -> None:
+    text = "It is the one of the two, and it was of the other as it is."
+    focus = ((6, 9), (text.index("of the other"), text.index("of the other") + 12))
+    for intensity in ("low", "medium", "high"):
+        result = say(tone, text, focus=focus, intensity=intensity)
+        stressed = [mark.offset for mark in result.marked.marks if mark.kind == "emph"]
+        assert all(any(start <= offset < end for offset in stressed) for start, end in focus)
+
+
 def test_plain_text_is_tagged_and_scored(tone: Parts) -> None:
     result = say(tone, "He opened the door very slowly, and nobody was there. A literal <emph> stays.")
     assert result.marked.text.endswith("A literal <emph> stays.")

@@ -556,6 +556,7 @@ def test_an_engine_that_does_not_answer_is_given_up(tmp_path: Path, monkeypatch:
 
 
 def test_cancelling_stops_the_engine_at_its_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(espeak, "_PATIENCE_SECONDS", 10)
     mark = tmp_path / "once"
     worker = script(
         tmp_path,
