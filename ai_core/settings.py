@@ -8,11 +8,11 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
-from synth.embedded.voice import EmbeddedSettings
 
 from ai_core.chat import ChatSettings
 from prosody_tagger.errors import BadInput
 from synth.base import Intensity
+from synth.embedded.voice import EmbeddedSettings
 
 
 class TaggerSettings(BaseModel):
