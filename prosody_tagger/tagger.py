@@ -24,11 +24,11 @@ INTENSITIES = ("low", "medium", "high")
 Span = tuple[int, int]
 """A part ``[start, end)`` of a text, as offsets in code points."""
 
-BODY_TOKENS = 128
+BODY_TOKENS = 176
 """A long text is scored in windows of whole sentences of about this many tokens ..."""
-CONTEXT_TOKENS = 48
+CONTEXT_TOKENS = 36
 """... which see so many tokens of the text on either side."""
-BATCH_TOKENS = 8192
+BATCH_TOKENS = 2048
 """Padded tokens of one forward pass over several windows."""
 
 SHORTEST_STRESSED = 4
