@@ -6,7 +6,7 @@ a way of its own.
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -183,21 +183,24 @@ async def stream(job: Job | str | MarkedText, parts: Parts | None = None) -> Asy
     score_of = dict(zip(marked.marks, scores, strict=True))
 
     request = SpeechRequest(plain(""), job.voice, job.speed, job.seed, intensity)
+    able = voice.capabilities
     rest: Audio | None = None
     start_speaking = time.perf_counter()
     spans = sentences(marked.text) or [(0, 0)]
     for start, end in spans:
         last = end == len(marked.text)
         sentence = marked.slice(start, end, with_end=last)
-        lowered = lower(sentence, voice.capabilities)
-        parts_of = cut(sentence, voice.capabilities.max_chars)
+        lowered = lower(sentence, able)
+        undone = list(lowered.dropped)
+        found = cut(sentence, able.max_chars)
         pieces = []
-        for span in parts_of.spans:
-            request = replace(request, text=lowered.request.slice(*span), unfinished=span != parts_of.spans[-1])
-            spoken, context = await _speak(voice, request, span[0], settings.rate)
+        for span in found.spans:
+            request = replace(request, text=lowered.request.slice(*span), unfinished=span != found.spans[-1])
+            spoken, left, context = await _speak(voice, request, span[0], settings.rate)
             request = replace(request, context=context)
             pieces.append(spoken)
-        joined = join(pieces, parts_of.gaps, settings.rate, before=rest, last=last)
+            undone.extend(left)
+        joined = join(pieces, found.gaps, settings.rate, before=rest, last=last)
         rest = joined.rest
         now = time.perf_counter()
         yield Result(
@@ -206,13 +209,17 @@ async def stream(job: Job | str | MarkedText, parts: Parts | None = None) -> Asy
             tuple(score_of[replace(mark, offset=mark.offset + start)] for mark in sentence.marks),
             joined.words,
             voice.name,
-            warnings=_dropped(lowered.dropped, voice.name),
+            warnings=_not_done(undone, sentence.text, voice.name),
             timings={**timings, "speak": now - start_speaking, "total": now - began},
         )
 
 
-async def _speak(voice: Synthesizer, request: SpeechRequest, offset: int, rate: int) -> tuple[Spoken, object]:
-    """One piece, whole, at the pipeline's rate; ``offset`` is where it starts in the sentence."""
+async def _speak(voice: Synthesizer, request: SpeechRequest, offset: int, rate: int) -> tuple[Spoken, list[Mark], object]:
+    """One piece, whole, at the pipeline's rate; the marks that the voice left; its context.
+
+    ``offset`` is where the piece starts in the sentence, which times and marks are to count from.
+    """
+    left: list[Mark] = []
     sounds: list[Audio] = []
     times: list[WordTime] = []
     context = request.context
@@ -225,8 +232,9 @@ async def _speak(voice: Synthesizer, request: SpeechRequest, offset: int, rate: 
             )
             sounds.append(speech.audio)
             seconds += speech.audio.seconds
+            left.extend(replace(mark, offset=mark.offset + offset) for mark in speech.left)
             context = speech.context
-    return Spoken(resample(concatenate(sounds, voice.capabilities.rate), rate), tuple(times)), context
+    return Spoken(resample(concatenate(sounds, voice.capabilities.rate), rate), tuple(times)), left, context
 
 
 def check_length(text: str | MarkedText, settings: Settings) -> None:
@@ -265,7 +273,12 @@ def check(text: str | MarkedText, settings: Settings) -> None:
             raise MarkupError(f"<{mark.kind}> at {where} of the text has no word after it; put it before the word that it means")
 
 
-def _dropped(marks: tuple[Mark, ...], backend: str) -> tuple[str, ...]:
-    """A warning for each kind of mark that the backend cannot do."""
-    kinds = dict.fromkeys(mark.kind for mark in marks)
-    return tuple(f"<{kind}> was not spoken: backend {backend} cannot do it" for kind in kinds)
+def _not_done(marks: Sequence[Mark], text: str, backend: str) -> tuple[str, ...]:
+    """A warning for each mark of ``text`` that stayed without effect."""
+    runs = words(text)
+    said = []
+    for mark in marks:
+        index = word_after(runs, mark.offset)
+        word = "" if index is None else f" before {runs[index].core(text)!r}"
+        said.append(f"<{mark.kind}>{word} was not spoken: backend {backend} cannot do it there")
+    return tuple(said)
