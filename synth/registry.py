@@ -59,7 +59,7 @@ def find(name: str) -> Backend:
         return BACKENDS[name]
     nearest = closest(name, BACKENDS)
     hint = f"; did you mean {nearest}?" if nearest else ""
-    raise BadInput(f"unknown backend {name!r}{hint} The backends are: {', '.join(BACKENDS)}")
+    raise BadInput(f"unknown backend {name!r}{hint} (the backends: {', '.join(BACKENDS)})")
 
 
 def create(name: str, settings: object) -> Synthesizer:
