@@ -64,7 +64,7 @@ def base(
     output: Annotated[Path, typer.Option(help="folder for the base; the rows of our tokens go beside it")] = SHIPPED
     / "tagger-base",
     tokenizer_file: Annotated[Path, typer.Option(help="tokenizer.json of `vocabulary`")] = SHIPPED / "tagger" / "tokenizer.json",
-    epochs: int = 12,
+    epochs: int = 3,
     lr: float = 1e-3,
     batch_tokens: int = 8192,
     seed: int = 0,
@@ -109,7 +109,7 @@ def adapter(
     helsinki: Annotated[Path, typer.Option(help="folder of the Helsinki Prosody Corpus")],
     base_dir: Annotated[Path, typer.Option("--base", help="folder of the base")] = SHIPPED / "tagger-base",
     output: Annotated[Path, typer.Option(help="folder for the adapter")] = SHIPPED / "tagger",
-    epochs: int = 6,
+    epochs: int = 5,
     lr: float = 1e-3,
     batch_tokens: int = 4096,
     lora_r: int = 16,

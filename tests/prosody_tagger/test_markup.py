@@ -1,11 +1,11 @@
 """Marks beside a text, and the notation for the two together."""
 
-import time
 from collections.abc import Callable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scaling import is_linear
 
 from prosody_tagger.errors import BadInput, MarkupError
 from prosody_tagger.markup import (
@@ -41,17 +41,6 @@ def marked_texts(draw: st.DrawFn) -> MarkedText:
     pauses = st.builds(Mark, st.sampled_from(PAUSES), st.integers(0, len(text)), st.none() | st.integers(0, MAX_PAUSE_MS))
     others = st.builds(Mark, st.sampled_from([kind for kind in KINDS if kind not in PAUSES]), st.integers(0, len(text)))
     return MarkedText(text, tuple(draw(st.lists(pauses | others, max_size=6))))
-
-
-def is_linear(work: Callable[[str], object], short: str, long: str) -> bool:
-    """Whether a text four times as long takes far less than the sixteen times as long of quadratic work, at best of three."""
-
-    def seconds(text: str) -> float:
-        start = time.process_time()
-        work(text)
-        return time.process_time() - start
-
-    return any(seconds(long) < 10 * seconds(short) + 0.02 for _ in range(3))
 
 
 # Round trips

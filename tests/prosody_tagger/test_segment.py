@@ -1,12 +1,12 @@
 """Words, slots and sentences by offset."""
 
-import time
 from collections.abc import Callable
 
 import pytest
 import regex
 from hypothesis import given
 from hypothesis import strategies as st
+from scaling import is_linear
 
 from prosody_tagger.segment import sentences, slot_of, word_after, words
 
@@ -212,17 +212,6 @@ def test_where_sentences_end(text: str, expected: list[str]) -> None:
 
 
 # Hostile text: a million of anything takes time by its length alone
-
-
-def is_linear(work: Callable[[str], object], short: str, long: str) -> bool:
-    """Whether a text four times as long takes far less than the sixteen times as long of quadratic work, at best of three."""
-
-    def seconds(text: str) -> float:
-        start = time.process_time()
-        work(text)
-        return time.process_time() - start
-
-    return any(seconds(long) < 10 * seconds(short) + 0.02 for _ in range(3))
 
 
 @pytest.mark.parametrize(

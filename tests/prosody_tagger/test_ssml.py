@@ -1,13 +1,12 @@
 """SSML to and from marked text."""
 
 import re
-import time
-from collections.abc import Callable
 from xml.etree import ElementTree
 
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from scaling import is_linear
 
 from prosody_tagger.errors import MarkupError
 from prosody_tagger.markup import KINDS, MAX_PAUSE_MS, PAUSES, Alias, Mark, MarkedText, normalise, parse, plain, render
@@ -542,17 +541,6 @@ def test_marks_without_a_word_cannot_be_written(kind: str) -> None:
 
 
 # Hostile documents
-
-
-def is_linear(work: Callable[[str], object], short: str, long: str) -> bool:
-    """Whether a text four times as long takes far less than the sixteen times as long of quadratic work, at best of three."""
-
-    def seconds(text: str) -> float:
-        start = time.process_time()
-        work(text)
-        return time.process_time() - start
-
-    return any(seconds(long) < 10 * seconds(short) + 0.02 for _ in range(3))
 
 
 @pytest.mark.parametrize("attributes", ["", ' xml:space="preserve"'])
