@@ -6,9 +6,12 @@ It imports next to nothing, so that ctrl-C finds somebody at home from the first
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from prosody_tagger.errors import ProsodyError
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 INTERRUPTED = 130
 
@@ -47,12 +50,17 @@ def exit_code(app: Callable[..., Any], args: Sequence[str] | None) -> int:
     return code if isinstance(code, int) else 0
 
 
-def _say_error(message: str) -> None:
+def people() -> "Console":
+    """Where messages for people go when stdout carries data."""
     from rich.console import Console
+
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def _say_error(message: str) -> None:
     from rich.text import Text
 
-    line = Text.assemble(("error: ", "bold red"), visible(message))
-    Console(stderr=True, highlight=False, soft_wrap=True).print(line)
+    people().print(Text.assemble(("error: ", "bold red"), visible(message)))
 
 
 def visible(text: str) -> str:

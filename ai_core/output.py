@@ -12,14 +12,11 @@ import regex
 from rich.console import Console
 from rich.text import Text
 
-from ai_core.ending import visible
+from ai_core.ending import people, visible
 from ai_core.pipeline import Result
 from prosody_tagger.errors import BadInput, ProsodyError
 from prosody_tagger.markup import MarkedText, render
 from prosody_tagger.segment import word_after, words
-
-people = Console(stderr=True, highlight=False, soft_wrap=True)
-"""Where messages for people go when stdout carries data."""
 
 _STYLES = {"emph": "bold yellow", "pause_short": "cyan", "pause_long": "bold cyan"}
 _TAG = regex.compile(r"(?<!\\)(?:\\\\)*\K<(?P<kind>[a-z_]+)(?::\d+ms)?>")
@@ -84,7 +81,7 @@ def print_rows(*rows: tuple[str, str | Text], to_people: bool = False) -> None:
     table.add_column(overflow="fold")
     for name, value in rows:
         table.add_row(name, value)
-    (people if to_people else Console(highlight=False)).print(table)
+    (people() if to_people else Console(highlight=False)).print(table)
 
 
 def audio_rows(result: Result, audio: str) -> list[tuple[str, str | Text]]:

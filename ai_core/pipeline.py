@@ -135,10 +135,7 @@ async def collect(job: Job | str | MarkedText, parts: Parts | None = None) -> Re
     async with aclosing(stream(job, parts)) as speaking:
         async for result in speaking:
             marks.extend(replace(mark, offset=mark.offset + offset) for mark in result.marked.marks)
-            times.extend(
-                replace(word, offset=word.offset + offset, start=word.start + seconds, end=word.end + seconds)
-                for word in result.words
-            )
+            times.extend(word.moved(offset, seconds) for word in result.words)
             results.append(result)
             offset += len(result.marked.text)
             seconds += result.audio.seconds
@@ -226,10 +223,7 @@ async def _speak(voice: Synthesizer, request: SpeechRequest, offset: int, rate: 
     seconds = 0.0
     async with aclosing(voice.speak(request)) as speeches:
         async for speech in speeches:
-            times.extend(
-                replace(word, offset=word.offset + offset, start=word.start + seconds, end=word.end + seconds)
-                for word in speech.words or ()
-            )
+            times.extend(word.moved(offset, seconds) for word in speech.words or ())
             sounds.append(speech.audio)
             seconds += speech.audio.seconds
             left.extend(replace(mark, offset=mark.offset + offset) for mark in speech.left)

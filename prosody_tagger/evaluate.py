@@ -136,8 +136,3 @@ def f1_at_density(scores: NDArray[np.floating], truth: NDArray[np.bool_]) -> flo
 def at_density(scores: NDArray[np.floating], density: float) -> float:
     """The threshold above which the share ``density`` of the scores lies."""
     return float(np.quantile(scores, 1 - density))
-
-
-def best_f1_threshold(scores: NDArray[np.floating], truth: NDArray[np.bool_]) -> float:
-    """The threshold that chooses as many items as are true."""
-    return at_density(scores, float(truth.mean()))

@@ -94,9 +94,14 @@ class Batches:
         return dict(zip(names, values, strict=True))
 
 
+def _core(network: Any) -> Any:
+    """The GPT-2 itself, under an adapter or bare."""
+    return network.base_model.model if hasattr(network, "peft_config") else network
+
+
 def loss_of(network: Any, batch: dict[str, torch.Tensor], groups: dict[str, list[int]], text_weight: float) -> torch.Tensor:
     """Cross-entropy over each group of labels at the words of the copy, and of the next token at some places of the text."""
-    core = network.base_model.model if hasattr(network, "peft_config") else network
+    core = _core(network)
     hidden = core.transformer(batch["inputs"], use_cache=False).last_hidden_state
     at_words = hidden[batch["rows"], batch["columns"]]
     # The tied rows, taken through the embedding so that an adapter over it counts; the other 50,000 logits are never computed.
@@ -163,7 +168,7 @@ def fit(
                 total, count = total + loss.item(), count + 1
                 progress.update(task, advance=1, description=f"epoch {epoch + 1}/{epochs} loss {total / count:.3f}")
             network.eval()
-            core = network.base_model.model if hasattr(network, "peft_config") else network
+            core = _core(network)
             scored = evaluate.score_examples(TaggerModel(core, tokenizer), held_out)
             line = {k: v for k, v in evaluate.figures(scored).items() if v is not None}
             progress.console.print(f"epoch {epoch + 1}: loss {total / count:.4f}, {time.perf_counter() - began:.0f} s, {line}")

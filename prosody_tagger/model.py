@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +19,6 @@ from tokenizers import Tokenizer
 from prosody_tagger.errors import ModelError
 from prosody_tagger.markup import KINDS
 from prosody_tagger.segment import Word
-
-if TYPE_CHECKING:
-    pass
 
 SEP = "<SEP>"
 PROMINENCE = ("<prom_0>", "<prom_1>", "<prom_2>")
@@ -62,6 +59,20 @@ def add_tokens(tokenizer: Tokenizer) -> None:
     """Give GPT-2's tokenizer our tokens. Text that spells one of them is still read as ordinary characters."""
     tokenizer.add_special_tokens(list(ADDED_TOKENS))
     tokenizer.encode_special_tokens = True
+
+
+def read_tokenizer(path: Path) -> Tokenizer:
+    """The tokenizer of a file; text that spells one of our tokens is read as ordinary characters.
+
+    Raises:
+        ModelError: the file is missing or broken.
+    """
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:
+        raise ModelError(f"cannot read the tokenizer {path}: {error}; restore the folder") from None
+    tokenizer.encode_special_tokens = True
+    return tokenizer
 
 
 def token_id(tokenizer: Tokenizer, token: str) -> int:
@@ -114,11 +125,7 @@ class TaggerModel:
         from transformers.utils import logging
 
         logging.disable_progress_bar()
-        try:
-            tokenizer = Tokenizer.from_file(str(adapter / "tokenizer.json"))
-            tokenizer.encode_special_tokens = True
-        except Exception as error:
-            raise ModelError(f"cannot read the tokenizer {adapter / 'tokenizer.json'}: {error}; restore the folder") from None
+        tokenizer = read_tokenizer(adapter / "tokenizer.json")
         for token in ADDED_TOKENS:
             token_id(tokenizer, token)
         try:

@@ -21,7 +21,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from prosody_tagger import evaluate
 from prosody_tagger.data import UNKNOWN, Example, read_helsinki, split_by_speaker, with_boundaries
 from prosody_tagger.fit import fit
-from prosody_tagger.model import ADDED_TOKENS, SHIPPED, TaggerModel, add_tokens
+from prosody_tagger.model import ADDED_TOKENS, SHIPPED, TaggerModel, add_tokens, read_tokenizer
 
 # gelu_pytorch_tanh is GPT-2's own activation, gelu_new, as one kernel instead of eight.
 BASE_SHAPE = {"n_layer": 4, "n_head": 4, "n_embd": 256, "n_positions": 512, "activation_function": "gelu_pytorch_tanh"}
@@ -73,8 +73,7 @@ def base(
     from transformers import GPT2Config, GPT2LMHeadModel
 
     _seed(seed)
-    tokenizer = Tokenizer.from_file(str(tokenizer_file))
-    tokenizer.encode_special_tokens = True
+    tokenizer = read_tokenizer(tokenizer_file)
     vocab = tokenizer.get_vocab_size()
     network = GPT2LMHeadModel(
         GPT2Config(
@@ -122,8 +121,7 @@ def adapter(
     from transformers import GPT2LMHeadModel
 
     _seed(seed)
-    tokenizer = Tokenizer.from_file(str(output / "tokenizer.json"))
-    tokenizer.encode_special_tokens = True
+    tokenizer = read_tokenizer(output / "tokenizer.json")
     vocab = tokenizer.get_vocab_size()
     network = GPT2LMHeadModel.from_pretrained(base_dir, dtype=torch.float32)
     network.resize_token_embeddings(vocab, mean_resizing=False)
@@ -158,14 +156,18 @@ def adapter(
 
     peft_network.peft_config["default"].base_model_name_or_path = f"../{base_dir.name}"
     peft_network.peft_config["default"].inference_mode = True
+    card = output / "README.md"
+    written = card.read_text(encoding="utf-8") if card.exists() else None
     peft_network.save_pretrained(output, save_embedding_layers=False)
-    (output / "README.md").unlink(missing_ok=True)
+    card.unlink(missing_ok=True)  # peft's empty form
+    if written is not None:
+        card.write_text(written, encoding="utf-8")
     model = TaggerModel(peft_network.merge_and_unload(), tokenizer)
     scored = evaluate.score_examples(model, held_out)
     thresholds: dict[str, Any] = {
         "emph": {name: evaluate.at_density(scored.marks[:, 0], wanted) for name, wanted in DENSITY.items()}
     }
-    thresholds["pause"] = evaluate.best_f1_threshold(scored.boundary[scored.inner], scored.has_boundary[scored.inner])
+    thresholds["pause"] = evaluate.at_density(scored.boundary[scored.inner], float(scored.has_boundary[scored.inner].mean()))
     (output / "thresholds.json").write_text(json.dumps(thresholds, indent=2) + "\n", encoding="utf-8")
     figures = evaluate.figures(scored, evaluate.WordIdentity([*older, *(train * WORD_IDENTITY_SHARE)]))
     typer.echo(json.dumps(figures, indent=2))

@@ -38,6 +38,10 @@ class WordTime:
     start: float
     end: float
 
+    def moved(self, offset: int, seconds: float) -> "WordTime":
+        """The same word in a text and a sound that begin so much earlier."""
+        return WordTime(self.word, self.offset + offset, self.start + seconds, self.end + seconds)
+
 
 @dataclass(frozen=True, slots=True)
 class Voice:

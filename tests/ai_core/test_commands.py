@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pytest
 import soundfile
@@ -17,6 +17,9 @@ import soundfile
 from ai_core import cli, main
 from ai_core.ending import exit_code
 from prosody_tagger.markup import KINDS, parse
+from prosody_tagger.tagger import INTENSITIES
+from synth import base
+from synth.audio import FORMATS
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 Run = Callable[..., tuple[int, str, str]]
@@ -244,6 +247,14 @@ def test_a_full_disk(run: Run) -> None:
 def test_every_mark_can_be_spoken(run: Run) -> None:
     for kind in KINDS:
         assert run("say", "--marked", f"It is <{kind}>only today.")[0] == 0
+
+
+def test_the_choices_of_the_commands_are_those_of_the_code() -> None:
+    """They are written out in the options, so that --help need not import the code."""
+    offered = {form.__name__: get_type_hints(form) for form in (cli.say, main.main)}
+    assert get_args(offered["say"]["form"]) == tuple(FORMATS)
+    for hints in offered.values():
+        assert get_args(get_args(hints["intensity"])[0]) == get_args(base.Intensity) == INTENSITIES
 
 
 def start(*args: str, cwd: Path) -> "subprocess.Popen[bytes]":
