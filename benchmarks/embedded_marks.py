@@ -18,8 +18,8 @@ from rich.console import Console
 from rich.table import Table
 
 from prosody_tagger.markup import MarkedText, parse
+from synth import pitch
 from synth.base import Intensity, Speech, SpeechRequest
-from synth.embedded import pitch
 from synth.embedded.voice import EmbeddedVoice
 
 SENTENCES = (

@@ -2,7 +2,8 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from typing import Literal
 
 import numpy as np
@@ -31,16 +32,20 @@ class Audio:
 
 @dataclass(frozen=True, slots=True)
 class WordTime:
-    """When a word is heard. ``offset`` is where its core starts in the user's text; ``start`` and ``end`` are seconds."""
+    """When a word is heard. ``offset`` is where its core starts in the user's text; ``start`` and ``end`` are seconds.
+
+    ``confidence``, 0 to 1, is how sure it is that this word is heard there; 1 where the voice itself says so.
+    """
 
     word: str
     offset: int
     start: float
     end: float
+    confidence: float = 1.0
 
     def moved(self, offset: int, seconds: float) -> "WordTime":
         """The same word in a text and a sound that begin so much earlier."""
-        return WordTime(self.word, self.offset + offset, self.start + seconds, self.end + seconds)
+        return replace(self, offset=self.offset + offset, start=self.start + seconds, end=self.end + seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +55,26 @@ class Voice:
     name: str
     language: str
     description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A recording of the voice to speak in. `synth.reference` reads and checks one.
+
+    Attributes:
+        audio: the file's bytes as they are.
+        form: what they hold: wav, flac, mp3 or opus.
+        text: what is said in it.
+    """
+
+    audio: bytes = field(repr=False)
+    form: str
+    text: str = field(repr=False)
+
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of recording and text, in hexadecimal digits: the same voice has the same digest."""
+        return sha256(self.text.encode() + b"\0" + self.audio).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +88,8 @@ class Capabilities:
         max_chars: the longest text of one request, in code points; the pipeline splits by it.
         streaming: whether `speak` yields audio before a request is wholly spoken.
         word_times: whether its `Speech` tells when each word is heard.
+        references: whether it speaks in the voice of a `Reference`.
+        speed: whether it speaks at the rate of speech that a request asks for.
     """
 
     marks: Mapping[str, Support]
@@ -71,6 +98,8 @@ class Capabilities:
     max_chars: int
     streaming: bool = False
     word_times: bool = False
+    references: bool = False
+    speed: bool = True
 
     def __post_init__(self) -> None:
         missing = set(KINDS) - set(self.marks)
@@ -90,6 +119,7 @@ class SpeechRequest:
         intensity: how strongly marks are rendered.
         unfinished: more of the same sentence follows, so the voice should not fall as at its end.
         context: what the backend's last `Speech` of the same text returned, to keep its voice; None at the start.
+        reference: a recording to take the voice from, in place of a name.
     """
 
     text: MarkedText
@@ -99,6 +129,7 @@ class SpeechRequest:
     intensity: Intensity = "medium"
     unfinished: bool = False
     context: object = None
+    reference: Reference | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,12 +141,14 @@ class Speech:
         words: times of the words within this chunk's audio, or None if the backend does not know.
         left: marks of the request that were not done and remain to be realised.
         context: hand it back with the next piece of the same text.
+        warnings: what the user should know of this chunk, in words.
     """
 
     audio: Audio
     words: tuple[WordTime, ...] | None = None
     left: tuple[Mark, ...] = ()
     context: object = field(default=None, repr=False)
+    warnings: tuple[str, ...] = ()
 
 
 class Synthesizer(ABC):

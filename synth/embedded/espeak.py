@@ -25,8 +25,8 @@ import numpy as np
 import regex
 from numpy.typing import NDArray
 
-from synth.embedded.pitch import LOWEST_HZ
 from synth.errors import BackendError, BackendTimeout, BackendUnavailable
+from synth.pitch import LOWEST_HZ
 
 RATE = 22_050
 """Sample rate of the library's voices, Hz."""

@@ -2,7 +2,7 @@
 
 What goes to espeak-ng is plain text, without SSML, because its tags cannot do what the marks ask: ``<emphasis>`` lowers the pitch,
 ``<prosody>`` knows no contour, does nothing at the ends of the ranges of rate and pitch, and hits another word where the dictionary
-joins two. So every mark is made in the sound of its word (`synth.embedded.contour`), and the other words stay as they are, sample
+joins two. So every mark is made in the sound of its word (`synth.contour`), and the other words stay as they are, sample
 for sample.
 """
 
@@ -21,10 +21,10 @@ from prosody_tagger.markup import KINDS, PAUSES, Mark, closest
 from prosody_tagger.segment import word_after
 from synth.audio import FRAME_SECONDS, silence_level
 from synth.base import Audio, Capabilities, Intensity, Speech, SpeechRequest, Synthesizer, Voice, WordTime
+from synth.contour import Edit, Points, reshape
 from synth.embedded import espeak
-from synth.embedded.contour import Edit, Points, reshape
-from synth.embedded.pitch import LOWEST_HZ
 from synth.errors import RefusedRequest
+from synth.pitch import LOWEST_HZ
 from synth.spoken import SpokenWord, spoken_words
 
 MAX_CHARS = 2000

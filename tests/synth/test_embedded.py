@@ -16,9 +16,10 @@ from pydantic import ValidationError
 
 from prosody_tagger.markup import KINDS, Alias, Mark, MarkedText, parse, plain
 from prosody_tagger.segment import words
+from synth import pitch
 from synth.base import Intensity, Speech, SpeechRequest
-from synth.embedded import espeak, pitch
-from synth.embedded.contour import Edit, reshape
+from synth.contour import Edit, reshape
+from synth.embedded import espeak
 from synth.embedded.voice import MAX_CHARS, EmbeddedSettings, EmbeddedVoice
 from synth.errors import BackendError, BackendTimeout, BackendUnavailable, RefusedRequest
 

@@ -12,7 +12,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from synth.embedded import pitch
+from synth import pitch
 
 Samples = NDArray[np.float32]
 Curve = NDArray[np.float64]
