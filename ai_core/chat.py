@@ -7,14 +7,13 @@ no number of its own, and is short enough. Otherwise another writer answers, and
 import asyncio
 import json
 from collections.abc import Sequence
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
 import regex
 from pydantic import BaseModel, ConfigDict, Field, HttpUrl, SecretStr, ValidationError, field_validator
 
 from ai_core.reply import MAX_CHARS, Reply, ReplyWriter, checked
+from synth.higgs_http.faults import seconds_to_wait
 
 if TYPE_CHECKING:
     import httpx
@@ -178,7 +177,7 @@ class ChatWriter:
             return _Unusable(f"{why}; check the URL and the model's name")
         if status != 429 and status < 500:
             return _Unusable(why)
-        wait = _retry_after(response.headers.get("Retry-After"))
+        wait = seconds_to_wait(response.headers.get("Retry-After"))
         if wait is None:
             return _Unusable(why, retry=True)
         if wait >= deadline - asyncio.get_running_loop().time():
@@ -206,19 +205,6 @@ class _Unusable(Exception):
     def __init__(self, why: str, retry: bool | float = False) -> None:
         super().__init__(why)
         self.retry = retry
-
-
-def _retry_after(header: str | None) -> float | None:
-    """Seconds that a Retry-After header asks for, written as a number or a date; None if it says nothing readable."""
-    if header is None:
-        return None
-    if regex.fullmatch(r"[0-9]{1,9}(?:\.[0-9]{1,9})?", header):
-        return float(header)
-    try:
-        date = parsedate_to_datetime(header)
-    except ValueError:
-        return None
-    return max(0.0, (date.replace(tzinfo=date.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
 
 
 class _Message(BaseModel):

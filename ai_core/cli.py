@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from ai_core.ending import run_command
-from ai_core.options import AsJson, Backend, Intensity, Seed, Tagger, Voice
+from ai_core.options import AsJson, Backend, Intensity, RefAudio, RefText, Seed, Tagger, Voice
 
 if TYPE_CHECKING:
     from ai_core.pipeline import Job, Result
@@ -42,6 +42,8 @@ def say(
     intensity: Intensity = None,
     speed: Annotated[float, typer.Option("--speed", help="1 is the voice's own rate, 2 twice as fast.")] = 1.0,
     seed: Seed = None,
+    ref_audio: RefAudio = None,
+    ref_text: RefText = None,
     form: Annotated[Literal["wav", "flac", "mp3", "opus", "pcm"], typer.Option("--format", help="What the file holds.")] = "wav",
     output: Annotated[
         str | None,
@@ -62,7 +64,15 @@ def say(
     if target != "-":
         out.check_output(Path(target))
     source = _source(text)
-    job = Job(_read(source, marked, ssml), intensity=intensity, backend=backend, voice=voice, speed=speed, seed=seed)
+    job = Job(
+        _read(source, marked, ssml),
+        intensity=intensity,
+        backend=backend,
+        voice=voice,
+        speed=speed,
+        seed=seed,
+        reference=_reference(ref_audio, ref_text),
+    )
     result = asyncio.run(_collect(job, _settings(tagger)))
     data = encode(result.audio, form)
     if target == "-":
@@ -102,7 +112,7 @@ def mark(
 def voices(backend: Backend = None, as_json: AsJson = False) -> None:
     """List the voices of a backend, its default first."""
     from ai_core import output as out
-    from ai_core.pipeline import Parts
+    from ai_core.parts import Parts
 
     parts = Parts()
     name = backend or parts.settings.backend
@@ -137,7 +147,8 @@ def doctor(as_json: AsJson = False) -> None:
 
 
 async def _collect(job: "Job", settings: "Settings") -> "Result":
-    from ai_core.pipeline import Parts, collect
+    from ai_core.parts import Parts
+    from ai_core.pipeline import collect
 
     parts = Parts(settings)
     try:
@@ -149,7 +160,8 @@ async def _collect(job: "Job", settings: "Settings") -> "Result":
 async def _mark(
     text: "str | MarkedText", intensity: "base.Intensity | None", settings: "Settings"
 ) -> "tuple[MarkedText, tuple[float | None, ...]]":
-    from ai_core.pipeline import Parts, check_length
+    from ai_core.parts import Parts
+    from ai_core.pipeline import check_length
 
     check_length(text, settings)
     return await Parts(settings).mark(text, intensity or settings.intensity)
@@ -159,10 +171,23 @@ def _settings(tagger: str | None) -> "Settings":
     """The settings of the environment, with a tagger of the command line's before them."""
     from ai_core.settings import load_settings
 
-    settings = load_settings()
+    settings = load_settings(fallback="embedded")
     if tagger is not None:
         settings.tagger = settings.tagger.model_copy(update={"adapter": Path(tagger)})
     return settings
+
+
+def _reference(audio: Path | None, text: str | None) -> "base.Reference | None":
+    """The recording to take the voice from."""
+    from prosody_tagger.errors import BadInput
+
+    if audio is None and text is None:
+        return None
+    if audio is None or text is None:
+        raise BadInput("--ref-audio and --ref-text go together: the recording, and what is said in it")
+    from synth.reference import read_reference
+
+    return read_reference(audio, text)
 
 
 def _source(text: str | None) -> str:

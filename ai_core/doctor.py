@@ -41,8 +41,9 @@ def examine(settings: Settings) -> list[Finding]:
 def _backends(settings: Settings) -> Iterator[Finding]:
     for name, backend in registry.BACKENDS.items():
         try:
-            voices = registry.create(name, getattr(settings, backend.settings)).voices()
-            ready, detail = True, f"{backend.about}; {len(voices)} voices"
+            voice = registry.create(name, getattr(settings, backend.settings))
+            why = voice.unready()
+            ready, detail = why is None, why or f"{backend.about}; {len(voice.voices())} voices"
         except ProsodyError as error:
             ready, detail = False, str(error)
         yield Finding("backend", name, ready, name == settings.backend, detail)

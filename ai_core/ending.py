@@ -23,8 +23,12 @@ def run_command(app: Callable[..., Any], args: Sequence[str] | None = None) -> N
 
 def exit_code(app: Callable[..., Any], args: Sequence[str] | None) -> int:
     """What `run_command` ends the process with."""
+    import logging
+
     import typer
 
+    # What matters is said in the result; without a handler, every library's warning would land on the terminal as well.
+    logging.getLogger().addHandler(logging.NullHandler())
     try:
         code = app(args=args, standalone_mode=False)
         sys.stdout.flush()

@@ -4,7 +4,6 @@ python ai_core/main.py -i "How much?" -p "30% savings"
 """
 
 import asyncio
-import logging
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -61,10 +60,12 @@ def main(
 
 async def _answer(said: str, points: list[str], writer: str | None, job: "Job") -> tuple["Reply", "Result"]:
     """The reply, and the reply spoken."""
-    from ai_core.pipeline import Parts, collect
+    from ai_core.parts import Parts
+    from ai_core.pipeline import collect
+    from ai_core.settings import load_settings
 
     began = time.perf_counter()
-    parts = Parts()
+    parts = Parts(load_settings(fallback="embedded"))
     reply = await _writer(writer or parts.settings.reply, parts.settings).write(said, points)
     timings = {"reply": time.perf_counter() - began}
     try:
@@ -88,8 +89,6 @@ def _writer(name: str, settings: "Settings") -> "ReplyWriter":
         return TemplateWriter()
     from ai_core.chat import ChatWriter
 
-    # A retry is not news: without a handler of its own, the library's warning would land on the terminal.
-    logging.getLogger("stamina").addHandler(logging.NullHandler())
     if settings.chat is None:
         raise BadInput("--reply chat needs a server: set PROSODY_CHAT__URL and PROSODY_CHAT__MODEL")
     return ChatWriter(settings.chat, TemplateWriter())

@@ -1,5 +1,6 @@
 """Options that several commands share."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -15,3 +16,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Tagger = Annotated[
     str | None, typer.Option("--tagger", help="Folder of a trained tagger; without it the one that ships.", show_default=False)
 ]
+RefAudio = Annotated[
+    Path | None,
+    typer.Option("--ref-audio", help="A recording of the voice to speak in, for backends that can.", show_default=False),
+]
+RefText = Annotated[str | None, typer.Option("--ref-text", help="What is said in that recording.", show_default=False)]

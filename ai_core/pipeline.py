@@ -4,26 +4,19 @@
 a way of its own.
 """
 
-import asyncio
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
-from ai_core.pieces import at_slots, cut
-from ai_core.settings import Settings, load_settings
+from ai_core.parts import Parts
+from ai_core.settings import Settings
+from ai_core.speaker import Speaker
 from prosody_tagger.errors import BadInput, MarkupError
 from prosody_tagger.markup import Mark, MarkedText, place, plain
 from prosody_tagger.segment import sentences, word_after, words
-from synth import registry
-from synth.audio import concatenate, resample
-from synth.base import Audio, Intensity, SpeechRequest, Synthesizer, WordTime
-from synth.joining import Spoken, join
-from synth.lowering import lower
-
-if TYPE_CHECKING:
-    from prosody_tagger.tagger import ProsodyTagger
+from synth.audio import concatenate
+from synth.base import Audio, Intensity, Reference, SpeechRequest, WordTime
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +24,8 @@ class Job:
     """What to speak, and how. None means the setting's default.
 
     A ``str`` is plain text, which the tagger marks; a `MarkedText` is spoken with its own marks and no others. ``focus`` are the
-    spans of a plain text that it is said for: the tagger stresses a word in each.
+    spans of a plain text that it is said for: the tagger stresses a word in each. ``reference`` is a recording to take the voice
+    from, in place of a voice's name.
     """
 
     text: str | MarkedText
@@ -41,6 +35,7 @@ class Job:
     speed: float = 1.0
     seed: int | None = None
     focus: tuple[tuple[int, int], ...] = ()
+    reference: Reference | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +47,9 @@ class Result:
         marked: the text, untouched, and its marks, each at its slot; offsets count from its own start.
         scores: for each mark the tagger's probability, or None where the user set it.
         words: when each word is heard, in seconds from the start of ``audio``; empty if the backend does not know.
-        backend: who spoke.
+        backend: who spoke; of a job within which the voice had to change, who spoke its end.
         fallback: who was asked first, if somebody else had to speak.
-        warnings: what was not done, in words.
+        warnings: what was not done, or not as asked, in words.
         timings: seconds spent so far: ``load`` the tagger, ``tag``, ``speak``, and ``total``.
     """
 
@@ -66,59 +61,6 @@ class Result:
     fallback: str | None = None
     warnings: tuple[str, ...] = ()
     timings: dict[str, float] = field(default_factory=dict)
-
-
-class Parts:
-    """What the way through is made of: settings, the tagger and the voices, each loaded once, when first needed."""
-
-    def __init__(self, settings: Settings | None = None) -> None:
-        self.settings = settings or load_settings()
-        self._tagger: ProsodyTagger | None = None
-        self._voices: dict[str, Synthesizer] = {}
-        self._loading = asyncio.Lock()
-
-    async def tagger(self) -> "ProsodyTagger":
-        """The tagger.
-
-        Raises:
-            ModelError: it cannot be loaded.
-        """
-        async with self._loading:
-            if self._tagger is None:
-                self._tagger = await asyncio.to_thread(self._load_tagger)
-            return self._tagger
-
-    async def mark(
-        self, text: str | MarkedText, intensity: Intensity, focus: tuple[tuple[int, int], ...] = ()
-    ) -> tuple[MarkedText, tuple[float | None, ...]]:
-        """The text with its marks at their slots, and the tagger's score of each; a text that has marks keeps them, unscored."""
-        if isinstance(text, MarkedText):
-            return at_slots(text), (None,) * len(text.marks)
-        tagger = await self.tagger()
-        tagged = await asyncio.to_thread(tagger.tag, text, intensity, focus)
-        return tagged.marked, tagged.scores
-
-    def voice(self, name: str) -> Synthesizer:
-        """The backend of that name.
-
-        Raises:
-            BadInput: there is none.
-            BackendUnavailable: it lacks something.
-        """
-        if name not in self._voices:
-            group = registry.find(name).settings
-            self._voices[name] = registry.create(name, getattr(self.settings, group))
-        return self._voices[name]
-
-    async def close(self) -> None:
-        """Close every voice that was opened."""
-        while self._voices:
-            await self._voices.popitem()[1].close()
-
-    def _load_tagger(self) -> "ProsodyTagger":
-        from prosody_tagger.tagger import ProsodyTagger
-
-        return ProsodyTagger.load(self.settings.tagger.adapter, base=self.settings.tagger.base)
 
 
 async def collect(job: Job | str | MarkedText, parts: Parts | None = None) -> Result:
@@ -171,7 +113,8 @@ async def stream(job: Job | str | MarkedText, parts: Parts | None = None) -> Asy
     settings = parts.settings
     intensity = job.intensity or settings.intensity
     check(job.text, settings)
-    voice = parts.voice(job.backend or settings.backend)
+    request = SpeechRequest(plain(""), job.voice, job.speed, job.seed, intensity, reference=job.reference)
+    speaker = Speaker(parts, job.backend or settings.backend, request)
     if isinstance(job.text, str):
         await parts.tagger()
         timings["load"] = time.perf_counter() - began
@@ -179,56 +122,22 @@ async def stream(job: Job | str | MarkedText, parts: Parts | None = None) -> Asy
     timings["tag"] = time.perf_counter() - began - sum(timings.values())
     score_of = dict(zip(marked.marks, scores, strict=True))
 
-    request = SpeechRequest(plain(""), job.voice, job.speed, job.seed, intensity)
-    able = voice.capabilities
-    rest: Audio | None = None
     start_speaking = time.perf_counter()
-    spans = sentences(marked.text) or [(0, 0)]
-    for start, end in spans:
+    for start, end in sentences(marked.text) or [(0, 0)]:
         last = end == len(marked.text)
         sentence = marked.slice(start, end, with_end=last)
-        lowered = lower(sentence, able)
-        undone = list(lowered.dropped)
-        found = cut(sentence, able.max_chars)
-        pieces = []
-        for span in found.spans:
-            request = replace(request, text=lowered.request.slice(*span), unfinished=span != found.spans[-1])
-            spoken, left, context = await _speak(voice, request, span[0], settings.rate)
-            request = replace(request, context=context)
-            pieces.append(spoken)
-            undone.extend(left)
-        joined = join(pieces, found.gaps, settings.rate, before=rest, last=last)
-        rest = joined.rest
+        said = await speaker.say(sentence, last=last)
         now = time.perf_counter()
         yield Result(
-            joined.audio,
+            said.audio,
             sentence,
             tuple(score_of[replace(mark, offset=mark.offset + start)] for mark in sentence.marks),
-            joined.words,
-            voice.name,
-            warnings=_not_done(undone, sentence.text, voice.name),
+            said.words,
+            said.backend,
+            said.fallback,
+            said.warnings,
             timings={**timings, "speak": now - start_speaking, "total": now - began},
         )
-
-
-async def _speak(voice: Synthesizer, request: SpeechRequest, offset: int, rate: int) -> tuple[Spoken, list[Mark], object]:
-    """One piece, whole, at the pipeline's rate; the marks that the voice left; its context.
-
-    ``offset`` is where the piece starts in the sentence, which times and marks are to count from.
-    """
-    left: list[Mark] = []
-    sounds: list[Audio] = []
-    times: list[WordTime] = []
-    context = request.context
-    seconds = 0.0
-    async with aclosing(voice.speak(request)) as speeches:
-        async for speech in speeches:
-            times.extend(word.moved(offset, seconds) for word in speech.words or ())
-            sounds.append(speech.audio)
-            seconds += speech.audio.seconds
-            left.extend(replace(mark, offset=mark.offset + offset) for mark in speech.left)
-            context = speech.context
-    return Spoken(resample(concatenate(sounds, voice.capabilities.rate), rate), tuple(times)), left, context
 
 
 def check_length(text: str | MarkedText, settings: Settings) -> None:
@@ -265,14 +174,3 @@ def check(text: str | MarkedText, settings: Settings) -> None:
         if not mark.is_pause and word_after(runs, mark.offset) is None:
             where = place(marked.text, mark.offset)
             raise MarkupError(f"<{mark.kind}> at {where} of the text has no word after it; put it before the word that it means")
-
-
-def _not_done(marks: Sequence[Mark], text: str, backend: str) -> tuple[str, ...]:
-    """A warning for each mark of ``text`` that stayed without effect."""
-    runs = words(text)
-    said = []
-    for mark in marks:
-        index = word_after(runs, mark.offset)
-        word = "" if index is None else f" before {runs[index].core(text)!r}"
-        said.append(f"<{mark.kind}>{word} was not spoken: backend {backend} cannot do it there")
-    return tuple(said)

@@ -13,6 +13,7 @@ from ai_core.chat import ChatSettings
 from prosody_tagger.errors import BadInput
 from synth.base import Intensity
 from synth.embedded.voice import EmbeddedSettings
+from synth.higgs_http.settings import HiggsSettings
 
 
 class TaggerSettings(BaseModel):
@@ -29,6 +30,8 @@ class Settings(BaseSettings):
 
     Attributes:
         backend: who speaks where nobody says otherwise.
+        fallback: who speaks where the backend fails; "none" lets the failure be the answer. Where it is not set, the commands
+            take embedded and the service none.
         reply: who writes the reply of the main job.
         intensity: how often the tagger stresses a word, and how strongly.
         rate: sample rate of what comes out, Hz.
@@ -39,6 +42,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="PROSODY_", env_nested_delimiter="__", extra="ignore")
 
     backend: str = "embedded"
+    fallback: Literal["none", "embedded"] | None = None
     reply: Literal["template", "chat"] = "template"
     intensity: Intensity = "medium"
     rate: int = Field(default=24_000, ge=8_000, le=48_000)
@@ -46,18 +50,21 @@ class Settings(BaseSettings):
     max_silence: float = Field(default=600.0, ge=0)
     tagger: TaggerSettings = TaggerSettings()
     embedded: EmbeddedSettings = EmbeddedSettings()
+    higgs: HiggsSettings = HiggsSettings()
     chat: ChatSettings | None = None
 
 
-def load_settings() -> Settings:
-    """The settings of the environment.
+def load_settings(*, fallback: Literal["none", "embedded"] = "none") -> Settings:
+    """The settings of the environment; ``fallback`` counts where that says nothing of it.
 
     Raises:
         BadInput: a variable with a value that cannot be used; the message names it, never a secret's value.
     """
     try:
-        return Settings()
+        settings = Settings()
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         name = "PROSODY_" + "__".join(str(part) for part in first["loc"]).upper()
         raise BadInput(f"the setting {name} cannot be used: {first['msg']}") from None
+    settings.fallback = settings.fallback or fallback
+    return settings

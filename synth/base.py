@@ -168,6 +168,10 @@ class Synthesizer(ABC):
     def voices(self) -> tuple[Voice, ...]:
         """Every voice that it offers, its default first."""
 
+    def unready(self) -> str | None:
+        """What keeps it from speaking, and what to do about it, as far as can be told without speaking; None if nothing."""
+        return None
+
     @abstractmethod
     def speak(self, request: SpeechRequest) -> AsyncGenerator[Speech, None]:
         """Speak one piece. Closing the generator cancels.

@@ -6,7 +6,7 @@ This is the only way from marked text to a backend, so that no mark reaches an e
 from dataclasses import dataclass
 
 from prosody_tagger.markup import Mark, MarkedText
-from synth.base import Capabilities
+from synth.base import Capabilities, Support
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +25,18 @@ class Lowered:
 
 
 def lower(marked: MarkedText, capabilities: Capabilities) -> Lowered:
-    """Sort the marks of ``marked`` by what the backend says of each kind."""
+    """Sort the marks of ``marked`` by what the backend says of each kind.
 
-    def those(*support: str) -> tuple[Mark, ...]:
-        return tuple(mark for mark in marked.marks if capabilities.marks[mark.kind] in support)
+    A pause with a length of its own is made in the audio, unless the model was trained on such: a control of an engine has one
+    length only.
+    """
+
+    def support(mark: Mark) -> Support:
+        kind = capabilities.marks[mark.kind]
+        return "realised" if kind == "rendered" and mark.ms is not None else kind
+
+    def those(*wanted: Support) -> tuple[Mark, ...]:
+        return tuple(mark for mark in marked.marks if support(mark) in wanted)
 
     request = MarkedText(marked.text, those("native", "rendered"), marked.aliases)
     return Lowered(request, those("realised"), those("dropped"))

@@ -45,6 +45,12 @@ BACKENDS = {
             settings="embedded",
             modules=("espeakng_loader",),
         ),
+        Backend(
+            name="higgs-http",
+            about="Higgs Audio over HTTP: the cloud, or a server of your own (vLLM, SGLang)",
+            target="synth.higgs_http.backend:HiggsHttp",
+            settings="higgs",
+        ),
     )
 }
 

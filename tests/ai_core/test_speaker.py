@@ -1,0 +1,178 @@
+"""Who speaks a text: the voice that was asked, or the one that takes over; and what is put right where a voice cannot do it."""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ai_core.parts import Parts
+from ai_core.pipeline import Job, Result, collect, stream
+from ai_core.settings import Settings, load_settings
+from prosody_tagger.markup import KINDS, MarkedText, parse
+from synth import registry
+from synth.base import Audio, Capabilities, Reference, Speech, SpeechRequest, Support, Synthesizer, Voice
+from synth.errors import BackendError, BackendUnavailable, RefusedRequest
+
+RATE = 24_000
+RECORDING = Reference(b"RIFF", "wav", "hello")
+
+
+class NoiseVoice(Synthesizer):
+    """Half a second of noise for each request; fails when told to."""
+
+    name = "noise"
+
+    def __init__(self, settings: object = None) -> None:
+        self.requests: list[SpeechRequest] = []
+        self.fail_from = 10**9
+        self.pauses: Support = "realised"
+        self.error: Exception = BackendUnavailable("no server at localhost; start it")
+        self.able = {"speed": False, "references": False}
+
+    @property
+    def capabilities(self) -> Capabilities:
+        marks: dict[str, Support] = {kind: self.pauses if kind.startswith("pause") else "dropped" for kind in KINDS}
+        return Capabilities(marks, RATE, ("en",), 500, **self.able)
+
+    def voices(self) -> tuple[Voice, ...]:
+        return (Voice("a", "en"),)
+
+    async def speak(self, request: SpeechRequest) -> AsyncGenerator[Speech, None]:
+        self.requests.append(request)
+        sound = np.random.default_rng(0).uniform(-0.5, 0.5, RATE // 2).astype(np.float32)
+        failing = len(self.requests) >= self.fail_from
+        yield Speech(Audio(sound[: len(sound) // 2] if failing else sound, RATE), context="mine", warnings=("a bit noisy",))
+        if failing:
+            raise self.error
+
+
+@pytest.fixture
+def parts(monkeypatch: pytest.MonkeyPatch) -> Parts:
+    monkeypatch.setitem(registry.BACKENDS, "noise", registry.Backend("noise", "", f"{__name__}:NoiseVoice", "embedded"))
+    return Parts(Settings(backend="noise", fallback="embedded"))
+
+
+def voice_of(parts: Parts) -> NoiseVoice:
+    voice = parts.voice("noise")
+    assert type(voice).__name__ == "NoiseVoice"
+    return voice  # type: ignore[return-value]
+
+
+def say(parts: Parts, text: MarkedText, **options: Any) -> Result:
+    return asyncio.run(collect(Job(text, **options), parts))
+
+
+def test_another_voice_takes_over_and_what_was_spoken_stays(parts: Parts, caplog: pytest.LogCaptureFixture) -> None:
+    voice = voice_of(parts)
+    voice.fail_from = 2
+
+    async def run() -> list[Result]:
+        return [result async for result in stream(Job(parse("One two. Three four. Five."), voice="a"), parts)]
+
+    with caplog.at_level(logging.WARNING):
+        first, second, third = asyncio.run(run())
+    assert [(r.backend, r.fallback) for r in (first, second, third)] == [
+        ("noise", None),
+        ("embedded", "noise"),
+        ("embedded", "noise"),
+    ]
+    assert first.audio.seconds == pytest.approx(0.5)
+    assert [word.word for word in second.words] == ["Three", "four"]
+    assert second.warnings == (
+        "noise failed: no server at localhost; start it. From here on embedded speaks in its own voice, not 'a'",
+    )
+    assert third.warnings == ()
+    assert len(voice.requests) == 2  # the voice that failed is not asked again
+    assert "noise failed" in caplog.text
+
+
+def test_the_whole_says_who_spoke_and_who_was_asked(parts: Parts) -> None:
+    voice_of(parts).fail_from = 1
+    result = say(parts, parse("One two. Three."))
+    assert (result.backend, result.fallback) == ("embedded", "noise")
+    assert result.marked.text == "One two. Three."
+
+
+def test_a_backend_that_cannot_even_be_made_is_replaced(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = registry.Backend("noise", "", f"{__name__}:NoiseVoice", "embedded", modules=("no_such_module",), extra="noise")
+    monkeypatch.setitem(registry.BACKENDS, "noise", entry)
+    result = say(parts, parse("One."))
+    assert (result.backend, result.fallback) == ("embedded", "noise")
+    assert "prosody-speech[noise]" in result.warnings[0]
+
+
+@pytest.mark.parametrize("fallback", ["none", None])
+def test_without_a_fallback_the_failure_is_the_answer(parts: Parts, fallback: Any) -> None:
+    parts.settings.fallback = fallback
+    voice_of(parts).fail_from = 2
+    with pytest.raises(BackendUnavailable, match="no server at localhost"):
+        say(parts, parse("One. Two."))
+
+
+def test_a_fallback_that_fails_too_is_an_error(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    voice_of(parts).fail_from = 1
+    other = NoiseVoice()
+    other.fail_from, other.error = 1, BackendError("this one broke as well")
+    monkeypatch.setitem(parts._voices, "embedded", other)
+    with pytest.raises(BackendError, match="this one broke as well"):
+        say(parts, parse("One."))
+    assert len(other.requests) == 1
+
+
+def test_what_the_user_got_wrong_is_not_hidden_by_a_fallback(parts: Parts) -> None:
+    voice_of(parts).fail_from, voice_of(parts).error = 1, RefusedRequest("no voice 'x'")
+    with pytest.raises(RefusedRequest, match="no voice 'x'"):
+        say(parts, parse("One."), voice="x")
+
+
+def test_where_the_environment_is_silent_the_surface_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PROSODY_FALLBACK", raising=False)
+    assert load_settings().fallback == "none"
+    assert load_settings(fallback="embedded").fallback == "embedded"
+    monkeypatch.setenv("PROSODY_FALLBACK", "none")
+    assert load_settings(fallback="embedded").fallback == "none"
+
+
+def test_warnings_of_the_voice_are_passed_on_once(parts: Parts) -> None:
+    assert say(parts, parse("One <pause_short>two. Three.")).warnings == ("a bit noisy",)
+
+
+@pytest.mark.parametrize("speed", [0.5, 2.0])
+def test_a_voice_with_one_rate_is_brought_to_the_speed_asked(parts: Parts, speed: float) -> None:
+    result = say(parts, parse("One."), speed=speed)
+    assert result.audio.seconds == pytest.approx(0.5 / speed, rel=0.02)
+    assert voice_of(parts).requests[0].speed == 1.0
+    voice_of(parts).able["speed"] = True
+    assert say(parts, parse("One."), speed=speed).audio.seconds == pytest.approx(0.5)
+    assert voice_of(parts).requests[-1].speed == speed
+
+
+@pytest.mark.parametrize("speed", [0.1, 5.0, float("nan"), -1.0])
+def test_speeds_out_of_range_are_refused(parts: Parts, speed: float) -> None:
+    with pytest.raises(RefusedRequest, match="speed .* out of range; give 0.25 to 4"):
+        say(parts, parse("One."), speed=speed)
+
+
+def test_a_recording_reaches_a_voice_that_takes_one(parts: Parts) -> None:
+    with pytest.raises(RefusedRequest, match="noise has voices of its own and cannot take one from a recording"):
+        say(parts, parse("One."), reference=RECORDING)
+    voice_of(parts).able["references"] = True
+    with pytest.raises(RefusedRequest, match="give the one to speak in"):
+        say(parts, parse("One."), reference=RECORDING, voice="a")
+    assert not voice_of(parts).requests
+    say(parts, parse("One. Two."), reference=RECORDING)
+    assert [request.reference for request in voice_of(parts).requests] == [RECORDING, RECORDING]
+    voice_of(parts).fail_from = 1
+    assert "not that of the recording" in say(parts, parse("One."), reference=RECORDING).warnings[0]
+
+
+def test_pauses_that_the_engine_makes_are_not_cut_at(parts: Parts) -> None:
+    voice_of(parts).pauses = "rendered"
+    say(parts, parse("One <pause_short>two <pause_long:900ms>three.<pause_long>"))
+    asked = voice_of(parts).requests
+    assert [request.text.text for request in asked] == ["One two ", "three."]
+    assert [[mark.kind for mark in request.text.marks] for request in asked] == [["pause_short"], ["pause_long"]]
+    assert len(say(parts, parse("<pause_short>")).audio.samples) == RATE // 4

@@ -1,0 +1,68 @@
+"""``python -m tests.fake_higgs``: the fake by hand."""
+
+import contextlib
+import logging
+import threading
+from typing import Annotated
+
+import typer
+
+from .faults import Fault
+from .options import Dialect, Options
+from .server import serve
+
+_ENVIRONMENT = """\
+Listening on {url}. In another terminal:
+
+export PROSODY_BACKEND=higgs-http
+export PROSODY_HIGGS__URL={url}
+export PROSODY_HIGGS__DIALECT={dialect}
+export PROSODY_HIGGS__API_KEY={key}
+prosody say "It's only two hundred dollars today." -o out.wav
+
+Change what goes wrong:  curl -X PUT {root}/fake/fault --json '{{"fault": "busy-seconds", "times": 2}}'   (null: nothing)
+What it has received:    curl {root}/fake/requests
+Ctrl+C ends it."""
+
+
+def main(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; 0 takes any free one.")] = 8901,
+    dialect: Annotated[
+        Dialect, typer.Option(help="The server to be: Boson's cloud, its hackathon form, or vLLM and SGLang.")
+    ] = "boson",
+    key: Annotated[str, typer.Option(help="The API key that it wants; empty wants none.")] = "fake-key",
+    delay_ms: Annotated[float, typer.Option(min=0, help="From a request to the first byte of its answer.")] = 0,
+    chunk_delay_ms: Annotated[float, typer.Option(min=0, help="Between two chunks of a streamed answer.")] = 0,
+    rate: Annotated[int, typer.Option(min=8_000, max=48_000, help="Sample rate of its audio, Hz.")] = 24_000,
+    misbehave: Annotated[Fault | None, typer.Option(help="What goes wrong in its answers.")] = None,
+    times: Annotated[int | None, typer.Option(min=0, help="In how many answers it goes wrong; all, if not given.")] = None,
+) -> None:
+    """Run a stand-in for a Higgs Audio server, to try everything that talks to one without a key, a GPU or a network.
+
+    It answers as the real server would, with speech from the embedded voice, and refuses what the real one refuses. With
+    --misbehave it shows what a caller does when things go wrong. It prints the settings that make `prosody` use it, and a line for
+    each request.
+    """
+    options = Options(
+        dialect=dialect,
+        key=key or None,
+        rate=rate,
+        delay_ms=delay_ms,
+        chunk_delay_ms=chunk_delay_ms,
+        fault=misbehave,
+        fault_times=times,
+    )
+    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    logging.getLogger("fake_higgs").setLevel(logging.INFO)
+    try:
+        with serve(options, port=port) as fake:
+            root = fake.url.removesuffix("/v1")
+            typer.echo(_ENVIRONMENT.format(url=fake.url, root=root, dialect=dialect, key=key))
+            with contextlib.suppress(KeyboardInterrupt):
+                threading.Event().wait()
+    except OSError as error:
+        raise typer.BadParameter(f"cannot listen on port {port}: {error.strerror}; give another, or 0 for any") from None
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,450 @@
+"""Every way in which a server can fail, in every dialect: one clear error or the speech all the same, soon, and discreetly."""
+
+import asyncio
+import logging
+import socket
+import threading
+import time
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import numpy as np
+import pytest
+from fake_higgs import DIALECTS, Fault, Options, serve
+from higgs_http_talk import KEY, RATE, TEXT, assert_discreet, samples, spoken, voice_at, warnings
+from hypothesis import given
+from hypothesis import strategies as st
+
+from synth.errors import BackendError, BackendTimeout, BackendUnavailable, RefusedRequest
+from synth.higgs_http import backend
+from synth.higgs_http.backend import HiggsHttp, HiggsSettings
+from synth.higgs_http.faults import quotable, seconds_to_wait
+
+STREAMING = ("boson", "openai-speech")
+
+
+@pytest.fixture(autouse=True)
+def _short_waits(monkeypatch):
+    monkeypatch.setattr(backend, "_WAIT_SECONDS", (0.01, 0.02))
+
+
+OPTIONS = {"slow_ms": 50, "drip_ms": 5, "cut_ms": 5, "runaway_s": 60}
+LONGEST = 3.0  # seconds for any one of the tests below; a hang takes longer
+
+
+@dataclass(frozen=True)
+class Case:
+    """What becomes of a fault: an error with these words, or the speech (None)."""
+
+    fault: Fault
+    error: type[Exception] | None = None
+    words: str = ""
+    dialects: tuple[str, ...] = DIALECTS
+    settings: dict = field(default_factory=dict)
+    options: dict = field(default_factory=dict)
+
+
+WAV = {"response_format": "wav"}
+CASES = [
+    Case(Fault.NEVER_ANSWERS, BackendTimeout, "READ_TIMEOUT", settings={"read_timeout": 0.1}),
+    Case(Fault.SLOW_HEADERS),
+    Case(Fault.HANGS_UP, BackendError, "broke off"),
+    Case(Fault.RESETS, BackendError, "broke off"),
+    Case(Fault.UNAUTHORIZED, BackendUnavailable, "PROSODY_HIGGS__API_KEY"),
+    Case(Fault.FORBIDDEN, BackendUnavailable, "PROSODY_HIGGS__API_KEY"),
+    Case(Fault.REDIRECT, BackendError, "redirects are not followed"),
+    Case(Fault.TOO_LONG, RefusedRequest, "too long"),
+    Case(Fault.BUSY_SECONDS, BackendUnavailable, "429"),
+    Case(Fault.BUSY_DATE, BackendUnavailable, "429"),
+    Case(Fault.BUSY, BackendUnavailable, "try again later"),
+    Case(Fault.ERROR_500, BackendError, "500: internal error"),
+    Case(Fault.ERROR_502, BackendError, "502"),
+    Case(Fault.ERROR_503, BackendError, "the model is loading"),
+    Case(Fault.ERROR_503_SECONDS, BackendError, "503"),
+    Case(Fault.ECHO_400, RefusedRequest, "400"),
+    Case(Fault.ECHO_500, BackendError, "500"),
+    Case(Fault.HTML, BackendError, "text/html in place of speech; check PROSODY_HIGGS__URL"),
+    Case(Fault.JSON_ERROR, BackendError, "the model is overloaded"),
+    Case(Fault.EMPTY, BackendError, "without any sound", STREAMING),
+    Case(Fault.EMPTY, BackendError, "in place of speech", ("boson-chat",)),
+    Case(Fault.GARBAGE, BackendError, "in place of speech", ("boson-chat",)),
+    Case(Fault.GARBAGE, BackendError, "wav", STREAMING, WAV),
+    Case(Fault.GARBAGE, BackendError, "mp3", ("boson",), {"response_format": "mp3"}),
+    Case(Fault.GZIP_BOMB, BackendError, "compressed ('gzip')"),
+    Case(Fault.RESETS_MID_BODY, BackendError, "broke off"),
+    Case(Fault.SHORT_BODY, BackendError, "broke off"),
+    Case(Fault.UNFINISHED_CHUNKS, BackendError, "broke off"),
+    Case(Fault.STALLS, BackendTimeout, "READ_TIMEOUT", settings={"read_timeout": 0.3}),
+    Case(Fault.DRIPS, BackendTimeout, "was not done within 0.4 s", settings={"total_timeout": 0.4}),
+    Case(Fault.ODD_CHUNKS),
+    Case(Fault.WRONG_TYPE, dialects=STREAMING),
+    Case(Fault.NO_TYPE),
+    Case(Fault.ODD_PCM, dialects=STREAMING),
+    Case(Fault.RATE_WRONG, words="says that its sound has 48000 Hz", dialects=STREAMING),
+    Case(Fault.RATE_ZERO, words="24000 Hz was taken", dialects=STREAMING),
+    Case(Fault.RATE_UNREADABLE, words="24000 Hz was taken", dialects=STREAMING),
+    Case(Fault.RATE_ABSENT, dialects=STREAMING),
+    *(Case(fault, settings=WAV) for fault in (Fault.WAV_SIZES_ZERO, Fault.WAV_SIZES_MAX, Fault.WAV_STEREO, Fault.WAV_16K)),
+    Case(Fault.WAV_TRUNCATED, BackendError, "stopped after", settings=WAV),
+    Case(Fault.RUNS_ON, words="ran on"),
+    Case(
+        Fault.RUNS_ON,
+        words="ran on",
+        dialects=("boson",),
+        settings={"response_format": "mp3", "read_timeout": 5.0},
+        options={"runaway_s": 20},
+    ),
+    Case(Fault.BAD_BASE64, BackendError, "not base64", ("boson-chat",)),
+    Case(Fault.CUT_SHORT, words="cut the speech", dialects=("boson-chat",)),
+    Case(Fault.NO_AUDIO, BackendError, "in place of speech", ("boson-chat",)),
+    Case(Fault.WRONG_JSON, BackendError, "in place of speech", ("boson-chat",)),
+    Case(Fault.ERROR_EVENT, BackendError, "", ("openai-speech",), options={"events": True}),
+]
+
+
+def test_every_fault_is_tried():
+    assert {case.fault for case in CASES} == set(Fault)
+
+
+@pytest.mark.parametrize(
+    ("case", "dialect"), [pytest.param(case, each, id=f"{case.fault}-{each}") for case in CASES for each in case.dialects]
+)
+def test_fault(case, dialect, caplog):
+    caplog.set_level(logging.DEBUG)
+    with serve(Options(dialect=dialect, key=KEY, fault=case.fault, **{**OPTIONS, **case.options})) as fake:
+        voice = voice_at(fake, **case.settings)
+        began = time.perf_counter()
+        if case.error is None:
+            speeches = spoken(voice)
+            assert 1.0 < len(samples(speeches)) / RATE < 25.0
+            said = " ".join(warnings(speeches))
+            assert case.words in said
+            assert bool(said) == bool(case.words)
+        else:
+            with pytest.raises(case.error) as caught:
+                spoken(voice)
+            assert type(caught.value) is case.error or case.error is BackendError
+            assert case.words in str(caught.value)
+            said = f"{caught.value!s} {caught.value!r}"
+            assert "\n" not in said
+        assert time.perf_counter() - began < LONGEST
+    assert_discreet(said)
+    assert_discreet(caplog.text)
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault.NEVER_ANSWERS,
+        Fault.HANGS_UP,
+        Fault.RESETS,
+        Fault.BUSY_SECONDS,
+        Fault.BUSY_DATE,
+        Fault.BUSY,
+        Fault.ERROR_500,
+        Fault.ERROR_503_SECONDS,
+        Fault.JSON_ERROR,
+    ],
+)
+def test_what_may_pass_is_tried_again(fault, dialect, caplog):
+    caplog.set_level(logging.DEBUG)
+    with serve(Options(dialect=dialect, key=KEY, fault=fault, fault_times=1, retry_after_s=0)) as fake:
+        speeches = spoken(voice_at(fake, retries=1, read_timeout=0.2))
+        assert len(samples(speeches)) > RATE
+        first, second = fake.requests
+        assert first.body == second.body
+    assert_discreet(caplog.text)
+
+
+def test_a_wait_that_is_asked_for_is_kept():
+    with serve(Options(fault=Fault.ERROR_503_SECONDS, fault_times=1, retry_after_s=1)) as fake:
+        spoken(voice_at(fake, retries=1))
+        first, second = fake.requests
+        assert 1.0 <= second.arrived - first.arrived < 1.5
+
+
+@pytest.mark.parametrize("fault", [Fault.UNAUTHORIZED, Fault.TOO_LONG, Fault.ECHO_400, Fault.HTML, Fault.GZIP_BOMB])
+def test_what_will_not_pass_is_not_tried_again(fault):
+    with serve(Options(fault=fault)) as fake:
+        with pytest.raises((BackendError, RefusedRequest)):
+            spoken(voice_at(fake, retries=5))
+        assert len(fake.requests) == 1
+
+
+def test_tries_are_counted():
+    with serve(Options(fault=Fault.ERROR_500)) as fake:
+        with pytest.raises(BackendError, match="500"):
+            spoken(voice_at(fake, retries=2))
+        assert len(fake.requests) == 3
+
+
+@pytest.mark.parametrize("fault", [Fault.RESETS_MID_BODY, Fault.SHORT_BODY, Fault.UNFINISHED_CHUNKS, Fault.STALLS])
+@pytest.mark.parametrize("rate", [24_000, 16_000])
+def test_sound_that_was_handed_on_stays_and_is_not_spoken_again(fault, rate):
+    async def listen():
+        heard = []
+        try:
+            async for speech in voice.speak(_request()):
+                heard.append(speech)
+        except BackendError:
+            return heard
+        pytest.fail("nothing went wrong")
+
+    with serve(Options(dialect="openai-speech", rate=rate, chunk_bytes=960, cut_ms=50)) as fake:
+        voice = voice_at(fake, retries=3, read_timeout=0.4)
+        whole = samples(spoken(voice))
+        fake.misbehave(fault)
+        heard = samples(asyncio.run(listen()))
+        assert len(fake.requests) == 2
+    assert len(whole) // 2 - 480 <= len(heard) <= len(whole) // 2 + 480
+    np.testing.assert_allclose(heard[:-600], whole[: len(heard) - 600], atol=1e-4)
+
+
+@pytest.mark.parametrize("fault", [Fault.RESETS_MID_BODY, Fault.UNFINISHED_CHUNKS])
+@pytest.mark.parametrize(("dialect", "settings"), [("boson-chat", {}), ("boson", {"stream": False})])
+def test_an_answer_that_is_taken_whole_is_asked_for_again(fault, dialect, settings):
+    with serve(Options(dialect=dialect, fault=fault, fault_times=1, cut_ms=5)) as fake:
+        [speech] = spoken(voice_at(fake, retries=1, **settings))
+        assert speech.audio.seconds > 1.0
+        assert len(fake.requests) == 2
+
+
+def test_a_wait_that_is_longer_than_the_time_left_is_not_begun():
+    with serve(Options(fault=Fault.BUSY_SECONDS, retry_after_s=3600)) as fake:
+        began = time.perf_counter()
+        with pytest.raises(BackendUnavailable, match="asks to wait for 3600 s"):
+            spoken(voice_at(fake, retries=3))
+        assert time.perf_counter() - began < 1.0
+        assert len(fake.requests) == 1
+
+
+def test_the_time_for_all_tries_is_bounded():
+    with serve(Options(fault=Fault.NEVER_ANSWERS)) as fake:
+        began = time.perf_counter()
+        with pytest.raises(BackendTimeout, match=r"within 1 s \(before that: .*sent nothing"):
+            spoken(voice_at(fake, retries=10, read_timeout=0.3, total_timeout=1.0))
+        assert 0.9 < time.perf_counter() - began < 1.5
+
+
+def test_a_listener_who_is_slow_costs_no_time():
+    async def listen():
+        heard = 0
+        async for speech in voice.speak(_request()):
+            heard += len(speech.audio.samples)
+            if heard < RATE:
+                await asyncio.sleep(0.1)
+        return heard
+
+    with serve(Options(chunk_bytes=4800)) as fake:
+        voice = voice_at(fake, total_timeout=0.5)
+        began = time.perf_counter()
+        assert asyncio.run(listen()) > RATE
+        assert time.perf_counter() - began > 0.8
+
+
+def test_no_server():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    voice = HiggsHttp(HiggsSettings(url=f"http://127.0.0.1:{port}/v1", retries=1))
+    with pytest.raises(BackendUnavailable, match=rf"cannot connect to 127.0.0.1:{port}; .*PROSODY_HIGGS__URL"):
+        spoken(voice)
+
+
+def test_a_server_that_does_not_accept():
+    with ExitStack() as sockets:
+        deaf = sockets.enter_context(socket.socket())
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen(0)
+        for _ in range(4):  # more than may wait to be accepted
+            waiting = sockets.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(deaf.getsockname())
+        url = f"http://127.0.0.1:{deaf.getsockname()[1]}/v1"
+        with pytest.raises(BackendTimeout, match="cannot connect to"):
+            spoken(HiggsHttp(HiggsSettings(url=url, retries=0, connect_timeout=0.3)))
+
+
+def test_another_protocol():
+    with _serving(b"SSH-2.0-OpenSSH_9.6\r\n") as url, pytest.raises(BackendError, match="broke off"):
+        spoken(HiggsHttp(HiggsSettings(url=url, retries=0)))
+
+
+def _http(status: str, body: bytes, *headers: str) -> bytes:
+    lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", "Connection: close", *headers]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
+@pytest.mark.parametrize(
+    ("answer", "error", "words"),
+    [
+        (_http("404 X", b'{"error":{"message":"no such","code":"model_not_found"}}'), BackendUnavailable, "PROSODY_HIGGS__MODEL"),
+        (_http("404 X", b"not json"), BackendUnavailable, "PROSODY_HIGGS__URL"),
+        (_http("404 X", b'{"error":{"message":"no voice x","type":"voice_not_found"}}'), RefusedRequest, "no voice x"),
+        (_http("403 X", b""), BackendUnavailable, "PROSODY_HIGGS__API_KEY"),
+        (_http("422 X", b'{"detail":[{"loc":["body"],"msg":"Field required"}]}'), RefusedRequest, "Field required"),
+        (_http("400 X", b'{"detail":"wrong"}'), RefusedRequest, "wrong"),
+        (_http("413 X", b""), RefusedRequest, "too long"),
+        (_http("307 X", b"", "Location: http://127.0.0.1:9/"), BackendError, "redirects are not followed"),
+        (_http("500 X", b"[" * 60_000), BackendError, "500"),
+        (_http("500 X", b"[]"), BackendError, "500"),
+        (_http("500 X", b'{"error": null}'), BackendError, "500"),
+        (_http("204 X", b""), BackendError, "without any sound"),
+        (_http("200 X", b"\0" * 9600, "Content-Type: audio/pcm; rate=24000; channels=2"), BackendError, "more than one channel"),
+        (_http("200 X", b"\0" * 9600, "Content-Type: audio/pcm", "x-bit-depth: 32"), BackendError, "16 bits"),
+        (_http("200 X", b'{"error": {"message": "bad key", "type": "authentication_error"}}', "Content-Type: application/json"),
+         BackendUnavailable, "API_KEY"),
+        (_http("200 X", b'{"error": "out of money"}', "Content-Type: application/json"), BackendError, "out of money"),
+        (_http("200 X", b"<!doctype html><html>" + b"x" * 99, "Content-Type: audio/pcm"), BackendError, "HTML"),
+        (_http("200 X", b"\0", "Content-Type: audio/pcm"), BackendError, "without any sound"),
+    ],
+)  # fmt: skip
+def test_odd_answers(answer, error, words):
+    with _serving(answer) as url, pytest.raises(error) as caught:
+        spoken(HiggsHttp(HiggsSettings(url=url, retries=0, api_key=KEY, read_timeout=1.0)))
+    assert words in str(caught.value)
+    assert_discreet(str(caught.value))
+
+
+@pytest.mark.parametrize("header", ["rate=16000", 'rate="16000"', "codecs=1;RATE=16000"])
+def test_the_rate_of_the_content_type_counts(header):
+    pcm = np.zeros(16_000, dtype="<i2").tobytes()
+    with _serving(_http("200 X", pcm, f"Content-Type: audio/pcm;{header}")) as url:
+        speeches = spoken(HiggsHttp(HiggsSettings(url=url)))
+    assert abs(len(samples(speeches)) - RATE) <= 2
+    assert "16000 Hz" in " ".join(warnings(speeches))
+
+
+def test_a_slow_error_body_does_not_hold_us_up(monkeypatch):
+    monkeypatch.setattr(backend, "_ERROR_SECONDS", 0.2)
+    with _serving(b"HTTP/1.1 400 X\r\nContent-Length: 1000\r\n\r\n{", then_hold=True) as url:
+        began = time.perf_counter()
+        with pytest.raises(RefusedRequest, match="400"):
+            spoken(HiggsHttp(HiggsSettings(url=url, retries=0, read_timeout=30)))
+        assert time.perf_counter() - began < 1.0
+
+
+def test_a_long_error_body_is_not_read_to_its_end():
+    with _serving(b"HTTP/1.1 400 X\r\nContent-Length: 1000000000\r\n\r\n" + b"x" * 1_000_000, then_hold=True) as url:
+        began = time.perf_counter()
+        with pytest.raises(RefusedRequest, match="400"):
+            spoken(HiggsHttp(HiggsSettings(url=url, retries=0, read_timeout=30)))
+        assert time.perf_counter() - began < 1.5
+
+
+@contextmanager
+def _serving(answer, *, then_hold=False):
+    """A server that gives every request the same bytes."""
+
+    def run():
+        while True:
+            try:
+                connection, _ = server.accept()
+            except OSError:
+                return
+            with connection:
+                connection.settimeout(5)
+                try:
+                    connection.recv(1 << 20)
+                    connection.sendall(answer)
+                    if then_hold:
+                        connection.recv(1)
+                    connection.shutdown(socket.SHUT_WR)
+                    connection.recv(1 << 20)
+                except OSError:
+                    pass  # the client had enough
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}/v1"
+        server.shutdown(socket.SHUT_RDWR)
+    thread.join()
+
+
+def _request():
+    from prosody_tagger.markup import plain
+    from synth.base import SpeechRequest
+
+    return SpeechRequest(plain(TEXT))
+
+
+# Retry-After
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        (None, None),
+        ("3", 3.0),
+        (" 2.5 ", 2.5),
+        ("0", 0.0),
+        ("-1", None),
+        ("inf", None),
+        ("nan", None),
+        ("1e9", None),
+        ("9" * 400, None),
+        ("", None),
+        ("soon", None),
+        ("٣", None),
+        ("Fri, 31 Dec 99999 23:59:59 GMT", None),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 0.0),
+        ("Wed, 21 Oct 2015 07:28:00 +999999", None),
+    ],
+)
+def test_retry_after(header, seconds):
+    assert seconds_to_wait(header) == seconds
+
+
+def test_retry_after_a_date():
+    date = datetime.now(UTC) + timedelta(seconds=60)
+    assert 57 < seconds_to_wait(format_datetime(date, usegmt=True)) <= 60
+
+
+@given(st.text(max_size=60))
+def test_retry_after_anything(header):
+    wait = seconds_to_wait(header)
+    assert wait is None or wait >= 0
+
+
+# What may be quoted
+
+
+def test_a_message_is_quoted_on_one_line():
+    assert quotable("no such\n model\x00 here", (KEY, TEXT)) == "no such model here"
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        f"bad key {KEY}",
+        f"bad key {KEY.upper()}",
+        f"cannot say: {TEXT[10:36]}",
+        f"cannot say: {TEXT[10:30]}\n{TEXT[30:40]}",
+        f"cannot say: {' '.join(TEXT[10:40])}",
+        TEXT,
+        "x" * 201,
+        "a " * 5000,
+        "",
+    ],
+)
+def test_a_message_that_says_too_much_is_not_quoted(message):
+    assert quotable(message, (KEY, TEXT)) == ""
+
+
+def test_a_short_text_is_a_secret_too():
+    assert quotable("cannot say 'Fire him'", ("Fire him",)) == ""
+    assert quotable("cannot say 'Hi'", ("Hi",)) == ""
+    assert quotable("this is machinery", ("Hi",)) == "this is machinery"
+
+
+def test_long_words_are_not_quoted():
+    assert quotable("no voice voice_0123456789abcdef0123456789abcdef here", ()) == "no voice … here"
+
+
+@given(st.text(max_size=300), st.text(min_size=1, max_size=80))
+def test_no_message_repeats_a_secret(message, secret):
+    said = quotable(f"{message} {secret}", (secret,)).casefold()
+    assert len(secret.split()) != 1 or len(secret) < 4 or secret.casefold() not in said
