@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from ai_core.ending import run_command
-from ai_core.options import AsJson, Backend, Intensity, RefAudio, RefText, Seed, Tagger, Voice
+from ai_core.labelling import label
+from ai_core.measuring import measure
+from ai_core.options import AsJson, Backend, Intensity, Language, RefAudio, RefText, Seed, Tagger, Voice
 
 if TYPE_CHECKING:
     from ai_core.pipeline import Job, Result
@@ -44,6 +46,14 @@ def say(
     seed: Seed = None,
     ref_audio: RefAudio = None,
     ref_text: RefText = None,
+    language: Language = None,
+    realise: Annotated[
+        bool | None,
+        typer.Option(
+            "--realise/--no-realise", help="Make the marks that the voice does not obey in its sound.", show_default="--realise"
+        ),
+    ] = None,
+    report: Annotated[bool, typer.Option("--report", help="Measure every mark in what was spoken.")] = False,
     form: Annotated[Literal["wav", "flac", "mp3", "opus", "pcm"], typer.Option("--format", help="What the file holds.")] = "wav",
     output: Annotated[
         str | None,
@@ -72,6 +82,9 @@ def say(
         speed=speed,
         seed=seed,
         reference=_reference(ref_audio, ref_text),
+        language=language,
+        realise=realise,
+        report=report,
     )
     result = asyncio.run(_collect(job, _settings(tagger)))
     data = encode(result.audio, form)
@@ -81,9 +94,14 @@ def say(
     else:
         out.write_file(Path(target), data)
     if as_json:
-        out.print_json({"input": source, "points": [], **out.result_json(result, target)})
-    else:
-        out.print_rows(("marked", out.coloured(result.marked)), *out.audio_rows(result, target), to_people=target == "-")
+        measured = {} if result.report is None else {"report": result.report.as_dict()}
+        out.print_json({"input": source, "points": [], **out.result_json(result, target), **measured})
+        return
+    out.print_rows(("marked", out.coloured(result.marked)), *out.audio_rows(result, target), to_people=target == "-")
+    if result.report is not None:
+        from ai_core.reporting import print_report
+
+        print_report(result.report, to_people=target == "-")
 
 
 @app.command()
@@ -124,6 +142,10 @@ def voices(backend: Backend = None, as_json: AsJson = False) -> None:
         )
     else:
         out.print_table(("voice", "language", "description"), [(v.name, v.language, v.description) for v in found])
+
+
+app.command()(measure)
+app.command()(label)
 
 
 @app.command()

@@ -10,6 +10,7 @@ from prosody_tagger.errors import ProsodyError
 from synth import registry
 
 EXTRAS: dict[str, tuple[str, ...]] = {
+    "plot": ("matplotlib",),
     "test": ("pytest", "hypothesis"),
     "dev": ("ruff", "mypy"),
 }

@@ -5,16 +5,18 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from prosody_tagger.markup import Mark, MarkedText
+from prosody_tagger.segment import words as words_of
+from synth.acoustics.realise import Realised, realise
 from synth.base import Audio, Intensity, Synthesizer, WordTime
+from synth.errors import BackendError
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """A sentence: its sound, its words, the marks that stayed without effect, and why."""
+    """A sentence: its sound, its words (none if they were not found), and why a mark stayed without effect."""
 
     audio: Audio
     words: tuple[WordTime, ...]
-    left: tuple[Mark, ...]
     warnings: tuple[str, ...]
 
 
@@ -39,13 +41,18 @@ async def finish(
         intensity: how strongly.
         language: BCP 47 tag of what is spoken.
     """
-    from synth.acoustics.realise import realise
-
     trusted = True
     if words is None:
         from synth.acoustics.align import align
 
-        found = await align(audio, sentence, guide, language=language)
+        if not len(audio.samples) or not words_of(sentence.text):
+            return Finished(audio, (), ())
+        try:
+            found = await align(audio, sentence, guide, language=language)
+        except BackendError as error:
+            return Finished(audio, (), (f"the words were not looked for in the sound, and no mark was made there: {error}",))
         words, trusted = found.words, found.trusted
-    made = await asyncio.to_thread(realise, audio, sentence, words, intensity=intensity, trusted=trusted, marks=marks)
-    return Finished(made.audio, made.words, made.left, made.warnings)
+    made = Realised(audio, words, (), (), ())
+    if marks:
+        made = await asyncio.to_thread(realise, audio, sentence, words, intensity=intensity, trusted=trusted, marks=marks)
+    return Finished(made.audio, made.words if trusted else (), made.warnings)

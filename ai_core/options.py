@@ -21,3 +21,11 @@ RefAudio = Annotated[
     typer.Option("--ref-audio", help="A recording of the voice to speak in, for backends that can.", show_default=False),
 ]
 RefText = Annotated[str | None, typer.Option("--ref-text", help="What is said in that recording.", show_default=False)]
+Language = Annotated[
+    str | None,
+    typer.Option(
+        "--language",
+        help="What is spoken, such as de or en-gb; words are looked for in that language.",
+        show_default="that of the text's script",
+    ),
+]

@@ -4,19 +4,24 @@
 a way of its own.
 """
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from ai_core.parts import Parts
 from ai_core.settings import Settings
-from ai_core.speaker import Speaker
+from ai_core.speaker import GUIDE, Speaker
 from prosody_tagger.errors import BadInput, MarkupError
 from prosody_tagger.markup import Mark, MarkedText, place, plain
 from prosody_tagger.segment import sentences, word_after, words
 from synth.audio import concatenate
 from synth.base import Audio, Intensity, Reference, SpeechRequest, WordTime
+
+if TYPE_CHECKING:
+    from synth.acoustics.report import Report
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +30,9 @@ class Job:
 
     A ``str`` is plain text, which the tagger marks; a `MarkedText` is spoken with its own marks and no others. ``focus`` are the
     spans of a plain text that it is said for: the tagger stresses a word in each. ``reference`` is a recording to take the voice
-    from, in place of a voice's name.
+    from, in place of a voice's name. ``language`` is that of the text, a BCP 47 tag: where the voice does not know when it says
+    each word, the words are looked for in that language. With ``realise`` the marks that the voice does not obey are made in its
+    sound; with ``report`` every mark is measured in what came out.
     """
 
     text: str | MarkedText
@@ -36,6 +43,9 @@ class Job:
     seed: int | None = None
     focus: tuple[tuple[int, int], ...] = ()
     reference: Reference | None = None
+    language: str | None = None
+    realise: bool | None = None
+    report: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +59,9 @@ class Result:
         words: when each word is heard, in seconds from the start of ``audio``; empty if the backend does not know.
         backend: who spoke; of a job within which the voice had to change, who spoke its end.
         fallback: who was asked first, if somebody else had to speak.
+        report: what was measured of each mark, from `collect` of a job that asks for it.
         warnings: what was not done, or not as asked, in words.
-        timings: seconds spent so far: ``load`` the tagger, ``tag``, ``speak``, and ``total``.
+        timings: seconds spent so far: ``load`` the tagger, ``tag``, ``speak``, ``measure`` the marks, and ``total``.
     """
 
     audio: Audio
@@ -59,6 +70,7 @@ class Result:
     words: tuple[WordTime, ...]
     backend: str
     fallback: str | None = None
+    report: "Report | None" = None
     warnings: tuple[str, ...] = ()
     timings: dict[str, float] = field(default_factory=dict)
 
@@ -81,7 +93,7 @@ async def collect(job: Job | str | MarkedText, parts: Parts | None = None) -> Re
             results.append(result)
             offset += len(result.marked.text)
             seconds += result.audio.seconds
-    return replace(
+    whole = replace(
         results[-1],
         audio=concatenate([result.audio for result in results], results[-1].audio.rate),
         marked=replace(plain("".join(result.marked.text for result in results)), marks=tuple(marks)),
@@ -89,6 +101,21 @@ async def collect(job: Job | str | MarkedText, parts: Parts | None = None) -> Re
         words=tuple(times),
         warnings=tuple(dict.fromkeys(warning for result in results for warning in result.warnings)),
     )
+    return await _measured(whole, job, parts) if isinstance(job, Job) and job.report else whole
+
+
+async def _measured(result: Result, job: Job, parts: Parts | None) -> Result:
+    """``result`` with a report on each of its marks, if it is known where its words are."""
+    from synth.acoustics.measure import measure
+    from synth.acoustics.plain_reading import read_plainly
+
+    if not result.words:
+        return replace(result, warnings=(*result.warnings, "no mark was measured: it is not known when each word is heard"))
+    began = time.perf_counter()
+    reading = await read_plainly(result.marked.text, (parts or Parts()).voice(GUIDE), job.language)
+    report = await asyncio.to_thread(measure, result.audio, result.marked, result.words, reading=reading)
+    spent = time.perf_counter() - began
+    return replace(result, report=report, timings={**result.timings, "measure": spent, "total": result.timings["total"] + spent})
 
 
 async def stream(job: Job | str | MarkedText, parts: Parts | None = None) -> AsyncGenerator[Result, None]:
@@ -114,7 +141,8 @@ async def stream(job: Job | str | MarkedText, parts: Parts | None = None) -> Asy
     intensity = job.intensity or settings.intensity
     check(job.text, settings)
     request = SpeechRequest(plain(""), job.voice, job.speed, job.seed, intensity, reference=job.reference)
-    speaker = Speaker(parts, job.backend or settings.backend, request)
+    realise = settings.realise if job.realise is None else job.realise
+    speaker = Speaker(parts, job.backend or settings.backend, request, realise=realise, language=job.language)
     if isinstance(job.text, str):
         await parts.tagger()
         timings["load"] = time.perf_counter() - began
@@ -135,7 +163,7 @@ async def stream(job: Job | str | MarkedText, parts: Parts | None = None) -> Asy
             said.words,
             said.backend,
             said.fallback,
-            said.warnings,
+            warnings=said.warnings,
             timings={**timings, "speak": now - start_speaking, "total": now - began},
         )
 

@@ -32,6 +32,7 @@ class Settings(BaseSettings):
         backend: who speaks where nobody says otherwise.
         fallback: who speaks where the backend fails; "none" lets the failure be the answer. Where it is not set, the commands
             take embedded and the service none.
+        realise: whether marks that the voice does not obey are made in its sound.
         reply: who writes the reply of the main job.
         intensity: how often the tagger stresses a word, and how strongly.
         rate: sample rate of what comes out, Hz.
@@ -43,6 +44,7 @@ class Settings(BaseSettings):
 
     backend: str = "embedded"
     fallback: Literal["none", "embedded"] | None = None
+    realise: bool = True
     reply: Literal["template", "chat"] = "template"
     intensity: Intensity = "medium"
     rate: int = Field(default=24_000, ge=8_000, le=48_000)

@@ -50,7 +50,7 @@ class Speaker:
     """
 
     def __init__(
-        self, parts: Parts, backend: str, request: SpeechRequest, *, realise: bool = False, language: str | None = None
+        self, parts: Parts, backend: str, request: SpeechRequest, *, realise: bool = True, language: str | None = None
     ) -> None:
         """``request`` says how every sentence is to be spoken; its text is not used.
 
@@ -106,23 +106,22 @@ class Speaker:
             piece = await self._speak(replace(self._request, text=text, unfinished=(start, end) != found.spans[-1]), start)
             pieces.append(piece)
         joined = join([piece.spoken for piece in pieces], found.gaps, rate, before=self._rest, last=last)
-        undone = [mark for mark in ours if mark not in at_cuts] + [mark for piece in pieces for mark in piece.left]
-        finished = Finished(joined.audio, joined.words, tuple(undone), ())
+        to_make = [mark for mark in lowered.realised if mark not in at_cuts] + [mark for piece in pieces for mark in piece.left]
+        finished = Finished(joined.audio, joined.words, ())
         if self._realise and pieces:
             known = joined.words if able.word_times else None
-            finished = await finish(
-                joined.audio,
-                sentence,
-                known,
-                undone,
-                self._parts.voice(GUIDE),
-                intensity=self._request.intensity,
-                language=self._guide_language,
-            )
+            intensity, language = self._request.intensity, self._guide_language
+            guide = self._parts.voice(GUIDE)
+            finished = await finish(joined.audio, sentence, known, to_make, guide, intensity=intensity, language=language)
+            to_make = []
         self._rest = joined.rest
         news, self._news = self._news, []
-        said = [*news, *(warning for piece in pieces for warning in piece.warnings), *finished.warnings]
-        warnings = (*said, *_not_done(finished.left, sentence.text, voice.name))
+        warnings = (
+            *news,
+            *(warning for piece in pieces for warning in piece.warnings),
+            *_not_done([mark for mark in (*lowered.dropped, *to_make) if mark not in at_cuts], sentence.text, voice.name),
+            *finished.warnings,
+        )
         fallback = self._first if self._current != self._first else None
         return Said(finished.audio, finished.words, voice.name, fallback, tuple(dict.fromkeys(warnings)))
 

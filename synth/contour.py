@@ -22,6 +22,7 @@ Points = tuple[tuple[float, float], ...]
 """Points of (place in 0..1 of what is voiced of a word, semitones), with straight lines between them."""
 
 _CONTEXT_SECONDS = 0.060
+_CONTEXT_FRAMES = 12
 _NOISE_HOP_SECONDS = 0.005
 _RAMP_SECONDS = 0.015
 _PEAK = 0.99
@@ -71,28 +72,65 @@ def reshape(samples: Samples, rate: int, edits: Sequence[Edit], lowest: float = 
     return np.concatenate(pieces), np.concatenate(old), np.concatenate(new)
 
 
+def follow(samples: Samples, rate: int, start: int, stretch: Curve, semitones: Curve, hertz: Curve) -> tuple[Curve, Curve]:
+    """The sound from ``start`` on with its length and pitch changed as the curves say, sample by sample.
+
+    Args:
+        samples: float32 of shape [n].
+        rate: Hz.
+        start: the first sample to change.
+        stretch: factors of duration, shape [m]; what follows the m samples stays.
+        semitones: changes of pitch, shape [m].
+        hertz: the fundamental frequency of ``samples`` in the frames of `pitch.track`.
+
+    Returns:
+        The new sound of these m samples, and for each of them, end included, where it lies in it.
+    """
+    end, hop = start + len(stretch), pitch.hop(rate)
+    first, last = max(0, start // hop - _CONTEXT_FRAMES), end // hop + _CONTEXT_FRAMES
+    context = samples[first * hop : (last + 1) * hop]
+    runs = _voiced_runs(context, rate, start - first * hop, end - first * hop, hertz[first : last + 1])
+    warp = _whole(np.concatenate([[0.0], np.cumsum(stretch)]))
+    bend = np.append(semitones, semitones[-1:])
+    return _overlap_add(samples, start, _grains(runs, warp, rate, bend), round(warp[-1])), warp
+
+
 def _edited(samples: Samples, rate: int, edit: Edit, lowest: float) -> tuple[Samples, Curve]:
     """The new sound of one edit, and for every sample of the old one, end included, where it lies in the new one."""
     count = edit.end - edit.start
-    runs = _voiced_runs(samples, rate, edit, lowest)
+    margin = round(_CONTEXT_SECONDS * rate)
+    origin = max(0, edit.start - margin)
+    context = samples[origin : edit.end + margin]
+    runs = _voiced_runs(context, rate, edit.start - origin, edit.end - origin, pitch.track(context, rate, lowest))
     weight = np.full(count, _CONSONANT_STRETCH)
     for pulses in runs:
         weight[pulses[0] : pulses[-1]] = 1.0
     slope = 1.0 + weight * (edit.stretch - 1.0) * count / weight.sum()
-    warp = np.concatenate([[0.0], np.cumsum(slope)])
-    total = max(1, round(warp[-1]))
-    warp *= total / warp[-1]
-    sound = _overlap_add(samples, edit.start, _grains(runs, warp, rate, edit.semitones), total)
+    warp = _whole(np.concatenate([[0.0], np.cumsum(slope)]))
+    sound = _overlap_add(samples, edit.start, _grains(runs, warp, rate, _bend(runs, warp, edit.semitones)), round(warp[-1]))
     return _with_level(sound, samples[edit.start : edit.end], rate, edit.gain_db), warp
 
 
-def _voiced_runs(samples: Samples, rate: int, edit: Edit, lowest: float) -> list[Places]:
-    """The pitch pulses of each voiced stretch of an edit, one a period, counted from its start."""
-    margin = round(_CONTEXT_SECONDS * rate)
-    origin = max(0, edit.start - margin)
-    context = samples[origin : edit.end + margin]
-    first, limit = edit.start - origin, edit.end - origin
-    frequency = pitch.track(context, rate, lowest)
+def _whole(warp: Curve) -> Curve:
+    """``warp`` with its end at a whole sample."""
+    scaled: Curve = warp * max(1, round(warp[-1])) / warp[-1]
+    return scaled
+
+
+def _bend(runs: list[Places], warp: Curve, points: Points) -> Curve:
+    """The change of pitch at every sample of the old sound, end included."""
+    if not runs:
+        return np.zeros(len(warp))
+    places, values = zip(*points, strict=True)
+    first, last = warp[runs[0][0]], warp[runs[-1][-1]]
+    return np.asarray(np.interp((warp - first) / (last - first), places, values))
+
+
+def _voiced_runs(context: Samples, rate: int, first: int, limit: int, frequency: Curve) -> list[Places]:
+    """The pitch pulses of each voiced stretch of ``[first, limit)``, one a period, counted from ``first``.
+
+    ``frequency`` is that of ``context``, in Hz, in the frames of `pitch.track`.
+    """
     voiced = np.flatnonzero(~np.isnan(frequency))
     runs = []
     for run in np.split(voiced, np.flatnonzero(np.diff(voiced) > _BRIDGED_FRAMES + 1) + 1):
@@ -132,20 +170,19 @@ def _next_pulse(sound: Curve, place: int, distance: float) -> int:
     return expected - slack + int(np.argmax(likeness))
 
 
-def _grains(runs: list[Places], warp: Curve, rate: int, semitones: Points) -> list[tuple[int, int]]:
-    """Where each grain stands in the new sound and where it was in the old, both counted from their starts and ends included."""
+def _grains(runs: list[Places], warp: Curve, rate: int, semitones: Curve) -> list[tuple[int, int]]:
+    """Where each grain stands in the new sound and where it was in the old, both counted from their starts and ends included.
+
+    ``semitones`` is the change of pitch at every sample of the old sound, end included.
+    """
     total, count = round(warp[-1]), len(warp) - 1
     grains = [(0, 0)]
-    if runs:
-        places, values = zip(*semitones, strict=True)
-        voiced = warp[runs[0][0]], warp[runs[-1][-1]]
-        for pulses in runs:
-            first, last = round(warp[pulses[0]]), round(warp[pulses[-1]])
-            grains += _noise_grains(grains[-1][0], first, warp, rate)
-            new = np.arange(first, last + 1)
-            old = np.interp(new, warp, np.arange(count + 1))
-            ratio = 2.0 ** (np.interp((new - voiced[0]) / (voiced[1] - voiced[0]), places, values) / 12)
-            grains += _voiced_grains(pulses, new, old, ratio)
+    for pulses in runs:
+        first, last = round(warp[pulses[0]]), round(warp[pulses[-1]])
+        grains += _noise_grains(grains[-1][0], first, warp, rate)
+        new = np.arange(first, last + 1)
+        old = np.interp(new, warp, np.arange(count + 1))
+        grains += _voiced_grains(pulses, new, old, 2.0 ** (np.interp(old, np.arange(count + 1), semitones) / 12))
     grains += _noise_grains(grains[-1][0], total, warp, rate)
     grains.append((total, count))
     return [grain for grain, following in pairwise(grains) if following[0] > grain[0]] + [grains[-1]]

@@ -103,17 +103,17 @@ class Answer:
         await self._response.aclose()
 
     async def _next(self) -> Samples:
+        import httpx
+
         try:
-            with self._peer.talking():
-                data = await anext(self._body, None)
+            data = await anext(self._body, None)
             samples = self._decode(data) if data is not None else await self._finish()
         except Fault as fault:
-            self._ended, self._broken = True, fault
-            return self._rest()
+            return self._rest(fault)
+        except httpx.HTTPError as error:
+            return self._rest(self._peer.failed(error))
         except BackendError as error:
-            self._ended = True
-            self._broken = Fault(type(error)(f"{self._peer.where}: {error}"), retry=isinstance(error, TruncatedAudio))
-            return self._rest()
+            return self._rest(Fault(type(error)(f"{self._peer.where}: {error}"), retry=isinstance(error, TruncatedAudio)))
         if len(samples) > self._room:
             return await self._cut(samples)
         self._room -= len(samples)
@@ -134,8 +134,9 @@ class Answer:
             return self._decoder.finish()
         return await asyncio.to_thread(self._decoder.finish)  # all of a compressed file is decoded at its end
 
-    def _rest(self) -> Samples:
-        """What the decoder still holds of a broken answer whose beginning has been passed on."""
+    def _rest(self, fault: Fault) -> Samples:
+        """What the decoder still holds of an answer that broke, if its beginning has been passed on."""
+        self._ended, self._broken = True, fault
         if self._decoder is None or not self._passed:
             return self.first[:0]
         try:
@@ -169,7 +170,8 @@ class Answer:
         """
         if self._form != "pcm":
             return RATE
-        headers = dict(self._response.headers)
+        raw = self._response.headers.raw  # each look into httpx.Headers costs more than all of this
+        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in raw}
         media = headers.get("content-type", "")
         said = headers.get("x-sample-rate") or _parameter(media, "rate")
         channels = headers.get("x-channels") or _parameter(media, "channels")
@@ -192,5 +194,8 @@ class Answer:
 
 def _parameter(media: str, name: str) -> str | None:
     """A parameter of a content type, such as ``rate`` in ``audio/pcm; rate=24000``."""
-    found = regex.search(rf";\s*{name}\s*=\s*\"?([^\s;\"]+)", media, regex.IGNORECASE)
-    return found[1] if found else None
+    for part in media.split(";")[1:]:
+        key, _, value = part.partition("=")
+        if key.strip().lower() == name:
+            return value.strip().strip('"')
+    return None

@@ -4,7 +4,8 @@ import asyncio
 import json
 import os
 import random
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, TypeVar
@@ -18,7 +19,7 @@ from synth.errors import BackendTimeout, BackendUnavailable, RefusedRequest
 from synth.higgs_http.answer import RATE, Answer, Samples
 from synth.higgs_http.connections import Connections, Patience, PerLoop
 from synth.higgs_http.dialects import DIALECTS, MAX_ERROR, MEDIA, Order, read, recording, registered_voice
-from synth.higgs_http.faults import SETTING, Fault, Peer
+from synth.higgs_http.faults import BAD_ENVIRONMENT, SETTING, Fault, Peer
 from synth.higgs_http.length import most_seconds
 from synth.higgs_http.lowering import lower, plain_words
 from synth.higgs_http.registered import Registered, RegisteredVoices
@@ -239,7 +240,7 @@ class HiggsHttp(Synthesizer):
                 limits=httpx.Limits(max_connections=None, max_keepalive_connections=self._settings.max_connections),
             )
         except (OSError, ImportError, ValueError, httpx.InvalidURL):
-            raise BackendUnavailable(_BAD_ENVIRONMENT) from None
+            raise BackendUnavailable(BAD_ENVIRONMENT) from None
 
     async def _answer(self, connections: Connections, task: _Task, patience: Patience) -> Answer:
         """An answer that has begun to sound.
@@ -269,12 +270,8 @@ class HiggsHttp(Synthesizer):
         """One try."""
         response = await self._post(connections, task, self._dialect.path, content)
         warnings: list[str] = []
-        try:
-            with task.peer.talking():
-                sound = await self._dialect.sound(response, task.peer, warnings)
-        except BaseException:
-            await response.aclose()
-            raise
+        async with _closed_on_failure(response, task.peer):
+            sound = await self._dialect.sound(response, task.peer, warnings)
         answer = Answer(response, sound, task.order.form, task.order.seconds, task.peer, warnings)
         try:
             await answer.begin(whole=not task.order.stream)
@@ -305,11 +302,9 @@ class HiggsHttp(Synthesizer):
     async def _register(self, connections: Connections, task: _Task, content: bytes) -> str:
         """One try."""
         response = await self._post(connections, task, _VOICES_PATH, content)
-        try:
-            with task.peer.talking():
-                body = await read(response, MAX_ERROR)
-        finally:
-            await response.aclose()
+        async with _closed_on_failure(response, task.peer):
+            body = await read(response, MAX_ERROR)
+        await response.aclose()
         voice = registered_voice(body or b"")
         if not is_name(voice):
             raise task.peer.broken("took the recording, but named no voice for it")
@@ -321,20 +316,21 @@ class HiggsHttp(Synthesizer):
         Raises:
             Fault: there is none.
         """
+        import httpx
+
         headers = {"Content-Type": "application/json", **task.headers}
         request = connections.client.build_request("POST", f"{self._base}/{path}", content=content, headers=headers)
-        with task.peer.talking():
-            response = await connections.client.send(request, stream=True)
         try:
+            response = await connections.client.send(request, stream=True)
+        except httpx.HTTPError as error:
+            raise task.peer.failed(error) from None
+        async with _closed_on_failure(response, task.peer):
             encoding = response.headers.get("content-encoding", "identity").strip().lower()
             if not response.is_success:
-                body = b"" if encoding != "identity" else await _error_body(response, task.peer)
+                body = b"" if encoding != "identity" else await _error_body(response)
                 raise task.peer.refused(response.status_code, body, response.headers.get("retry-after"))
             if encoding != "identity":
                 raise task.peer.broken(f"sent its answer compressed ({encoding[:20]!r}), which was not asked for")
-        except BaseException:
-            await response.aclose()
-            raise
         return response
 
     async def _tried(self, step: Callable[[], Awaitable[_Result]], peer: Peer, patience: Patience) -> _Result:
@@ -355,12 +351,18 @@ class HiggsHttp(Synthesizer):
             return wait if wait < deadline - asyncio.get_running_loop().time() else False
 
         async def trying() -> _Result:
+            try:
+                return await step()
+            except Fault as fault:
+                made = fault
             first, most = _WAIT_SECONDS
             tries = stamina.retry_context(
                 again, attempts=self._settings.retries + 1, timeout=None, wait_initial=first, wait_max=most, wait_jitter=first
             )
             async for attempt in tries:
                 with attempt:
+                    if attempt.num == 1:
+                        raise made  # it stands outside because it mostly is the only one
                     result = await step()
             return result
 
@@ -391,9 +393,6 @@ class HiggsHttp(Synthesizer):
         return tuple(Voice(name, "und") for name in names)
 
 
-_BAD_ENVIRONMENT = "the proxy or certificates that the environment names (HTTPS_PROXY, SSL_CERT_FILE) do not work; set them anew"
-
-
 @lru_cache(maxsize=1)
 def _trusted() -> "ssl.SSLContext":
     """The certificates that are trusted. They take 25 ms to read, and every event loop has a client of its own."""
@@ -419,11 +418,27 @@ async def _encoded(body: Callable[[], object], *, in_thread: bool) -> bytes:
     return await asyncio.to_thread(encode) if in_thread else encode()
 
 
-async def _error_body(response: "httpx.Response", peer: Peer) -> bytes:
+@asynccontextmanager
+async def _closed_on_failure(response: "httpx.Response", peer: Peer) -> AsyncIterator[None]:
+    """Closes the response if the block fails, and turns what httpx raises there into a `Fault`."""
+    import httpx
+
+    try:
+        yield
+    except httpx.HTTPError as error:
+        await response.aclose()
+        raise peer.failed(error) from None
+    except BaseException:
+        await response.aclose()
+        raise
+
+
+async def _error_body(response: "httpx.Response") -> bytes:
     """What an error says, as far as it comes soon and is short."""
+    import httpx
+
     try:
         async with asyncio.timeout(_ERROR_SECONDS):
-            with peer.talking():
-                return await read(response, MAX_ERROR) or b""
-    except (TimeoutError, Fault):
+            return await read(response, MAX_ERROR) or b""
+    except (TimeoutError, httpx.HTTPError):
         return b""

@@ -74,8 +74,9 @@ class PerLoop:
         """Those of the running loop."""
         loop = asyncio.get_running_loop()
         if loop not in self._known:
-            for ended in [known for known in self._known if known.is_closed()]:
-                del self._known[ended]
+            for known in list(self._known):  # threads with loops of their own may add to it meanwhile
+                if known.is_closed():
+                    self._known.pop(known, None)
             self._known[loop] = Connections(self._client(), self._most)
             await self._known[loop].open()
         return self._known[loop]

@@ -4,17 +4,19 @@ Nothing that a server sends is repeated in a message unless it is short and hold
 """
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import regex
 
 from prosody_tagger.errors import ProsodyError
 from synth.errors import BackendError, BackendTimeout, BackendUnavailable, RefusedRequest
+
+if TYPE_CHECKING:
+    import httpx
 
 SETTING = "PROSODY_HIGGS__"
 
@@ -101,30 +103,28 @@ class Peer:
         what = f"an error in place of speech: {said}" if said else f"{media or 'something else'} in place of speech"
         return self.broken(f"sent {what}; check {SETTING}URL and {SETTING}MODEL")
 
-    @contextmanager
-    def talking(self) -> Iterator[None]:
-        """Turns what httpx raises within the block into a `Fault`."""
+    def failed(self, error: "httpx.HTTPError") -> Fault:
+        """What httpx raised while we talked."""
         import httpx
 
-        try:
-            yield
-        except httpx.ConnectTimeout:
-            raise Fault(BackendTimeout(f"cannot connect to {self.where} in time; {_CHECK}"), retry=True) from None
-        except httpx.ConnectError as error:
+        if isinstance(error, httpx.ConnectTimeout):
+            return Fault(BackendTimeout(f"cannot connect to {self.where} in time; {_CHECK}"), retry=True)
+        if isinstance(error, httpx.ConnectError):
             if "CERTIFICATE" in str(error):
-                raise Fault(BackendUnavailable(f"the certificate of {self.where} cannot be verified; {_CHECK}")) from None
-            raise Fault(BackendUnavailable(f"cannot connect to {self.where}; {_CHECK}"), retry=True) from None
-        except httpx.TimeoutException:
+                return Fault(BackendUnavailable(f"the certificate of {self.where} cannot be verified; {_CHECK}"))
+            return Fault(BackendUnavailable(f"cannot connect to {self.where}; {_CHECK}"), retry=True)
+        if isinstance(error, httpx.TimeoutException):
             why = f"{self.where} sent nothing for too long; raise {SETTING}READ_TIMEOUT if it is that slow"
-            raise Fault(BackendTimeout(why), retry=True) from None
-        except (httpx.NetworkError, httpx.RemoteProtocolError):
-            raise self.broken("broke off the connection", retry=True) from None
-        except httpx.HTTPError as error:
-            raise self.broken(f"cannot be talked to ({type(error).__name__}); {_CHECK}") from None
+            return Fault(BackendTimeout(why), retry=True)
+        if isinstance(error, (httpx.NetworkError, httpx.RemoteProtocolError)):
+            return self.broken("broke off the connection", retry=True)
+        return self.broken(f"cannot be talked to ({type(error).__name__}); {_CHECK}")
 
 
 _STATUS_OF = {"authentication": 401, "rate_limit": 429, "server_error": 500, "invalid_request": 400, "input_too_long": 400}
 """What an error's name means where the answer's status says nothing of it."""
+
+BAD_ENVIRONMENT = "the proxy or certificates that the environment names (HTTPS_PROXY, SSL_CERT_FILE) do not work; set them anew"
 
 _CHECK = f"check that the server runs and {SETTING}URL is right"
 

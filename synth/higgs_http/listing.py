@@ -5,7 +5,7 @@ import time
 from typing import Any
 
 from synth.errors import BackendUnavailable
-from synth.higgs_http.faults import SETTING, Fault, Peer
+from synth.higgs_http.faults import BAD_ENVIRONMENT, SETTING, Fault, Peer
 from synth.higgs_http.settings import is_name
 
 MAX_LIST = 1_000_000
@@ -19,12 +19,17 @@ def listed_voices(url: str, headers: dict[str, str], seconds: float, peer: Peer)
         BackendUnavailable: the server does not answer, or not with a list of voices.
     """
     try:
-        return voice_names(_get(url, headers, seconds, peer))
-    except (Fault, ValueError, RecursionError) as error:
-        why = str(error) if isinstance(error, Fault) else f"{peer.where} sent no list of voices"
-        raise BackendUnavailable(
-            f"the voices of the server cannot be listed: {why}; {SETTING}VOICE may name one all the same"
-        ) from None
+        body = _get(url, headers, seconds, peer)
+    except Fault as fault:
+        raise _unlisted(str(fault)) from None
+    try:
+        return voice_names(body)
+    except (ValueError, RecursionError):
+        raise _unlisted(f"{peer.where} sent no list of them") from None
+
+
+def _unlisted(why: str) -> BackendUnavailable:
+    return BackendUnavailable(f"the voices of the server cannot be listed: {why}; {SETTING}VOICE may name one all the same")
 
 
 def voice_names(body: bytes) -> tuple[str, ...]:
@@ -52,11 +57,16 @@ def _get(url: str, headers: dict[str, str], seconds: float, peer: Peer) -> bytes
 
     deadline = time.monotonic() + seconds
     body = bytearray()
-    with peer.talking(), httpx.stream("GET", url, headers={**headers, "Accept-Encoding": "identity"}, timeout=seconds) as response:
-        if not response.is_success:
-            raise peer.refused(response.status_code, b"")
-        for chunk in response.iter_raw():
-            body += chunk
-            if len(body) > MAX_LIST or time.monotonic() > deadline:
-                raise peer.broken("sent a list of voices that is too long, or too slowly")
+    try:
+        with httpx.stream("GET", url, headers={**headers, "Accept-Encoding": "identity"}, timeout=seconds) as response:
+            if not response.is_success:
+                raise peer.refused(response.status_code, b"")
+            for chunk in response.iter_raw():
+                body += chunk
+                if len(body) > MAX_LIST or time.monotonic() > deadline:
+                    raise peer.broken("sent a list of voices that is too long, or too slowly")
+    except httpx.HTTPError as error:
+        raise peer.failed(error) from None
+    except (OSError, ImportError, ValueError, httpx.InvalidURL):
+        raise Fault(BackendUnavailable(BAD_ENVIRONMENT)) from None
     return bytes(body)

@@ -71,7 +71,7 @@ class ToneVoice(Synthesizer):
 def tone(monkeypatch: pytest.MonkeyPatch) -> Parts:
     entry = registry.Backend("tone", "a tone a word", f"{__name__}:ToneVoice", "embedded")
     monkeypatch.setitem(registry.BACKENDS, "tone", entry)
-    return Parts(Settings(backend="tone"))
+    return Parts(Settings(backend="tone", realise=False))
 
 
 def voice_of(parts: Parts) -> ToneVoice:

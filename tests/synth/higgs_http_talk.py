@@ -7,6 +7,7 @@ from contextlib import aclosing
 from typing import Any
 
 import numpy as np
+import pytest
 from fake_higgs import Fake
 
 from prosody_tagger.markup import MarkedText, plain
@@ -16,6 +17,15 @@ from synth.higgs_http.backend import HiggsHttp, HiggsSettings
 KEY = "bai-very-secret-0123456789-abcdef"
 TEXT = "The quick zebra whispers a number to nobody in particular."
 RATE = 24_000
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a proxy between us and the fake, nor a key of the developer's."""
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.delenv("BOSON_API_KEY", raising=False)
 
 
 def voice_at(fake: Fake, **settings: Any) -> HiggsHttp:

@@ -11,12 +11,13 @@ from contextlib import aclosing
 import numpy as np
 import pytest
 from fake_higgs import DIALECTS, Fault, Options, serve
-from higgs_http_talk import KEY, RATE, TEXT, samples, speak, spoken, voice_at, wait_until, warnings
+from higgs_http_talk import KEY, RATE, TEXT, clean_environment, samples, speak, spoken, voice_at, wait_until, warnings  # noqa: F401 (a fixture)
 from pydantic import ValidationError
 
 from prosody_tagger.markup import KINDS, plain
 from synth.base import SpeechRequest
 from synth.errors import BackendTimeout, BackendUnavailable, RefusedRequest
+from synth.higgs_http import backend
 from synth.higgs_http.answer import RATE as OUR_RATE
 from synth.higgs_http.backend import HiggsHttp, HiggsSettings
 from synth.higgs_http.length import most_seconds
@@ -424,6 +425,29 @@ def test_cancelling_between_tries_ends_them():
         voice = voice_at(fake, retries=3)
         asyncio.run(leave())
         assert len(fake.requests) == 1
+
+
+def test_a_generator_that_nobody_closes_leaves_nothing_open():
+    async def look():
+        async for _ in voice.speak(SpeechRequest(plain(TEXT))):
+            break
+
+    with serve(Options(chunk_delay_ms=20)) as fake:
+        voice = voice_at(fake)
+        asyncio.run(look())  # an open socket would be a warning, and with that an error
+        assert fake.requests[0].ended.wait(2)
+        assert fake.requests[0].left is not None
+
+
+@pytest.mark.parametrize("use", [spoken, HiggsHttp.voices])
+@pytest.mark.parametrize(("name", "value"), [("HTTP_PROXY", "gopher://127.0.0.1:1"), ("SSL_CERT_FILE", "/dev/null")])
+def test_an_environment_that_does_not_work(use, name, value, monkeypatch):
+    backend._trusted.cache_clear()
+    monkeypatch.setenv(name, value)
+    voice = HiggsHttp(HiggsSettings(dialect="openai-speech", url="http://192.0.2.1/v1", retries=0, connect_timeout=0.1))
+    with pytest.raises(BackendUnavailable, match="HTTPS_PROXY") as caught:
+        use(voice)
+    assert "gopher" not in str(caught.value)
 
 
 # Many at once

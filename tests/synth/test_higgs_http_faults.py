@@ -13,7 +13,7 @@ from email.utils import format_datetime
 import numpy as np
 import pytest
 from fake_higgs import DIALECTS, Fault, Options, serve
-from higgs_http_talk import KEY, RATE, TEXT, assert_discreet, samples, spoken, voice_at, warnings
+from higgs_http_talk import KEY, RATE, TEXT, assert_discreet, clean_environment, samples, spoken, voice_at, warnings  # noqa: F401 (a fixture)
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -3,7 +3,7 @@ import unicodedata
 
 import pytest
 from fake_higgs import DIALECTS, Options, serve
-from higgs_http_talk import samples, spoken, voice_at
+from higgs_http_talk import clean_environment, samples, spoken, voice_at  # noqa: F401 (a fixture)
 from hypothesis import example, given
 from hypothesis import strategies as st
 

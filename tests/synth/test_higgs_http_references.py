@@ -7,7 +7,7 @@ import logging
 import numpy as np
 import pytest
 from fake_higgs import DIALECTS, Fault, Options, serve
-from higgs_http_talk import KEY, TEXT, assert_discreet, samples, speak, spoken, voice_at
+from higgs_http_talk import KEY, TEXT, assert_discreet, clean_environment, samples, speak, spoken, voice_at  # noqa: F401 (a fixture)
 
 from synth.audio import encode
 from synth.base import Audio, Reference

@@ -1,0 +1,124 @@
+"""The command `prosody measure`: is each mark of a text heard in a recording?"""
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ai_core.options import AsJson
+
+if TYPE_CHECKING:
+    from prosody_tagger.markup import MarkedText
+    from synth.acoustics.align import Alignment
+    from synth.acoustics.report import Report
+    from synth.base import Audio
+
+Language = Annotated[
+    str | None,
+    typer.Option(
+        "--language",
+        "--voice",
+        help="What is spoken: a voice of the embedded backend, such as en-gb or de, to find the words with.",
+        show_default=False,
+    ),
+]
+
+
+def measure(
+    audio: Annotated[str, typer.Option("--audio", help="The recording: wav, flac, mp3 or opus; - is stdin.")],
+    text: Annotated[str, typer.Option("--text", help="What is said in it, with its marks: It's <emph>only $299")],
+    reference: Annotated[
+        Path | None,
+        typer.Option("--reference", help="The same text, spoken by the same voice without marks.", show_default=False),
+    ] = None,
+    language: Language = None,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", help="Draw waveform, pitch, energy and marks into this PNG.", show_default=False)
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Tell whether each mark of a text is heard in a recording, with the figures behind it."""
+    from ai_core import output as out
+    from ai_core.ending import people
+    from ai_core.reporting import print_report
+    from prosody_tagger.markup import parse, render
+    from synth.acoustics.plot import check_plotting, draw
+
+    if plot is not None:
+        check_plotting()
+        out.check_output(plot)
+    marked = parse(text)
+    sound = _named(audio)
+    plain = None if reference is None else _named(str(reference))
+    report, found, warnings = asyncio.run(_measure(sound, marked, plain, language))
+    if plot is not None:
+        out.write_file(plot, draw(sound, report))
+    if as_json:
+        aligned = {"trusted": found.trusted, "confidence": round(found.confidence, 4)}
+        about = {"text": marked.text, "marked": render(marked), "audio": audio, **aligned, "warnings": warnings}
+        out.print_json({**about, **report.as_dict(), "plot": None if plot is None else str(plot)})
+        return
+    print_report(report)
+    if plot is not None:
+        out.print_rows(("plot", str(plot)))
+    for warning in warnings:
+        people().print(f"[yellow]warning:[/yellow] {warning}")
+
+
+def read_sound(name: str) -> "Audio":
+    """A sound file, or stdin for "-".
+
+    Raises:
+        BadInput: it cannot be read or decoded.
+    """
+    from prosody_tagger.errors import BadInput
+    from synth.decoding import decode
+
+    try:
+        data = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        reason = getattr(error, "strerror", None) or str(error)
+        raise BadInput(f"cannot read {name!r}: {reason.lower()}") from None
+    return decode(data)
+
+
+def _named(name: str) -> "Audio":
+    """As `read_sound`, with the name of the file in every message."""
+    from prosody_tagger.errors import BadInput
+
+    try:
+        return read_sound(name)
+    except BadInput as error:
+        raise (error if str(error).startswith("cannot read") else BadInput(f"{name}: {error}")) from None
+
+
+async def _measure(
+    sound: "Audio", marked: "MarkedText", plain: "Audio | None", language: str | None
+) -> "tuple[Report, Alignment, list[str]]":
+    """The report, how the words were found, and what to know of that."""
+    from ai_core.parts import Parts
+    from synth.acoustics.align import align
+    from synth.acoustics.measure import measure as measure_marks
+    from synth.acoustics.plain_reading import read_plainly
+
+    parts = Parts()
+    guide = parts.voice("embedded")
+    warnings: list[str] = []
+    reference = None
+    try:
+        found = await align(sound, marked.text, guide, language=language)
+        if not found.trusted:
+            warnings.append(
+                f"the recording does not seem to say this text (confidence {found.confidence:.2f}): do not trust the figures"
+            )
+        reading = await read_plainly(marked.text, guide, language)
+        if plain is not None:
+            other = await align(plain, marked.text, guide, language=language)
+            reference = (plain, other.words)
+            if not other.trusted:
+                warnings.append(f"the reference does not seem to say this text (confidence {other.confidence:.2f})")
+    finally:
+        await parts.close()
+    return measure_marks(sound, marked, found.words, reference=reference, reading=reading), found, warnings

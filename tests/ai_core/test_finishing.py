@@ -1,0 +1,132 @@
+"""A sentence after it was spoken: whatever voice spoke it, its words are found, its pauses hold and its marks are made."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ai_core.parts import Parts
+from ai_core.pipeline import Job, Result, collect
+from ai_core.settings import Settings
+from prosody_tagger.markup import KINDS, MarkedText, parse
+from prosody_tagger.segment import words
+from synth import registry
+from synth.audio import silence_level
+from synth.base import Audio, Capabilities, Speech, SpeechRequest, Synthesizer, Voice
+from synth.embedded.voice import EmbeddedSettings, EmbeddedVoice
+from synth.errors import BackendError
+
+TEXT = "I never said she stole my money. Nobody told us that the shop had moved."
+MARKED = "I never <pause_short:400ms>said <emph>she stole my money. Nobody told us that the shop <pause_short>had <emph>moved."
+
+
+class OtherVoice(Synthesizer):
+    """A voice that obeys no mark and does not know its words: another speaker of espeak-ng."""
+
+    name = "other"
+
+    def __init__(self, settings: object = None) -> None:
+        self.requests: list[SpeechRequest] = []
+        self.says: str | None = None
+        self._voice = EmbeddedVoice(EmbeddedSettings(voice="en-gb-scotland", pitch=70, words_per_minute=150))
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return Capabilities(dict.fromkeys(KINDS, "realised"), self._voice.capabilities.rate, ("en",), 500)
+
+    def voices(self) -> tuple[Voice, ...]:
+        return (Voice("a", "en"),)
+
+    async def speak(self, request: SpeechRequest) -> AsyncGenerator[Speech, None]:
+        self.requests.append(request)
+        text = request.text if self.says is None else replace(request.text, text=self.says)
+        async for speech in self._voice.speak(SpeechRequest(text, speed=request.speed)):
+            yield Speech(speech.audio)
+
+
+@pytest.fixture
+def parts(monkeypatch: pytest.MonkeyPatch) -> Parts:
+    monkeypatch.setitem(registry.BACKENDS, "other", registry.Backend("other", "", f"{__name__}:OtherVoice", "embedded"))
+    return Parts(Settings(backend="other"))
+
+
+def say(parts: Parts, text: MarkedText, **options: Any) -> Result:
+    return asyncio.run(collect(Job(text, **options), parts))
+
+
+def test_a_sentence_is_spoken_whole_and_its_words_are_found(parts: Parts) -> None:
+    result = say(parts, parse(MARKED))
+    assert [request.text.text for request in parts.voice("other").requests] == [  # type: ignore[attr-defined]
+        "I never said she stole my money. ",
+        "Nobody told us that the shop had moved.",
+    ]
+    assert [word.offset for word in result.words] == [word.core_start for word in words(TEXT)]
+    starts = [word.start for word in result.words]
+    assert starts == sorted(starts)
+    assert result.warnings == ()
+
+
+def test_pauses_and_emphasis_are_made_and_measured(parts: Parts) -> None:
+    result = say(parts, parse(MARKED), report=True)
+    assert result.report is not None
+    assert (result.report.asked, result.report.realised) == (4, 4), result.report.as_dict()["marks"]
+    pauses = [mark.silence_ms for mark in result.report.marks if mark.silence_ms is not None]
+    assert pauses == pytest.approx([400, 250], abs=20)
+    assert result.timings["measure"] > 0
+
+
+def test_without_realising_the_voice_is_left_alone(parts: Parts) -> None:
+    result = say(parts, parse("One <pause_short:400ms>two <emph>three."), realise=False)
+    assert len(parts.voice("other").requests) == 2  # type: ignore[attr-defined]
+    assert result.words == ()
+    assert result.warnings == ("<emph> before 'three' was not spoken: backend other cannot do it there",)
+    no_report = say(parts, parse("One <emph>two."), realise=False, report=True)
+    assert no_report.report is None
+    assert "no mark was measured" in no_report.warnings[-1]
+
+
+def test_sound_without_marks_passes_sample_for_sample(parts: Parts) -> None:
+    plain = MarkedText(TEXT)
+    assert np.array_equal(say(parts, plain).audio.samples, say(parts, plain, realise=False).audio.samples)
+
+
+def test_a_voice_that_says_something_else_is_not_changed(parts: Parts) -> None:
+    parts.voice("other").says = "Green bottles hang quietly over there, and whatever."  # type: ignore[attr-defined]
+    sentence = parse("I never said <emph>she stole my money.")
+    result = say(parts, sentence, report=True)
+    assert result.words == ()
+    assert result.report is None
+    assert "could not be found in the sound" in result.warnings[0]
+    assert np.array_equal(result.audio.samples, say(parts, MarkedText(sentence.text)).audio.samples)
+
+
+def test_a_guide_that_fails_costs_the_marks_and_not_the_speech(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken(EmbeddedVoice):
+        async def speak(self, request: SpeechRequest) -> AsyncGenerator[Speech, None]:
+            raise BackendError("the guide broke")
+            yield
+
+    monkeypatch.setitem(parts._voices, "embedded", Broken())
+    result = say(parts, parse("One <emph>two."))
+    assert result.audio.seconds > 0.3
+    assert result.warnings == ("the words were not looked for in the sound, and no mark was made there: the guide broke",)
+
+
+def test_a_voice_that_says_nothing_at_all(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def mute(self: object, request: SpeechRequest) -> AsyncGenerator[Speech, None]:
+        yield Speech(Audio(np.zeros(0, dtype=np.float32), 22_050))
+
+    monkeypatch.setattr(OtherVoice, "speak", mute)
+    assert say(parts, parse("One <emph>two.")).words == ()
+
+
+def test_pauses_hold_at_the_edges_and_between_sentences(parts: Parts) -> None:
+    result = say(parts, parse("<pause_short:300ms>One two. <pause_long>Three four.<pause_short:900ms>"))
+    loud = np.abs(result.audio.samples) > 4 * silence_level(result.audio)
+    assert np.flatnonzero(loud)[0] / 24_000 == pytest.approx(0.3, abs=0.03)
+    assert (len(loud) - np.flatnonzero(loud)[-1]) / 24_000 == pytest.approx(0.9, abs=0.03)
+    gap = result.words[2].start - result.words[1].end
+    assert gap == pytest.approx(0.7, abs=0.1)
