@@ -10,6 +10,8 @@ from synth.acoustics.realise import Realised, realise
 from synth.base import Audio, Intensity, Synthesizer, WordTime
 from synth.errors import BackendError
 
+_FEW, _LIKELY = 3, 0.3
+
 
 @dataclass(frozen=True, slots=True)
 class Finished:
@@ -51,7 +53,9 @@ async def finish(
             found = await align(audio, sentence, guide, language=language)
         except BackendError as error:
             return Finished(audio, (), (f"the words were not looked for in the sound, and no mark was made there: {error}",))
-        words, trusted = found.words, found.trusted
+        words = found.words
+        # A few words are hard to tell from others by their sound, and a voice that was just asked for them has most likely said them.
+        trusted = found.trusted or (len(words) <= _FEW and found.confidence >= _LIKELY)
     made = Realised(audio, words, (), (), ())
     if marks:
         made = await asyncio.to_thread(realise, audio, sentence, words, intensity=intensity, trusted=trusted, marks=marks)

@@ -3,9 +3,9 @@
 python benchmarks/alignment.py --speech DIR [--language en-us] [--json]
 
 DIR holds recordings, each a WAV with a JSON file of the same name that gives the text and the times of its words in seconds:
-{"text": "Good morning.", "words": [{"start": 0.31, "end": 0.52}, {"start": 0.52, "end": 1.04}]}. Wrong texts are made from the other
-recordings of the folder: another text of about the same length, a sentence more than is said, one less; and white noise in place
-of the sound.
+{"text": "Good morning.", "words": [{"start": 0.31, "end": 0.52}, {"start": 0.52, "end": 1.04}]}. Wrong texts are made from the
+other recordings of the folder: another text of about the same length, a sentence more than is said, one less; and white noise in
+place of the sound.
 """
 
 import argparse

@@ -21,10 +21,11 @@ from prosody_tagger.markup import MarkedText, plain
 from prosody_tagger.segment import Word, words
 from synth.acoustics.dtw import Path, warp
 from synth.acoustics.features import HOP_SECONDS, Features, Values, energies, features, highest, noise
+from synth.acoustics.guide import speaker_of
 from synth.acoustics.rendering import Rendering, render
 from synth.base import Audio, Synthesizer, WordTime
 
-TRUSTED = 0.5
+TRUSTED = 0.7
 """The least `Alignment.confidence` of a recording that is taken to say the text."""
 
 LONGEST_SECONDS = 7200.0
@@ -91,7 +92,7 @@ async def align(audio: Audio, text: str | MarkedText, voice: Synthesizer, *, lan
         raise BadInput(f"there are no words in {marked.text[:40]!r}; give the text that is said in the recording")
     top = highest(audio.rate)
     bands, rendering = await asyncio.gather(
-        asyncio.to_thread(_energies, audio, top), render(marked, runs, voice, _named(voice, language), top)
+        asyncio.to_thread(_energies, audio, top), render(marked, runs, voice, speaker_of(voice, language), top)
     )
     return await asyncio.to_thread(_aligned, marked.text, runs, bands, rendering, audio.seconds)
 
@@ -109,15 +110,6 @@ def _check(audio: Audio) -> None:
         )
     if not np.isfinite(audio.samples).all():
         raise BadInput("the recording has samples that are NaN or infinite; it is broken, record or decode it again")
-
-
-def _named(voice: Synthesizer, language: str | None) -> str | None:
-    """What the voice calls the speaker of a language: itself, or the language without its region where it does not know that."""
-    if language is None:
-        return None
-    wanted = language.strip().lower().replace("_", "-")
-    known = {name.lower() for each in voice.voices() for name in (each.name, each.language)}
-    return wanted if wanted in known else wanted.partition("-")[0]
 
 
 def _energies(audio: Audio, top: float) -> Values:

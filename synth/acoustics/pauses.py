@@ -22,9 +22,11 @@ _SLACK_SECONDS = 0.040  # by which word times err
 _BREAK_SECONDS = 0.120  # silence that is longer than the closure of a stop
 _SLOPE_DB_PER_SECOND = 300.0  # by which a cut away from the slot must be quieter
 _QUIET_FADE_SECONDS = 0.005
+_HUSH = 0.4  # of its amplitude
 _CUT_FADE_SECONDS = 0.008
 _EDGE_FADE_SECONDS = 0.001
 _ROUNDS = 6
+_MOST_EXTRA_SECONDS = 0.050  # that a pause is longer than asked, for the fades at its ends
 _CLOSE_SECONDS = 0.0005
 _FLOOR = 0.1  # of the recording's own level of silence: a clip that is nearly all pause tells little of its speech
 
@@ -72,21 +74,22 @@ def put_in(audio: Audio, gaps: Sequence[Gap], words: Sequence[WordTime]) -> tupl
     ``gaps`` are in order and do not overlap. Where silence lies in a gap already, the pause is put into the midst of it, and is
     so much shorter; else the sound is cut where it is quietest. Silence that is longer than was asked stays.
     """
-    level = _level_with(audio, sum(gap.wanted for gap in gaps))
+    rate, least = audio.rate, _FLOOR * silence_level(audio)
+    level = max(least, _level_with(audio, sum(gap.wanted for gap in gaps)))
     cuts = _apart([_cut(audio, gap, level) for gap in gaps])
-    composed = _composed(audio, cuts)
+    extra = _samples(_MOST_EXTRA_SECONDS, rate)
+    tone = room_tone(audio.samples, rate, level, max((gap.wanted for gap in gaps), default=0) + 2 * extra)
+    composed = _composed(audio, cuts, tone)
     for _ in range(_ROUNDS):
-        level = max(silence_level(composed), _FLOOR * silence_level(audio))
-        lengths = _lengths(composed, cuts, gaps, level)
-        lacking = [gap.wanted - length for gap, length in zip(gaps, lengths, strict=True)]
-        better = [replace(cut, length=max(0, cut.length + lack)) for cut, lack in zip(cuts, lacking, strict=True)]
-        if (
-            max((abs(new.length - old.length) for new, old in zip(better, cuts, strict=True)), default=0)
-            <= _CLOSE_SECONDS * audio.rate
-        ):
+        level = max(least, silence_level(composed))
+        better = []
+        for gap, cut, silent in zip(gaps, cuts, _lengths(composed, cuts, gaps, level), strict=True):
+            length = min(max(0, cut.length + gap.wanted - silent), gap.wanted + extra)
+            better.append(replace(cut, length=length))
+        if all(abs(new.length - old.length) <= _CLOSE_SECONDS * rate for new, old in zip(better, cuts, strict=True)):
             break
-        cuts, composed = better, _composed(audio, better)
-    return composed, _moved(words, gaps, cuts, audio.rate)
+        cuts, composed = better, _composed(audio, better, tone)
+    return composed, _moved(words, gaps, cuts, rate)
 
 
 def silent_runs(audio: Audio, level: float, first: int, last: int) -> list[Run]:
@@ -110,8 +113,7 @@ def silent_runs(audio: Audio, level: float, first: int, last: int) -> list[Run]:
 
 def _level_with(audio: Audio, silent: int) -> float:
     """About the level of silence of ``audio`` once it holds ``silent`` samples more of it, which count among its frames."""
-    longer = Audio(np.concatenate([audio.samples, np.zeros(silent, dtype=np.float32)]), audio.rate)
-    return max(silence_level(longer), _FLOOR * silence_level(audio))
+    return silence_level(Audio(np.concatenate([audio.samples, np.zeros(silent, dtype=np.float32)]), audio.rate))
 
 
 def _cut(audio: Audio, gap: Gap, level: float) -> _Cut:
@@ -201,17 +203,14 @@ def _window_energy(audio: Audio, first: int, last: int, width: int) -> NDArray[n
     return energy
 
 
-def _composed(audio: Audio, cuts: Sequence[_Cut]) -> Audio:
+def _composed(audio: Audio, cuts: Sequence[_Cut], tone: Samples) -> Audio:
     """The sound with the tone put in at the cuts.
 
     At a cut the sound before fades out while the tone fades in, and so at its end: at every sample the weights sum to 1, and a
     cut of length 0 changes nothing.
     """
-    samples = audio.samples
+    samples = _hushed(audio, cuts)
     out = np.zeros(len(samples) + sum(cut.length for cut in cuts), dtype=np.float32)
-    level = _level_with(audio, sum(cut.length for cut in cuts))
-    longest = max((cut.length + 2 * cut.half for cut in cuts), default=0)
-    tone = room_tone(samples, audio.rate, level, longest)
     edges: list[_Cut | None] = [None, *(cut for cut in cuts if cut.length), None]
     shift = 0
     for before, after in pairwise(edges):
@@ -230,6 +229,18 @@ def _composed(audio: Audio, cuts: Sequence[_Cut]) -> Audio:
             out[begin : begin + len(weight)] += tone[: len(weight)] * weight
         out[start + shift : end + shift] += part
     return Audio(out, audio.rate)
+
+
+def _hushed(audio: Audio, cuts: Sequence[_Cut]) -> Samples:
+    """The samples with the silences that are lengthened turned down a little, so that all of each is silence by any measure."""
+    samples = audio.samples.copy()
+    for cut in cuts:
+        start, end = cut.silence
+        fade = min(_samples(_QUIET_FADE_SECONDS, audio.rate), (end - start) // 2)
+        if cut.length and fade:
+            slopes = np.interp(np.arange(end - start), [0, fade, end - start - fade, end - start], [0.0, 1.0, 1.0, 0.0])
+            samples[start:end] *= (1.0 - _HUSH * slopes).astype(np.float32)
+    return samples
 
 
 def _fade(half: int) -> Samples:

@@ -78,10 +78,12 @@ def realise(
     """
     runs = words_of(marked.text)
     _check(audio, runs, words)
-    wanted = marked.marks if marks is None else tuple(mark for mark in marked.marks if mark in marks)
-    strange = next((mark for mark in marks or () if mark not in marked.marks), None)
+    given = frozenset(marked.marks if marks is None else marks)
+    strange = given.difference(marked.marks)
     if strange:
-        raise BadInput(f"<{strange.kind}> at offset {strange.offset} is no mark of the text; give marks that it has")
+        mark = min(strange, key=lambda mark: mark.offset)
+        raise BadInput(f"<{mark.kind}> at offset {mark.offset} is no mark of the text; give marks that it has")
+    wanted = tuple(mark for mark in marked.marks if mark in given)
     fault = _fault(audio, runs)
     if not wanted or fault:
         warnings = (f"{fault}, so no mark was made",) if wanted else ()

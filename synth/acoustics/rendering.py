@@ -1,6 +1,6 @@
 """A text spoken by a voice that tells its word times: what a recording of the same text is held against."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 
 from prosody_tagger.errors import BadInput
 from prosody_tagger.markup import MarkedText
-from prosody_tagger.segment import Word, sentences
+from prosody_tagger.segment import Word
 from synth.acoustics.features import HOP_SECONDS, Values, energies
+from synth.acoustics.guide import pieces
 from synth.base import SpeechRequest, Synthesizer
 
 SPEED = 0.7
@@ -43,7 +44,7 @@ async def render(marked: MarkedText, runs: Sequence[Word], voice: Synthesizer, n
     bands: list[Values] = []
     times: dict[int, tuple[float, float]] = {}
     frames = 0
-    for start, end in _pieces(marked.text, runs, voice.capabilities.max_chars):
+    for start, end in pieces(marked.text, runs, voice.capabilities.max_chars):
         piece = marked.slice(start, end)
         request = SpeechRequest(MarkedText(piece.text, (), piece.aliases), voice=name, speed=speed)
         async for speech in voice.speak(request):
@@ -55,21 +56,3 @@ async def render(marked: MarkedText, runs: Sequence[Word], voice: Synthesizer, n
     silent = (0.0, 0.0)
     spans = np.array([times.get(run.core_start, silent) for run in runs])
     return Rendering(np.concatenate(bands) if bands else np.zeros((0, 1), np.float32), spans)
-
-
-def _pieces(text: str, runs: Sequence[Word], most: int) -> Iterator[tuple[int, int]]:
-    """The words of each sentence from the first to the last, cut before a word where they are longer than ``most``."""
-    index = 0
-    for _, end in sentences(text):
-        first = index
-        while index < len(runs) and runs[index].start < end:
-            run = runs[index]
-            if run.end - run.start > most:
-                said = text[run.start : run.start + 20]
-                raise BadInput(f"the word {said!r}... has {run.end - run.start} characters; the voice takes {most} at a time")
-            if run.end - runs[first].start > most:
-                yield runs[first].start, runs[index - 1].end
-                first = index
-            index += 1
-        if index > first:
-            yield runs[first].start, runs[index - 1].end

@@ -13,7 +13,7 @@ Signal = NDArray[np.float64]
 
 _SEMITONES: Mapping[Intensity, float] = {"low": 3.0, "medium": 4.5, "high": 6.0}
 _PLACES = (0.0, 0.2, 0.8, 1.0)
-_LEVELS: Mapping[str, tuple[float, ...]] = {"pitch_high": (0.6, 1.0, 1.0, 0.6), "pitch_low": (-0.6, -1.0, -1.0, -0.6)}
+_LEVELS: Mapping[str, tuple[float, ...]] = {"pitch_high": (0.8, 1.0, 1.0, 0.8), "pitch_low": (-0.8, -1.0, -1.0, -0.8)}
 _TURNS: Mapping[str, tuple[float, ...]] = {
     "pitch_rising": (-0.4, -0.4, 0.6, 0.6),
     "pitch_falling": (0.6, 0.6, -0.4, -0.4),
@@ -26,6 +26,7 @@ _TAIL_SECONDS = 0.15  # of a sentence, at least, that turns with its last word
 _HELD_FRAMES, _FADE_FRAMES = 3, 5  # beyond the word, for its times may err
 _FEWEST_FRAMES = 6
 _FAINT_DB = 30.0  # below the loudest frame of the word
+_APART_FRAMES, _SHORT_FRAMES = 10, 10
 
 
 def has_voice(sound: Contours, word: WordTime) -> bool:
@@ -46,37 +47,51 @@ def is_so(sound: Contours, word: WordTime, kind: str, intensity: Intensity) -> b
 def tune(sound: Contours, word: WordTime, kind: str, intensity: Intensity, *, ends: bool) -> Shape:
     """The change of pitch that a mark of ``kind`` asks for on ``word``; ``ends`` if that is the last of its sentence."""
     shape = Shape.of(len(sound.energy))
-    voiced = _voiced(sound, word)
-    first, last = int(voiced[0]), int(voiced[-1])
+    clear = _voiced(sound, word)
+    first, last = int(clear[0]), int(clear[-1])
     if kind in _TURNS and ends:
         first = max(0, min(first, last - round(_TAIL_SECONDS / sound.step)))
-    wanted = np.interp(np.linspace(0.0, 1.0, last - first + 1), _PLACES, _LEVELS.get(kind) or _TURNS[kind]) * _SEMITONES[intensity]
+    start, end = _frames(sound, word)
+    frames = np.arange(min(start, first), max(end, last + 1))
+    wanted = np.interp((frames - first) / max(1, last - first), _PLACES, _LEVELS.get(kind) or _TURNS[kind]) * _SEMITONES[intensity]
     if kind in _TURNS:
-        wanted += _KEPT * _about_line(sound, first, last) - (_pitch(sound, first, last) - np.median(sound.semitones[voiced]))
-    before, after = min(first, _HELD_FRAMES + _FADE_FRAMES), min(len(shape.semitones) - last - 1, _HELD_FRAMES + _FADE_FRAMES)
-    fade = np.clip(np.arange(_HELD_FRAMES + _FADE_FRAMES, 0, -1) / _FADE_FRAMES, 0.0, 1.0)
+        # It becomes a line of its own, with some of its movement, and what is faint beyond follows.
+        wanted += np.median(sound.semitones[clear]) - _pitch(sound, frames)
+        wanted[first - frames[0] : last + 1 - frames[0]] += _KEPT * _about_line(sound, np.arange(first, last + 1))
+    reach = _HELD_FRAMES + _FADE_FRAMES
+    before, after = min(int(frames[0]), reach), min(len(shape.semitones) - int(frames[-1]) - 1, reach)
+    fade = np.clip(np.arange(reach, 0, -1) / _FADE_FRAMES, 0.0, 1.0)
     change = np.concatenate([wanted[0] * fade[:before][::-1], wanted, wanted[-1] * fade[:after]])
-    shape.semitones[first - before : last + after + 1] = np.clip(change, -_FARTHEST, _FARTHEST)
+    shape.semitones[frames[0] - before : frames[-1] + after + 1] = np.clip(change, -_FARTHEST, _FARTHEST)
     return shape
 
 
-def _about_line(sound: Contours, first: int, last: int) -> Signal:
+def _about_line(sound: Contours, frames: NDArray[np.int64]) -> Signal:
     """The pitch of the frames less the straight line through it."""
-    pitch = _pitch(sound, first, last)
-    frames = np.arange(len(pitch)) - (len(pitch) - 1) / 2
+    pitch = _pitch(sound, frames)
+    places = frames - frames.mean()
     centred = pitch - pitch.mean()
-    return np.asarray(centred - frames * (frames @ centred) / max(1.0, float(frames @ frames)))
+    return np.asarray(centred - places * (places @ centred) / max(1.0, float(places @ places)))
 
 
-def _pitch(sound: Contours, first: int, last: int) -> Signal:
+def _pitch(sound: Contours, frames: NDArray[np.int64]) -> Signal:
     """The pitch of the frames, with straight lines where there is no voice."""
     voiced = np.flatnonzero(~np.isnan(sound.semitones))
-    return np.asarray(np.interp(np.arange(first, last + 1), voiced, sound.semitones[voiced]))
+    return np.asarray(np.interp(frames, voiced, sound.semitones[voiced]))
+
+
+def _frames(sound: Contours, word: WordTime) -> tuple[int, int]:
+    """First frame and end of a word."""
+    count = len(sound.energy)
+    return min(count, max(0, round(word.start / sound.step))), min(count, max(0, round(word.end / sound.step) + 1))
 
 
 def _voiced(sound: Contours, word: WordTime) -> NDArray[np.int64]:
-    """The voiced frames of a word, without those that are too faint for their pitch to be heard, or to be told."""
-    first, last = max(0, round(word.start / sound.step)), max(0, round(word.end / sound.step))
-    energy = sound.energy[first : last + 1]
+    """The voiced frames of a word, without those that are too faint for their pitch to be heard, or apart and short."""
+    start, end = _frames(sound, word)
+    energy = sound.energy[start:end]
     is_heard = energy > energy.max(initial=-np.inf) - _FAINT_DB
-    return first + np.flatnonzero(is_heard & ~np.isnan(sound.semitones[first : last + 1]))
+    voiced = start + np.flatnonzero(is_heard & ~np.isnan(sound.semitones[start:end]))
+    runs = np.split(voiced, np.flatnonzero(np.diff(voiced) > _APART_FRAMES) + 1)
+    least = min(_SHORT_FRAMES, max(len(run) for run in runs))
+    return np.concatenate([run for run in runs if len(run) >= least])
