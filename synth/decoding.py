@@ -33,6 +33,8 @@ _MAX_HEADER = 1 << 20  # bytes of a wav before its sound
 _UNBELIEVABLE = 1 << 30  # writers that do not know the length yet put 0, 2^31 - 1, 2^32 - 1 or a little less
 _BLOCK = 1 << 15  # values decoded at once
 
+_INT16 = np.dtype("<i2")
+
 Samples = NDArray[np.float32]
 _NONE: Samples = np.zeros(0, dtype=np.float32)
 
@@ -169,7 +171,7 @@ class StreamDecoder:
         # Pcm may begin with any bytes, so there only what cannot be chance counts.
         found = (sniff(head) if self._form != "pcm" else _container(head) if len(head) >= 12 else None) or self._form
         if found == "pcm":
-            self._source = _Pcm(np.dtype("<i2"), 1, self._source_rate)
+            self._source = _Pcm(_INT16, 1, self._source_rate)
         elif found == "wav":
             self._source = _Wav()
         elif found in DECODABLE:
@@ -215,6 +217,8 @@ class _Pcm:
         width = self._coding.itemsize * self._channels
         whole = len(data) // width * width
         self._held = data[whole:]
+        if self._coding == _INT16 and self._channels == 1:  # by far the most usual, and nothing in it can be out of range
+            return np.frombuffer(data[:whole], _INT16).astype(np.float32) * np.float32(2.0**-15)
         try:
             return _mono(_scaled(data[:whole], self._coding).reshape(-1, self._channels))
         except BadInput as error:

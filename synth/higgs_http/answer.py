@@ -1,7 +1,6 @@
 """The sound of one answer: decoded while it comes, at one rate, and no longer than the text can take."""
 
 import asyncio
-from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,7 +10,8 @@ from numpy.typing import NDArray
 from synth.audio import FADE_SECONDS
 from synth.decoding import StreamDecoder, TruncatedAudio, sniff
 from synth.errors import BackendError
-from synth.higgs_http.dialects import MEDIA, media_of
+from synth.higgs_http.body import Body
+from synth.higgs_http.dialects import MEDIA, Order, media_of
 from synth.higgs_http.faults import Fault, Peer
 
 if TYPE_CHECKING:
@@ -30,33 +30,25 @@ class Answer:
 
     Args:
         response: whose headers have come.
-        body: its sound as it was coded, which ends with the answer or raises `Fault`.
-        form: that was asked for.
-        seconds: at which the sound is cut.
+        body: its sound as it was coded.
+        order: what was asked for.
         peer: who answers.
+        warnings: what its dialect has to say of it.
 
     Attributes:
         warnings: what the caller should know, so far.
         first: what `begin` has read.
     """
 
-    def __init__(
-        self,
-        response: "httpx.Response",
-        body: AsyncGenerator[bytes, None],
-        form: str,
-        seconds: float,
-        peer: Peer,
-        warnings: list[str],
-    ) -> None:
+    def __init__(self, response: "httpx.Response", body: Body, order: Order, peer: Peer, warnings: list[str]) -> None:
         self.warnings = warnings
         self.first: Samples = np.zeros(0, dtype=np.float32)
         self._response = response
         self._body = body
-        self._form = form
+        self._form = order.form
         self._peer = peer
-        self._seconds = seconds
-        self._room = round(seconds * RATE)  # samples that may still come
+        self._seconds = order.seconds
+        self._room = round(order.seconds * RATE)  # samples that may still come
         self._decoder: StreamDecoder | None = None
         self._passed = 0
         self._ended = False
@@ -99,19 +91,15 @@ class Answer:
     async def close(self) -> None:
         """Close the connection, unless all of the answer has been read. Safe to call twice."""
         self._ended = True
-        await self._body.aclose()
+        await self._body.close()
         await self._response.aclose()
 
     async def _next(self) -> Samples:
-        import httpx
-
         try:
-            data = await anext(self._body, None)
+            data = await self._body.take()
             samples = self._decode(data) if data is not None else await self._finish()
         except Fault as fault:
             return self._rest(fault)
-        except httpx.HTTPError as error:
-            return self._rest(self._peer.failed(error))
         except BackendError as error:
             return self._rest(Fault(type(error)(f"{self._peer.where}: {error}"), retry=isinstance(error, TruncatedAudio)))
         if len(samples) > self._room:
@@ -121,8 +109,6 @@ class Answer:
 
     def _decode(self, data: bytes) -> Samples:
         if self._decoder is None:
-            if not data:
-                return self.first[:0]
             self._decoder = StreamDecoder(self._named_form(data), RATE, self._source_rate())
         return self._decoder.feed(data)
 

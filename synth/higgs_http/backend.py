@@ -13,11 +13,12 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from prosody_tagger.markup import KINDS, PAUSES, Mark
-from synth.base import Audio, Capabilities, Reference, Speech, SpeechRequest, Support, Synthesizer, Voice
+from prosody_tagger.markup import KINDS, Mark
+from synth.base import Audio, Capabilities, Reference, Speech, SpeechRequest, Synthesizer, Voice
 from synth.errors import BackendTimeout, BackendUnavailable, RefusedRequest
-from synth.higgs_http.answer import RATE, Answer, Samples
-from synth.higgs_http.connections import Connections, Patience, PerLoop
+from synth.higgs_http.answer import RATE, Answer
+from synth.higgs_http.body import Body
+from synth.higgs_http.connections import Connections, PerLoop
 from synth.higgs_http.dialects import DIALECTS, MAX_ERROR, MEDIA, Order, read, recording, registered_voice
 from synth.higgs_http.faults import BAD_ENVIRONMENT, SETTING, Fault, Peer
 from synth.higgs_http.length import most_seconds
@@ -32,11 +33,11 @@ if TYPE_CHECKING:
 
 __all__ = ["HiggsHttp", "HiggsSettings"]
 
-_REST: Support = "dropped"  # what becomes of the marks that the model does not obey, pauses aside
 
 _VOICES_PATH = "audio/voices"
 _ERROR_SECONDS = 2.0  # for the body of an error, which only says more of what is known already
 _WAIT_SECONDS = (0.2, 4.0)  # before the second try, and at most before any
+_WIDEST = 48_000 * 2 * 4  # bytes a second of sound that is passed on: 48 kHz, stereo, 32 bits
 _MAX_SEED = 2**63
 
 _Result = TypeVar("_Result")
@@ -84,15 +85,10 @@ class HiggsHttp(Synthesizer):
 
     @property
     def capabilities(self) -> Capabilities:
-        """Of the pitch marks that are "rendered", those that a tag cannot do in the place where they stand come back as left."""
-
-        def support(kind: str) -> Support:
-            if kind in self._tags:
-                return "rendered"
-            return "realised" if kind in PAUSES else _REST
+        """No Higgs model stresses a word when asked. A "rendered" mark comes back as left where its tag cannot do what it asks."""
 
         return Capabilities(
-            marks={kind: support(kind) for kind in KINDS},
+            marks={kind: "rendered" if kind in self._tags else "realised" for kind in KINDS},
             rate=RATE,
             languages=self._dialect.languages,
             max_chars=self._dialect.max_chars,
@@ -141,13 +137,13 @@ class HiggsHttp(Synthesizer):
             yield Speech(Audio(np.zeros(0, dtype=np.float32), RATE), left=task.left)
             return
         connections = await self._connections.get()
-        patience = Patience(self._settings.total_timeout)
         try:
             async with connections.turn(self._settings.total_timeout):
-                answer = await self._answer(connections, task, patience)
+                deadline = asyncio.get_running_loop().time() + self._settings.total_timeout
+                answer = await self._answer(connections, task, deadline)
                 try:
                     yield Speech(Audio(answer.first, RATE), left=task.left, warnings=(*task.warnings, *answer.news()))
-                    while (samples := await self._more(answer, task.peer, patience)) is not None:
+                    while (samples := await answer.read()) is not None:
                         yield Speech(Audio(samples, RATE), warnings=answer.news())
                 finally:
                     await answer.close()
@@ -160,12 +156,9 @@ class HiggsHttp(Synthesizer):
 
     def _task(self, request: SpeechRequest) -> _Task:
         dialect, settings = self._dialect, self._settings
+        self._check_length(request.text.text)
         lowered = lower(request.text, self._tags, unfinished=request.unfinished)
-        for length in (len(request.text.text), len(lowered.text)):
-            if length > dialect.max_chars:
-                raise RefusedRequest(
-                    f"a text of {length} characters is too long for one request; give at most {dialect.max_chars} at a time"
-                )
+        self._check_length(lowered.text)  # tags and aliases may have made it longer
         self._check_speed(request.speed)
         warnings: tuple[str, ...] = ()
         seed = request.seed
@@ -188,6 +181,11 @@ class HiggsHttp(Synthesizer):
         key = self._key()
         peer = self._peer(key, *spoken, *([reference.text] if reference else []))
         return _Task(order, lowered.left, warnings, peer, {"Authorization": f"Bearer {key}"} if key else {})
+
+    def _check_length(self, text: str) -> None:
+        most = self._dialect.max_chars
+        if len(text) > most:
+            raise RefusedRequest(f"a text of {len(text)} characters is too long for one request; give at most {most} at a time")
 
     def _check_speed(self, speed: float) -> None:
         speeds = self._dialect.speeds
@@ -242,37 +240,39 @@ class HiggsHttp(Synthesizer):
         except (OSError, ImportError, ValueError, httpx.InvalidURL):
             raise BackendUnavailable(BAD_ENVIRONMENT) from None
 
-    async def _answer(self, connections: Connections, task: _Task, patience: Patience) -> Answer:
+    async def _answer(self, connections: Connections, task: _Task, deadline: float) -> Answer:
         """An answer that has begun to sound.
 
         Raises:
             Fault: there is none.
         """
         if task.order.reference is None or self._settings.references == "inline":
-            return await self._spoken(connections, task, patience)
-        voice = await self._voice_of(connections, task, task.order.reference, patience)
+            return await self._spoken(connections, task, deadline)
+        voice = await self._voice_of(connections, task, task.order.reference, deadline)
         try:
-            return await self._spoken(connections, _with_voice(task, voice), patience)
+            return await self._spoken(connections, _with_voice(task, voice), deadline)
         except Fault as fault:
             if not fault.blames_voice:
                 raise
             self._registered.forget(task.order.reference.digest, voice)
         # The server has forgotten it since.
-        voice = await self._voice_of(connections, task, task.order.reference, patience)
-        return await self._spoken(connections, _with_voice(task, voice), patience)
+        voice = await self._voice_of(connections, task, task.order.reference, deadline)
+        return await self._spoken(connections, _with_voice(task, voice), deadline)
 
-    async def _spoken(self, connections: Connections, task: _Task, patience: Patience) -> Answer:
+    async def _spoken(self, connections: Connections, task: _Task, deadline: float) -> Answer:
         body = partial(self._dialect.body, task.order, self._settings.model or self._dialect.model)
         content = await _encoded(body, in_thread=task.order.reference is not None)
-        return await self._tried(partial(self._speech, connections, task, content), task.peer, patience)
+        return await self._tried(partial(self._speech, connections, task, content, deadline), task.peer, deadline)
 
-    async def _speech(self, connections: Connections, task: _Task, content: bytes) -> Answer:
+    async def _speech(self, connections: Connections, task: _Task, content: bytes, deadline: float) -> Answer:
         """One try."""
         response = await self._post(connections, task, self._dialect.path, content)
         warnings: list[str] = []
         async with _closed_on_failure(response, task.peer):
             sound = await self._dialect.sound(response, task.peer, warnings)
-        answer = Answer(response, sound, task.order.form, task.order.seconds, task.peer, warnings)
+        most = round(task.order.seconds * _WIDEST) + MAX_ERROR
+        body = Body(sound, most, (deadline, self._late(task.peer)), task.peer)
+        answer = Answer(response, body, task.order, task.peer, warnings)
         try:
             await answer.begin(whole=not task.order.stream)
         except BaseException:
@@ -280,12 +280,13 @@ class HiggsHttp(Synthesizer):
             raise
         return answer
 
-    async def _voice_of(self, connections: Connections, task: _Task, reference: Reference, patience: Patience) -> Registered:
+    async def _voice_of(self, connections: Connections, task: _Task, reference: Reference, deadline: float) -> Registered:
         """The voice that the server keeps of a recording; registered if it is new, once however many ask at the same time."""
         digest = reference.digest
         lock = connections.lock(digest)
         try:
-            await patience.wait(lock.acquire())
+            async with asyncio.timeout_at(deadline):
+                await lock.acquire()
         except TimeoutError:
             raise self._late(task.peer) from None
         try:
@@ -294,7 +295,7 @@ class HiggsHttp(Synthesizer):
                 return known
             body = partial(_registration, reference, digest)
             content = await _encoded(body, in_thread=True)
-            voice = await self._tried(partial(self._register, connections, task, content), task.peer, patience)
+            voice = await self._tried(partial(self._register, connections, task, content), task.peer, deadline)
             return self._registered.keep(digest, voice)
         finally:
             lock.release()
@@ -333,11 +334,10 @@ class HiggsHttp(Synthesizer):
                 raise task.peer.broken(f"sent its answer compressed ({encoding[:20]!r}), which was not asked for")
         return response
 
-    async def _tried(self, step: Callable[[], Awaitable[_Result]], peer: Peer, patience: Patience) -> _Result:
+    async def _tried(self, step: Callable[[], Awaitable[_Result]], peer: Peer, deadline: float) -> _Result:
         """What ``step`` gives, tried again as long as that may help and time is left."""
         import stamina
 
-        deadline = asyncio.get_running_loop().time() + patience.left
         earlier: Fault | None = None
 
         def again(error: Exception) -> bool | float:
@@ -367,15 +367,10 @@ class HiggsHttp(Synthesizer):
             return result
 
         try:
-            return await patience.wait(trying())
+            async with asyncio.timeout_at(deadline):
+                return await trying()
         except TimeoutError:
             raise self._late(peer, earlier) from None
-
-    async def _more(self, answer: Answer, peer: Peer, patience: Patience) -> Samples | None:
-        try:
-            return await patience.wait(answer.read())
-        except TimeoutError:
-            raise self._late(peer) from None
 
     def _late(self, peer: Peer, earlier: Fault | None = None) -> Fault:
         before = f" (before that: {earlier})" if earlier else ""

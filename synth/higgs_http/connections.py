@@ -1,9 +1,9 @@
 """The connections to one server: one set for each event loop, bounded, closed with the loop at the latest."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
 from synth.errors import BackendTimeout
@@ -11,9 +11,6 @@ from synth.higgs_http.faults import SETTING
 
 if TYPE_CHECKING:
     import httpx
-
-
-_Result = TypeVar("_Result")
 
 
 class Connections:
@@ -86,31 +83,6 @@ class PerLoop:
         known = self._known.pop(asyncio.get_running_loop(), None)
         if known is not None:
             await known.close()
-
-
-class Patience:
-    """What is left of the time that a server may keep us waiting. What its audio's taker needs does not count.
-
-    Attributes:
-        left: seconds.
-    """
-
-    def __init__(self, seconds: float) -> None:
-        self.left = seconds
-
-    async def wait(self, server: Awaitable[_Result]) -> _Result:
-        """What ``server`` gives; the time until then counts.
-
-        Raises:
-            TimeoutError: it took more than is left.
-        """
-        loop = asyncio.get_running_loop()
-        began = loop.time()
-        try:
-            async with asyncio.timeout(self.left):
-                return await server
-        finally:
-            self.left -= loop.time() - began
 
 
 async def _held(client: "httpx.AsyncClient") -> AsyncGenerator[None, None]:

@@ -33,20 +33,28 @@ def lower(marked: MarkedText, tags: Mapping[str, str], *, unfinished: bool = Fal
         tags: for each kind of mark that the model has a tag for, the tag.
         unfinished: more of the same sentence follows; a comma at the end keeps the voice up.
     """
-    if not words(_spaced("".join(_pieces(marked, ())))):
+    if not _WORD.search("".join(_pieces(marked, ()))):
         return Lowered("", marked.marks)
-    runs = words(marked.text)
-    pitch = _pitch(marked, runs, tags)
-    obeyed = [mark for mark in marked.marks if mark.kind in tags and mark.ms is None and _is_between(mark, runs)]
-    done = set(obeyed)
-    left = tuple(mark for mark in marked.marks if mark not in done and mark.kind != pitch)
-    inserted = [(mark.offset, f"{tags[mark.kind]} ") for mark in obeyed]
-    if pitch:
-        inserted += [(start, tags[pitch]) for start, _ in sentences(marked.text)]
+    inserted: list[tuple[int, str]] = []
+    left = marked.marks
+    if any(mark.kind in tags for mark in marked.marks):
+        inserted, left = _tagged(marked, tags)
     text = _spaced("".join(_pieces(marked, inserted)))
     return Lowered(f"{text}," if unfinished and _OPEN_END.search(text) else text, left)
 
 
+def _tagged(marked: MarkedText, tags: Mapping[str, str]) -> tuple[list[tuple[int, str]], tuple[Mark, ...]]:
+    """The tags and the offsets where they go, and the marks that they do not stand for."""
+    runs = words(marked.text)
+    pitch = _pitch(marked, runs, tags)
+    obeyed = {mark for mark in marked.marks if mark.kind in tags and mark.ms is None and _is_between(mark, runs)}
+    inserted = [(mark.offset, f"{tags[mark.kind]} ") for mark in marked.marks if mark in obeyed]
+    if pitch:
+        inserted += [(start, tags[pitch]) for start, _ in sentences(marked.text)]
+    return inserted, tuple(mark for mark in marked.marks if mark not in obeyed and mark.kind != pitch)
+
+
+_WORD = regex.compile(r"[\p{L}\p{N}\p{S}%‰&@#§¶--<>]", regex.V1)
 _BAR = regex.compile("[|｜]")
 _TAG_BRACKET = regex.compile(r"[<＜﹤](?![\s\d=\-])|(?<![\s\d=\-])[>＞﹥]")
 # Control characters save white space, format characters that only guide the layout, and halves of surrogate pairs.

@@ -176,6 +176,8 @@ def test_a_form_that_was_not_asked_for_is_read_all_the_same():
     from synth.audio import encode
     from synth.base import Audio
     from synth.higgs_http.answer import Answer
+    from synth.higgs_http.body import Body
+    from synth.higgs_http.dialects import Order
     from synth.higgs_http.faults import Peer
 
     async def read():
@@ -186,8 +188,11 @@ def test_a_form_that_was_not_asked_for_is_read_all_the_same():
             yield file[3000:]
 
         response = httpx.Response(200, headers={"content-type": "audio/mpeg"})
-        answer = Answer(response, body(), "pcm", 10.0, Peer("host", "", False), [])
+        peer = Peer("host", "", False)
+        coded = Body(body(), 1_000_000, (asyncio.get_running_loop().time() + 5, peer.broken("is late")), peer)
+        answer = Answer(response, coded, Order("text", "pcm", False, 10.0), peer, [])
         await answer.begin(whole=True)
+        await answer.close()
         return answer.first
 
     tone = np.sin(np.arange(RATE) * 0.1).astype(np.float32) / 2
@@ -198,7 +203,7 @@ def test_a_form_that_was_not_asked_for_is_read_all_the_same():
 
 @pytest.mark.parametrize("events", [False, True])
 def test_openai_streams_bare_or_in_events(events):
-    with serve(Options(dialect="openai-speech", events=events)) as fake:
+    with serve(Options(dialect="openai-speech", events=events, chunk_delay_ms=2)) as fake:
         speeches = spoken(voice_at(fake))
         reference = samples(spoken(voice_at(fake, stream=False)))
     assert len(speeches) > 5
