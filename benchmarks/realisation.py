@@ -315,7 +315,7 @@ def pictures(trials: Sequence[Trial], folder: Path) -> None:
         (folder / f"{clip.name}_after.png").write_bytes(after)
 
 
-def judged(python: Path, texts: Sequence[str], sounds: Sequence[Audio]) -> dict[str, float]:
+def judged(python: Path, texts: Sequence[str], sounds: Sequence[Audio]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         paths = [str(Path(folder) / f"{number}.wav") for number in range(len(sounds))]
         for path, audio in zip(paths, sounds, strict=True):
@@ -329,6 +329,7 @@ def judged(python: Path, texts: Sequence[str], sounds: Sequence[Audio]) -> dict[
     return {
         "WER": sum(errors for errors, _ in counts) / sum(of for _, of in counts),
         "DNSMOS": statistics.mean(answer["mos"] for answer in answers),
+        "missed": [answer["text"] for answer, (errors, _) in zip(answers, counts, strict=True) if errors],
     }
 
 

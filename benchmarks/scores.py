@@ -240,5 +240,6 @@ def _spoken(text: str) -> list[str]:
     """Small letters, and numbers in words, as recognisers like to write digits."""
     from num2words import num2words
 
-    written = re.sub(r"\d+", lambda number: f" {num2words(int(number[0]))} ", text.lower())
+    written = re.sub(r"\$(\d+)", r"\1 dollars", text.lower())
+    written = re.sub(r"\d+", lambda number: f" {num2words(int(number[0]))} ", written)
     return re.sub(r"[^a-z' ]", " ", written).split()

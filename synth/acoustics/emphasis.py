@@ -51,14 +51,14 @@ class _Nucleus(NamedTuple):
     end: int
 
 
-def stands_out(sound: Contours, words: Sequence[WordTime], index: int) -> bool:
-    """Whether a word is by far the most prominent of ``words`` already."""
-    others = np.arange(len(words)) != index
-    if not others.any():
+def stand_out(sound: Contours, words: Sequence[WordTime], marked: Collection[int]) -> bool:
+    """Whether the words of index ``marked`` are by far the most prominent of ``words`` already."""
+    is_marked = np.isin(np.arange(len(words)), list(marked))
+    if is_marked.all():
         return False
     prominence, features = _prominences(sound, words, (0.0,))[0], _features(sound, words)
-    is_clear = prominence[index] > _ALREADY * prominence[others].max()
-    return bool(is_clear and features[index] > features[others].max() + _FAR)
+    is_clear = prominence[is_marked].min() > _ALREADY * prominence[~is_marked].max()
+    return bool(is_clear and features[is_marked].min() > features[~is_marked].max() + _FAR)
 
 
 def stressed(

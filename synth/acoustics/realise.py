@@ -38,8 +38,8 @@ class Realised:
     Attributes:
         audio: the sound.
         words: the words that were given, at their new times.
-        done: marks that are true now, those that were true before included.
-        left: marks that are not.
+        done: marks that were made, or were true before.
+        left: marks that were not made.
         warnings: why not, in words.
     """
 
@@ -107,6 +107,11 @@ def _check(audio: Audio, runs: Sequence[Word], words: Sequence[WordTime]) -> Non
     for word in words:
         if not (np.isfinite([word.start, word.end]).all() and word.start <= word.end):
             raise BadInput(f"the word {word.word!r} is said to be heard from {word.start:g} to {word.end:g} s; give times in order")
+    for before, word in pairwise(words):
+        if word.start < before.start:
+            raise BadInput(
+                f"the word {word.word!r} is said to begin at {word.start:g} s, before {before.word!r} at {before.start:g} s"
+            )
 
 
 def _fault(audio: Audio, runs: Sequence[Word]) -> str | None:
@@ -137,6 +142,28 @@ class _Work:
 
     def reshape(self, marks: Sequence[Mark], intensity: Intensity, *, trusted: bool) -> None:
         """Make the emphasis and pitch marks, sentence by sentence."""
+        bound = self._bound(marks, trusted=trusted)
+        if not bound:
+            return
+        before, rate = self.audio.samples, self.audio.rate
+        pieces: list[Audio] = []
+        position = added = 0
+        for (first, last), (start, end) in self._sentences():
+            wanted = [(index - first, mark) for index in range(first, last) for mark in bound.get(index, ())]
+            words = [word.moved(0, -start / rate) for word in self.words[first:last]]
+            if wanted and end > start:
+                piece = Audio(before[start:end], rate)
+                made = reshape_sentence(piece, [_within(word, piece.seconds) for word in words], wanted, intensity)
+                for index, mark in made.left:
+                    self._leave(mark, "too little voice is heard", first + index)
+                pieces += [Audio(before[position:start], rate), made.audio]
+                position, words = end, made.words
+            self.words[first:last] = [word.moved(0, (start + added) / rate) for word in words]
+            added = sum(len(piece.samples) for piece in pieces) - position
+        self.audio = concatenate([*pieces, Audio(before[position:], rate)], rate)
+
+    def _bound(self, marks: Sequence[Mark], *, trusted: bool) -> dict[int, list[Mark]]:
+        """The marks that can be made, by the index of their words."""
         bound: dict[int, list[Mark]] = {}
         for mark in marks:
             index = word_after(self._runs, mark.offset)
@@ -145,27 +172,7 @@ class _Work:
                 self._leave(mark, reason, index)
             else:
                 bound.setdefault(index, []).append(mark)
-        before = self.audio
-        pieces: list[Audio] = []
-        position = added = 0
-        for (first, last), (start, end) in self._sentences():
-            wanted = [(index - first, mark.kind) for index in range(first, last) for mark in bound.get(index, ())]
-            shift = added / before.rate
-            if wanted:
-                piece = Audio(before.samples[start:end], before.rate)
-                inside = [_within(word.moved(0, -start / before.rate), piece.seconds) for word in self.words[first:last]]
-                made = reshape_sentence(piece, inside, wanted, intensity)
-                pieces += [Audio(before.samples[position:start], before.rate), made.audio]
-                position, added = end, added + len(made.audio.samples) - len(piece.samples)
-                self.words[first:last] = [word.moved(0, start / before.rate + shift) for word in made.words]
-                for index, kind in made.voiceless:
-                    for mark in bound[index + first]:
-                        if mark.kind == kind:
-                            self._leave(mark, "there is too little voice", index + first)
-            else:
-                self.words[first:last] = [word.moved(0, shift) for word in self.words[first:last]]
-        if pieces:
-            self.audio = concatenate([*pieces, Audio(before.samples[position:], before.rate)], before.rate)
+        return bound
 
     def pause(self, marks: Sequence[Mark], *, trusted: bool) -> None:
         """Put the pauses in."""

@@ -1,18 +1,21 @@
 """Emphasis and pitch marks made in the sound of one sentence."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from prosody_tagger.markup import Mark
 from synth.acoustics import tunes
-from synth.acoustics.contours import contours
-from synth.acoustics.emphasis import stands_out, stressed
+from synth.acoustics.contours import Contours, contours
+from synth.acoustics.emphasis import stand_out, stressed
 from synth.acoustics.shape import Shape, made
 from synth.acoustics.steady import steady
 from synth.base import Audio, Intensity, WordTime
 
 _STRENGTHS: Mapping[Intensity, float] = {"low": 0.8, "medium": 1.15, "high": 1.5}
+
+_FEWEST_FRAMES = 2  # of a word
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -21,36 +24,40 @@ class Reshaped:
 
     audio: Audio
     words: list[WordTime]
-    voiceless: tuple[tuple[int, str], ...] = ()
+    left: tuple[tuple[int, Mark], ...]
 
 
-def reshape_sentence(audio: Audio, words: Sequence[WordTime], wanted: Iterable[tuple[int, str]], intensity: Intensity) -> Reshaped:
-    """Make ``wanted``, pairs of a word's index and the kind of a mark; what is so already is left as it is.
+def reshape_sentence(audio: Audio, words: Sequence[WordTime], wanted: Sequence[tuple[int, Mark]], intensity: Intensity) -> Reshaped:
+    """Make emphasis and pitch marks in the sound of a sentence. What is so already is left as it is.
 
     Args:
         audio: the sentence and nothing else.
         words: all words of the sentence.
-        wanted: each word must be heard.
+        wanted: marks, each with the index of its word.
         intensity: how much is done.
     """
     sound = contours(audio)
     sound = sound._replace(semitones=steady(sound.semitones))
     heard = [index for index, word in enumerate(words) if word.end > word.start]
+    left = tuple((index, mark) for index, mark in wanted if not _can_bear(sound, words[index], mark.kind))
     shape = Shape.of(len(sound.energy))
-    marked: list[int] = []
-    voiceless: list[tuple[int, str]] = []
-    for index, kind in wanted:
-        if kind == "emph":
-            if np.isnan(sound.semitones).all():
-                voiceless.append((index, kind))
-            else:
-                marked.append(index)
-        elif not tunes.has_voice(sound, words[index]):
-            voiceless.append((index, kind))
-        elif not tunes.is_so(sound, words[index], kind, intensity):
-            shape += tunes.tune(sound, words[index], kind, intensity, ends=index == heard[-1])
-    if marked and not all(stands_out(sound, words, index) for index in marked):
-        return Reshaped(*stressed(audio, sound, words, marked, _STRENGTHS[intensity], shape), tuple(voiceless))
+    stressed_words: set[int] = set()
+    for index, mark in wanted:
+        if (index, mark) in left or tunes.is_so(sound, words[index], mark.kind, intensity):
+            continue
+        if mark.kind == "emph":
+            stressed_words.add(index)
+        else:
+            shape += tunes.tune(sound, words[index], mark.kind, intensity, ends=index == heard[-1])
+    if stressed_words and not stand_out(sound, words, stressed_words):
+        return Reshaped(*stressed(audio, sound, words, stressed_words, _STRENGTHS[intensity], shape), left)
     if shape.changed().any():
-        return Reshaped(*made(audio, sound, shape, words), tuple(voiceless))
-    return Reshaped(audio, list(words), tuple(voiceless))
+        return Reshaped(*made(audio, sound, shape, words), left)
+    return Reshaped(audio, list(words), left)
+
+
+def _can_bear(sound: Contours, word: WordTime, kind: str) -> bool:
+    """Whether there is enough voice for a mark: in the sentence for emphasis, in the word itself for pitch."""
+    if kind == "emph":
+        return word.end - word.start >= _FEWEST_FRAMES * sound.step and not np.isnan(sound.semitones).all()
+    return tunes.has_voice(sound, word)

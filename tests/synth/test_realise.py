@@ -1,6 +1,7 @@
 """Marks made true in the audio: pauses to the sample, emphasis that stands out, pitch that moves, and no recording made worse."""
 
 import asyncio
+from dataclasses import replace
 from functools import cache
 from itertools import pairwise
 
@@ -280,6 +281,17 @@ def test_emphasis_lengthens_raises_and_strengthens(sentence: str) -> None:
     assert standing.argmax() == index
 
 
+@pytest.mark.parametrize("seconds", [-0.03, 0.03])
+def test_emphasis_bears_times_that_err(seconds: float) -> None:
+    for sentence in SENTENCES[:5]:
+        marked = parse(sentence.replace("<>", "<emph>"))
+        speech = spoken(marked.text)
+        words = tuple(replace(word, start=max(0.0, word.start + seconds), end=word.end + seconds) for word in speech.words)
+        result = realise(speech.audio, marked, words)
+        index = [run.start >= marked.marks[0].offset for run in words_of(marked.text)].index(True)
+        assert prominence(result.audio, [word.moved(0, -seconds) for word in result.words[1:]]).argmax() == index - 1 or index == 0
+
+
 def test_every_emphasis_of_a_sentence_rises() -> None:
     marked = parse("<emph>I never said she stole <emph>my money.")
     result = realised(marked)
@@ -291,8 +303,11 @@ def test_every_emphasis_of_a_sentence_rises() -> None:
     assert after[5] > before[5]
 
 
-def test_what_stands_out_already_is_left_alone() -> None:
-    marked = parse("I never said she <emph>stole my money.")
+@pytest.mark.parametrize(
+    "source", ["I never said she <emph>stole my money.", "<emph>Nobody told me that the <emph>meeting had moved."]
+)
+def test_what_stands_out_already_is_left_alone(source: str) -> None:
+    marked = parse(source)
     once = realised(marked, intensity="high")
     again = realise(once.audio, marked, once.words)
     assert again.done == marked.marks
@@ -378,6 +393,13 @@ def test_words_of_another_text_are_refused() -> None:
         realise(speech.audio, parse("<emph>" + TEXT), (WordTime("If", 0, float("nan"), 1.0), *speech.words[1:]))
 
 
+def test_words_out_of_order_are_refused() -> None:
+    speech = spoken(TEXT)
+    swapped = (replace(speech.words[0], start=1.0, end=1.1), *speech.words[1:])
+    with pytest.raises(BadInput, match=r"'it' is said to begin at .* before 'If'"):
+        realise(speech.audio, parse("<emph>" + TEXT), swapped)
+
+
 @pytest.mark.parametrize("what", ["nothing", "silence", "noise", "hum", "constant"])
 def test_what_is_no_speech_passes_unchanged(what: str) -> None:
     count = 0 if what == "nothing" else 48_000
@@ -438,6 +460,26 @@ def test_any_marks_leave_a_sound_recording(marks: list[Mark], intensity: str, tr
     check(result, marked)
     assert contours(result.audio).energy.max() == 0
     assert len(result.warnings) <= 4
+
+
+@settings(deadline=None, max_examples=60, derandomize=True)
+@given(
+    count=st.sampled_from([1, 2, 50, 239, 500, 3000, 20_000]),
+    times=st.lists(st.floats(-0.5, 1.5), min_size=24, max_size=24),
+    kinds=st.lists(st.tuples(st.sampled_from(KINDS), st.integers(0, len(TEXT))), min_size=1, max_size=5),
+    trusted=st.booleans(),
+)
+def test_scraps_of_sound_with_any_times_do_no_harm(
+    count: int, times: list[float], kinds: list[tuple[str, int]], trusted: bool
+) -> None:
+    samples = spoken(TEXT).audio.samples[5000 : 5000 + count]
+    edges = sorted(times)
+    words = tuple(replace(word, start=edges[2 * k], end=edges[2 * k + 1]) for k, word in enumerate(spoken(TEXT).words))
+    marked = MarkedText(TEXT, tuple(Mark(kind, offset) for kind, offset in kinds))
+    result = realise(Audio(samples, 22_050), marked, words, trusted=trusted)
+    assert np.isfinite(result.audio.samples).all()
+    assert np.abs(result.audio.samples).max() <= 1.0
+    assert sorted(result.done + result.left, key=repr) == sorted(marked.marks, key=repr)
 
 
 def test_the_same_request_is_the_same_sound() -> None:
