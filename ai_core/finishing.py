@@ -54,7 +54,7 @@ async def finish(
         except BackendError as error:
             return Finished(audio, (), (f"the words were not looked for in the sound, and no mark was made there: {error}",))
         words = found.words
-        # A few words are hard to tell from others by their sound, and a voice that was just asked for them has most likely said them.
+        # A few words are hard to tell from others by their sound, and a voice that was just asked for them most likely said them.
         trusted = found.trusted or (len(words) <= _FEW and found.confidence >= _LIKELY)
     made = Realised(audio, words, (), (), ())
     if marks:

@@ -33,7 +33,7 @@ _MAX_HEADER = 1 << 20  # bytes of a wav before its sound
 _UNBELIEVABLE = 1 << 30  # writers that do not know the length yet put 0, 2^31 - 1, 2^32 - 1 or a little less
 _BLOCK = 1 << 15  # values decoded at once
 
-_INT16 = np.dtype("<i2")
+_INT16, _PER_INT16 = np.dtype("<i2"), np.float32(2.0**-15)
 
 Samples = NDArray[np.float32]
 _NONE: Samples = np.zeros(0, dtype=np.float32)
@@ -213,12 +213,13 @@ class _Pcm:
         self._held = b""
 
     def feed(self, data: bytes) -> Samples:
-        data = self._held + data
+        data = self._held + data if self._held else data
         width = self._coding.itemsize * self._channels
         whole = len(data) // width * width
         self._held = data[whole:]
         if self._coding == _INT16 and self._channels == 1:  # by far the most usual, and nothing in it can be out of range
-            return np.frombuffer(data[:whole], _INT16).astype(np.float32) * np.float32(2.0**-15)
+            samples: Samples = np.multiply(np.frombuffer(data, _INT16, whole // width), _PER_INT16, dtype=np.float32)
+            return samples
         try:
             return _mono(_scaled(data[:whole], self._coding).reshape(-1, self._channels))
         except BadInput as error:

@@ -320,7 +320,7 @@ class HiggsHttp(Synthesizer):
         import httpx
 
         headers = {"Content-Type": "application/json", **task.headers}
-        request = connections.client.build_request("POST", f"{self._base}/{path}", content=content, headers=headers)
+        request = connections.client.build_request("POST", _url(self._base, path), content=content, headers=headers)
         try:
             response = await connections.client.send(request, stream=True)
         except httpx.HTTPError as error:
@@ -402,6 +402,13 @@ def _with_voice(task: _Task, registered: Registered) -> _Task:
 
 def _registration(reference: Reference, digest: str) -> dict[str, str]:
     return {**recording(reference), "title": f"prosody {digest[:16]}"}
+
+
+@lru_cache(maxsize=8)
+def _url(base: str, path: str) -> "httpx.URL":
+    import httpx
+
+    return httpx.URL(f"{base}/{path}")  # parsed once: that costs as much as the rest of making a request
 
 
 async def _encoded(body: Callable[[], object], *, in_thread: bool) -> bytes:

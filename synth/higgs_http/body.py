@@ -21,7 +21,8 @@ class Body:
         self._most = most
         self._deadline, self._late = late
         self._peer = peer
-        self._waiting = bytearray()
+        self._waiting: list[bytes] = []
+        self._size = 0  # of all that waits
         self._news = asyncio.Event()
         self._fault: Fault | None = None
         self._reader = asyncio.create_task(self._read())
@@ -34,8 +35,8 @@ class Body:
         """
         await self._news.wait()
         if self._waiting:
-            taken = bytes(self._waiting)
-            self._waiting.clear()
+            taken = b"".join(self._waiting)
+            self._waiting, self._size = [], 0
             if not self._reader.done():
                 self._news.clear()
             return taken
@@ -53,18 +54,17 @@ class Body:
     async def _read(self) -> None:
         import httpx
 
-        first = True
         try:
             async with asyncio.timeout_at(self._deadline):
                 async for chunk in self._chunks:
-                    self._waiting += chunk
-                    if len(self._waiting) > self._most:
+                    if not chunk:
+                        continue
+                    self._size += len(chunk)
+                    if self._size > self._most:
                         raise self._peer.broken(f"sent more than {self._most} bytes for one piece")
-                    if chunk:
+                    self._waiting.append(chunk)
+                    if len(self._waiting) == 1:
                         self._news.set()
-                    if chunk and first:
-                        first = False
-                        await asyncio.sleep(0)  # the first is taken before any more is looked for
         except Fault as fault:
             self._fault = fault
         except httpx.HTTPError as error:
