@@ -1,6 +1,7 @@
 """Do marks come true in the audio, whatever voice spoke it?
 
     python benchmarks/realisation.py --speech DIR                       # WAV + JSON, as neural/make.py makes them
+    python benchmarks/realisation.py --speech DIR                       # WAV + marked text in NAME.txt, times by a recogniser
     python benchmarks/realisation.py --backend embedded --sentences benchmarks/sentences/test.txt
     ... [--only emphasis|pauses|pitch|quality] [--limit 40] [--intensity high] [--json out.json] [--plots DIR] [--judge PYTHON]
 
@@ -35,6 +36,7 @@ import hearing
 import numpy as np
 import scores
 import soundfile
+from listening import listen, times_of
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -89,8 +91,17 @@ class Clock:
         self.spent[step] = self.spent.get(step, 0.0) + time.perf_counter() - since
 
 
-def recorded(folder: Path) -> list[Clip]:
+def recorded(folder: Path, judge: Path) -> list[Clip]:
+    """Recordings with their known times in NAME.json, or with marked text alone in NAME.txt: then a recogniser tells the times."""
     clips = []
+    texts = sorted(path for path in folder.glob("*.txt") if path.with_suffix(".wav").exists())
+    if texts and not judge.exists():
+        raise SystemExit(f"no {judge}, and NAME.txt gives no word times; benchmarks/neural/README.md says how to make it")
+    for path, heard in zip(texts, listen(judge, [path.with_suffix(".wav") for path in texts]) if texts else (), strict=True):
+        samples, rate = soundfile.read(path.with_suffix(".wav"), dtype="float32", always_2d=True)
+        marked = parse(path.read_text(encoding="utf-8").strip())
+        audio = Audio(samples.mean(axis=1), rate)
+        clips.append(Clip(path.stem, marked, audio, times_of(marked.text, heard, audio.seconds)))
     for path in sorted(folder.glob("*.json")):
         told = json.loads(path.read_text(encoding="utf-8"))
         samples, rate = soundfile.read(path.with_suffix(".wav"), dtype="float32")
@@ -354,7 +365,7 @@ def _cell(value: Any) -> str:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--speech", type=Path, help="a folder of NAME.wav and NAME.json")
+    parser.add_argument("--speech", type=Path, help="a folder of NAME.wav with NAME.json (known word times) or NAME.txt")
     parser.add_argument("--backend", choices=["embedded"], help="speak --sentences with a voice of ours")
     parser.add_argument("--sentences", type=Path, default=Path(__file__).parent / "sentences" / "test.txt")
     parser.add_argument("--only", choices=QUESTIONS, nargs="+", default=QUESTIONS)
@@ -374,7 +385,7 @@ def arguments() -> argparse.Namespace:
 async def run(asked: argparse.Namespace) -> None:
     console = Console(width=132)
     voice = EmbeddedVoice()
-    clips = recorded(asked.speech) if asked.speech else await embedded(asked.lines, voice)
+    clips = recorded(asked.speech, asked.judge) if asked.speech else await embedded(asked.lines, voice)
     if asked.limit and asked.limit < len(clips):  # spread over the list, whose kinds of marks stand together
         clips = [clips[round(index)] for index in np.linspace(0, len(clips) - 1, asked.limit)]
     bench = Bench(clips, voice, asked.intensity, known_alone=asked.known)
