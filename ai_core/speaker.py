@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from ai_core.finishing import Finished, finish
 from ai_core.parts import Parts
 from ai_core.pieces import cut
-from prosody_tagger.markup import Mark, MarkedText
+from prosody_tagger.markup import PAUSE_MS, Mark, MarkedText
 from prosody_tagger.segment import word_after, words
 from synth.audio import concatenate, resample
 from synth.base import Audio, SpeechRequest, WordTime
@@ -95,18 +95,16 @@ class Speaker:
         voice, rate = self._voice, self._parts.settings.rate
         able = voice.capabilities
         lowered = lower(sentence, able)
-        ours = [mark for mark in sentence.marks if mark not in set(lowered.request.marks)]
+        obeyed = set(lowered.request.marks)
+        ours = [mark for mark in sentence.marks if mark not in obeyed]
         at_cuts = [mark for mark in ours if mark.is_pause and (not self._realise or _is_outside(mark, sentence.text))]
         found = cut(replace(sentence, marks=tuple(at_cuts)), able.max_chars)
         if not found.spans:  # nothing to hand to the voice: every pause is ours
             found = cut(sentence, able.max_chars)
-        pieces = []
-        for start, end in found.spans:
-            text = lowered.request.slice(start, end, with_end=end == len(sentence.text))
-            piece = await self._speak(replace(self._request, text=text, unfinished=(start, end) != found.spans[-1]), start)
-            pieces.append(piece)
+        to_make = [mark for mark in lowered.realised if mark not in at_cuts]
+        pieces = await self._pieces(lowered.request, found.spans, to_make)
         joined = join([piece.spoken for piece in pieces], found.gaps, rate, before=self._rest, last=last)
-        to_make = [mark for mark in lowered.realised if mark not in at_cuts] + [mark for piece in pieces for mark in piece.left]
+        to_make += [mark for piece in pieces for mark in piece.left]
         finished = Finished(joined.audio, joined.words, ())
         if self._realise and pieces:
             known = joined.words if able.word_times else None
@@ -124,6 +122,16 @@ class Speaker:
         )
         fallback = self._first if self._current != self._first else None
         return Said(finished.audio, finished.words, voice.name, fallback, tuple(dict.fromkeys(warnings)))
+
+    async def _pieces(self, sentence: MarkedText, spans: Sequence[tuple[int, int]], to_make: Sequence[Mark]) -> list[_Piece]:
+        """The spans of a sentence, spoken one after another. ``to_make`` are marks that will be made in the sound."""
+        pieces = []
+        for start, end in spans:
+            text = sentence.slice(start, end, with_end=end == len(sentence.text))
+            breaks = tuple(mark.offset - start for mark in to_make if _is_break(mark) and start < mark.offset < end)
+            request = replace(self._request, text=text, unfinished=(start, end) != spans[-1], breaks=breaks)
+            pieces.append(await self._speak(request, start))
+        return pieces
 
     async def _speak(self, request: SpeechRequest, offset: int) -> _Piece:
         """One piece, whole, at the pipeline's rate and the job's speed. ``offset`` is where it starts in the sentence."""
@@ -169,6 +177,11 @@ def _is_outside(pause: Mark, text: str) -> bool:
     """Whether a pause stands before the first word of a sentence, or after its last."""
     runs = words(text)
     return not runs or pause.offset <= runs[0].core_start or word_after(runs, pause.offset) is None
+
+
+def _is_break(mark: Mark) -> bool:
+    """Whether it is a pause as long as that of a comma, so that one may stand there."""
+    return mark.is_pause and mark.silence_ms >= PAUSE_MS["pause_short"]
 
 
 def _not_done(marks: Sequence[Mark], text: str, backend: str) -> tuple[str, ...]:

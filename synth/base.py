@@ -120,6 +120,7 @@ class SpeechRequest:
         unfinished: more of the same sentence follows, so the voice should not fall as at its end.
         context: what the backend's last `Speech` of the same text returned, to keep its voice; None at the start.
         reference: a recording to take the voice from, in place of a name.
+        breaks: starts of words before which a pause will be cut in; the voice may phrase its speech for it, as at a comma.
     """
 
     text: MarkedText
@@ -130,6 +131,7 @@ class SpeechRequest:
     unfinished: bool = False
     context: object = None
     reference: Reference | None = None
+    breaks: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

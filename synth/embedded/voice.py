@@ -201,13 +201,18 @@ _OPEN_END = regex.compile(r"[\p{L}\p{M}\p{N}\p{S}\p{Pe}\p{Pf}%'\"]$")
 
 
 def _script(request: SpeechRequest, language: str) -> _Script:
-    """What to say for each word. What stands between the words stays as far as it shapes the intonation."""
+    """What to say for each word. What stands between the words stays as far as it shapes the intonation.
+
+    A comma where a pause will be lets the voice lead up to it.
+    """
     source = request.text.text
     words = spoken_words(request.text, language)
     text = ""
     run = position = 0
     starts, weights = [], []
     for item in words:
+        if item.word.start in request.breaks and _OPEN_END.search(text):
+            text += ","
         starts.append(len(text))
         said = espeak.readable(item.spoken)
         weights.append(len(_SAID.findall(said)))

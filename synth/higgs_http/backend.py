@@ -157,7 +157,7 @@ class HiggsHttp(Synthesizer):
     def _task(self, request: SpeechRequest) -> _Task:
         dialect, settings = self._dialect, self._settings
         self._check_length(request.text.text)
-        lowered = lower(request.text, self._tags, unfinished=request.unfinished)
+        lowered = lower(request.text, self._tags, unfinished=request.unfinished, breaks=request.breaks)
         self._check_length(lowered.text)  # tags and aliases may have made it longer
         self._check_speed(request.speed)
         warnings: tuple[str, ...] = ()

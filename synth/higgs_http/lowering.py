@@ -4,8 +4,9 @@ Every control token of every Higgs model is written ``<|...|>``. So no bar of th
 could open or close a tag; the words within stay.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import regex
 
@@ -21,7 +22,7 @@ class Lowered:
     left: tuple[Mark, ...]
 
 
-def lower(marked: MarkedText, tags: Mapping[str, str], *, unfinished: bool = False) -> Lowered:
+def lower(marked: MarkedText, tags: Mapping[str, str], *, unfinished: bool = False, breaks: Collection[int] = ()) -> Lowered:
     """``marked`` with the model's tags in the place of its marks, as far as a tag does what the mark asks.
 
     A pause becomes a tag between two words, unless it has a length of its own: a tag has none. Before the first word and after the
@@ -32,6 +33,7 @@ def lower(marked: MarkedText, tags: Mapping[str, str], *, unfinished: bool = Fal
         marked: one piece of a text.
         tags: for each kind of mark that the model has a tag for, the tag.
         unfinished: more of the same sentence follows; a comma at the end keeps the voice up.
+        breaks: starts of words before which a pause will be; a comma lets the voice lead up to it.
     """
     if not _WORD.search("".join(_pieces(marked, ()))):
         return Lowered("", marked.marks)
@@ -39,8 +41,17 @@ def lower(marked: MarkedText, tags: Mapping[str, str], *, unfinished: bool = Fal
     left = marked.marks
     if any(mark.kind in tags for mark in marked.marks):
         inserted, left = _tagged(marked, tags)
+    inserted += _commas(marked.text, breaks) if breaks else []
     text = _spaced("".join(_pieces(marked, inserted)))
     return Lowered(f"{text}," if unfinished and _OPEN_END.search(text) else text, left)
+
+
+def _commas(text: str, breaks: Collection[int]) -> list[tuple[int, str]]:
+    """A comma after each word that a break follows, unless there is punctuation already."""
+    runs = words(text)
+    return [
+        (before.end, ",") for before, after in pairwise(runs) if after.start in breaks and _OPEN_END.search(text, endpos=before.end)
+    ]
 
 
 def _tagged(marked: MarkedText, tags: Mapping[str, str]) -> tuple[list[tuple[int, str]], tuple[Mark, ...]]:

@@ -78,6 +78,15 @@ def test_pauses_and_emphasis_are_made_and_measured(parts: Parts) -> None:
     assert result.timings["measure"] > 0
 
 
+def test_the_voice_is_told_where_a_pause_will_be(parts: Parts) -> None:
+    marked = parse("One <pause_short>two <pause_short:90ms>three <pause_long>four.")
+    say(parts, marked)
+    say(parts, marked, realise=False)
+    whole, *cut = parts.voice("other").requests  # type: ignore[attr-defined]
+    assert [whole.text.text[at:].split()[0] for at in whole.breaks] == ["two", "four."]
+    assert {request.breaks for request in cut} == {()}
+
+
 def test_without_realising_the_voice_is_left_alone(parts: Parts) -> None:
     result = say(parts, parse("One <pause_short:400ms>two <emph>three."), realise=False)
     assert len(parts.voice("other").requests) == 2  # type: ignore[attr-defined]

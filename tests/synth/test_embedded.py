@@ -633,3 +633,15 @@ def test_the_end_of_the_program_waits_for_nothing() -> None:
     )
     ended = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, timeout=20, check=False)
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, b"", b"")
+
+
+def test_the_voice_leads_up_to_a_pause_that_will_be_cut_in() -> None:
+    text = plain("Nobody told us that the shop had moved.")
+    at = text.text.index("the shop")
+    plainly, broken = speak(text), speak(text, breaks=(at,))
+    gap = [
+        next(w for w in speech.words or () if w.offset == at).start - next(w for w in speech.words or () if w.word == "that").end
+        for speech in (plainly, broken)
+    ]
+    assert gap[1] > gap[0] + 0.05
+    assert [word.offset for word in broken.words or ()] == [word.core_start for word in words(text.text)]

@@ -198,3 +198,10 @@ def test_no_body_holds_a_token(string, transcript):
         for voice, recording in (("default", None), (None, reference)):
             order = Order(lower(plain(string), PITCH).text, dialect.forms[0], False, 9.0, voice, recording)
             assert "<|" not in str(dialect.body(order, dialect.model)), name
+
+
+def test_a_comma_leads_up_to_a_pause_that_will_be_cut_in() -> None:
+    text = "It is free, and yours to keep forever."
+    breaks = [text.index(word) for word in ("It", "and", "to", "forever")]
+    assert lower(plain(text), {}, breaks=breaks).text == "It is free, and yours, to keep, forever."
+    assert lower(plain(text), {}).text == text
