@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from ai_core.adapters import app as adapters
+from ai_core.converting import higgs
 from ai_core.ending import run_command
 from ai_core.labelling import label
 from ai_core.measuring import measure
 from ai_core.options import AsJson, Backend, Intensity, Language, RefAudio, RefText, Seed, Tagger, Voice
+from ai_core.serving import serve
 
 if TYPE_CHECKING:
     from ai_core.pipeline import Job, Result
@@ -54,7 +57,9 @@ def say(
         ),
     ] = None,
     report: Annotated[bool, typer.Option("--report", help="Measure every mark in what was spoken.")] = False,
-    form: Annotated[Literal["wav", "flac", "mp3", "opus", "pcm"], typer.Option("--format", help="What the file holds.")] = "wav",
+    form: Annotated[
+        Literal["wav", "flac", "mp3", "opus", "aac", "pcm"], typer.Option("--format", help="What the file holds.")
+    ] = "wav",
     output: Annotated[
         str | None,
         typer.Option("-o", "--output", help="The file to write, - for stdout.", show_default="output/speech.FORMAT"),
@@ -66,7 +71,7 @@ def say(
     from ai_core import output as out
     from ai_core.pipeline import Job
     from prosody_tagger.errors import BadInput
-    from synth.audio import encode
+    from synth.encoding import encode
 
     target = output or f"output/speech.{form}"
     if target == "-" and as_json:
@@ -146,6 +151,9 @@ def voices(backend: Backend = None, as_json: AsJson = False) -> None:
 
 app.command()(measure)
 app.command()(label)
+app.command()(serve)
+app.add_typer(adapters, name="adapter")
+app.add_typer(higgs, name="higgs")
 
 
 @app.command()

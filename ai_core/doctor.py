@@ -11,6 +11,7 @@ from synth import registry
 
 EXTRAS: dict[str, tuple[str, ...]] = {
     "plot": ("matplotlib",),
+    "higgs": ("safetensors", "huggingface-hub"),
     "test": ("pytest", "hypothesis"),
     "dev": ("ruff", "mypy"),
 }

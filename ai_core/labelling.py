@@ -11,9 +11,11 @@ from ai_core.measuring import Language
 from ai_core.options import AsJson
 
 if TYPE_CHECKING:
+    from ai_core.parts import Parts
+    from synth.acoustics.label import Label
     from synth.acoustics.labels_file import LabelsFile
     from synth.acoustics.recordings import Recording, Unusable
-    from synth.base import Synthesizer
+    from synth.base import Audio
 
     Source = Callable[[], Iterator[Recording | Unusable]]
 
@@ -102,13 +104,15 @@ class _Work:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         from ai_core.ending import people, visible
+        from ai_core.finding import GUIDE
         from ai_core.parts import Parts
         from prosody_tagger.errors import BadInput, ProsodyError
         from synth.acoustics.recordings import Unusable
         from synth.errors import BackendUnavailable
 
         parts = Parts()
-        voice = parts.voice("embedded")
+        parts.voice(GUIDE)
+        await parts.aligner()  # what either lacks is wrong with every recording
         total = sum(1 for _ in source())
         columns = (TextColumn("labelling"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         try:
@@ -117,7 +121,7 @@ class _Work:
                     try:
                         if isinstance(item, Unusable):
                             raise BadInput(item.reason)
-                        await self._label(item, voice)
+                        await self._label(item, parts)
                     except BackendUnavailable:
                         raise
                     except (ProsodyError, OSError) as error:
@@ -128,19 +132,36 @@ class _Work:
         finally:
             await parts.close()
 
-    async def _label(self, recording: "Recording", voice: "Synthesizer") -> None:
+    async def _label(self, recording: "Recording", parts: "Parts") -> None:
         from ai_core.measuring import read_sound
         from prosody_tagger.markup import render
-        from synth.acoustics.label import label_recording
 
         if self._labels.has(recording):
             self.done_before += 1
             return
         sound = read_sound(str(recording.path))
-        found = await label_recording(sound, recording.text, voice, language=self._language, emphases_per_word=self._emphases)
+        found = await self._heard(sound, recording.text, parts)
         self._labels.add(recording, found, sound.seconds)
         self.labelled += 1
         self.last = render(found.marked)
+
+    async def _heard(self, sound: "Audio", text: str, parts: "Parts") -> "Label":
+        """The marks that are heard in a recording of ``text``.
+
+        Raises:
+            BadInput: the recording cannot be measured, or what is said in it is not ``text``.
+            BackendError: the guide failed.
+        """
+        from ai_core.finding import GUIDE, find_words
+        from prosody_tagger.errors import BadInput
+        from synth.acoustics.label import label
+        from synth.acoustics.plain_reading import read_plainly
+
+        found = await find_words(sound, text, parts, self._language)
+        if not found.trusted:
+            raise BadInput(f"what is said is not the transcript (confidence {found.confidence:.2f}); correct one of the two")
+        plain = await read_plainly(text, parts.voice(GUIDE), self._language)
+        return label(sound, text, found.words, plain=plain, emphases_per_word=self._emphases)
 
 
 def _source(audio: Path | None, text: str | None, manifest: Path | None) -> "Source":

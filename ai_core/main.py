@@ -13,12 +13,10 @@ import typer
 
 from ai_core.ending import run_command
 from ai_core.options import AsJson, Backend, Intensity, Seed, Voice
-from prosody_tagger.errors import BadInput
 
 if TYPE_CHECKING:
     from ai_core.pipeline import Job, Result
-    from ai_core.reply import Reply, ReplyWriter
-    from ai_core.settings import Settings
+    from ai_core.reply import Reply
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -41,7 +39,7 @@ def main(
 ) -> None:
     from ai_core import output as out
     from ai_core.pipeline import Job
-    from synth.audio import encode
+    from synth.encoding import encode
 
     out.check_output(output)
     job = Job("", intensity=intensity, backend=backend, voice=voice, seed=seed)
@@ -62,36 +60,19 @@ async def _answer(said: str, points: list[str], writer: str | None, job: "Job") 
     """The reply, and the reply spoken."""
     from ai_core.parts import Parts
     from ai_core.pipeline import collect
+    from ai_core.replying import reply_job
     from ai_core.settings import load_settings
 
     began = time.perf_counter()
     parts = Parts(load_settings(fallback="embedded"))
-    reply = await _writer(writer or parts.settings.reply, parts.settings).write(said, points)
+    reply, spoken = await reply_job(said, points, job, parts.settings, writer)
     timings = {"reply": time.perf_counter() - began}
     try:
-        result = await collect(replace(job, text=reply.text, focus=_places(reply.text, points)), parts)
+        result = await collect(spoken, parts)
     finally:
         await parts.close()
     timings |= result.timings | {"total": time.perf_counter() - began}
     return reply, replace(result, warnings=(*reply.warnings, *result.warnings), timings=timings)
-
-
-def _places(text: str, points: list[str]) -> tuple[tuple[int, int], ...]:
-    """Where the points stand in the reply: they are what it is said for."""
-    found = [(text.find(point.strip()), len(point.strip())) for point in points]
-    return tuple((start, start + length) for start, length in found if start >= 0)
-
-
-def _writer(name: str, settings: "Settings") -> "ReplyWriter":
-    from ai_core.reply import TemplateWriter
-
-    if name == "template":
-        return TemplateWriter()
-    from ai_core.chat import ChatWriter
-
-    if settings.chat is None:
-        raise BadInput("--reply chat needs a server: set PROSODY_CHAT__URL and PROSODY_CHAT__MODEL")
-    return ChatWriter(settings.chat, TemplateWriter())
 
 
 if __name__ == "__main__":

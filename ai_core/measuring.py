@@ -10,6 +10,7 @@ import typer
 from ai_core.options import AsJson
 
 if TYPE_CHECKING:
+    from ai_core.parts import Parts
     from prosody_tagger.markup import MarkedText
     from synth.acoustics.align import Alignment
     from synth.acoustics.report import Report
@@ -97,28 +98,47 @@ def _named(name: str) -> "Audio":
 async def _measure(
     sound: "Audio", marked: "MarkedText", plain: "Audio | None", language: str | None
 ) -> "tuple[Report, Alignment, list[str]]":
-    """The report, how the words were found, and what to know of that."""
     from ai_core.parts import Parts
-    from synth.acoustics.align import align
+
+    parts = Parts()
+    try:
+        return await measured(sound, marked, plain, language, parts)
+    finally:
+        await parts.close()
+
+
+async def measured(
+    sound: "Audio", marked: "MarkedText", plain: "Audio | None", language: str | None, parts: "Parts"
+) -> "tuple[Report, Alignment, list[str]]":
+    """The report on a recording, how its words were found, and what to know of that.
+
+    Args:
+        sound: the recording.
+        marked: what is said in it, with its marks.
+        plain: the same text in the same voice without marks, or None.
+        language: BCP 47 tag of what is spoken.
+        parts: what the words are found with.
+
+    Raises:
+        BadInput: a recording or a text that cannot be aligned.
+        BackendError: the voice failed that the words are found with.
+    """
+    from ai_core.finding import GUIDE, find_words
     from synth.acoustics.measure import measure as measure_marks
     from synth.acoustics.plain_reading import read_plainly
 
-    parts = Parts()
-    guide = parts.voice("embedded")
     warnings: list[str] = []
     reference = None
-    try:
-        found = await align(sound, marked.text, guide, language=language)
-        if not found.trusted:
-            warnings.append(
-                f"the recording does not seem to say this text (confidence {found.confidence:.2f}): do not trust the figures"
-            )
-        reading = await read_plainly(marked.text, guide, language)
-        if plain is not None:
-            other = await align(plain, marked.text, guide, language=language)
-            reference = (plain, other.words)
-            if not other.trusted:
-                warnings.append(f"the reference does not seem to say this text (confidence {other.confidence:.2f})")
-    finally:
-        await parts.close()
-    return measure_marks(sound, marked, found.words, reference=reference, reading=reading), found, warnings
+    found = await find_words(sound, marked.text, parts, language)
+    if not found.trusted:
+        warnings.append(
+            f"the recording does not seem to say this text (confidence {found.confidence:.2f}): do not trust the figures"
+        )
+    reading = await read_plainly(marked.text, parts.voice(GUIDE), language)
+    if plain is not None:
+        other = await find_words(plain, marked.text, parts, language)
+        reference = (plain, other.words)
+        if not other.trusted:
+            warnings.append(f"the reference does not seem to say this text (confidence {other.confidence:.2f})")
+    report = await asyncio.to_thread(measure_marks, sound, marked, found.words, reference=reference, reading=reading)
+    return report, found, warnings

@@ -1,26 +1,41 @@
-"""What the way through is made of: settings, the tagger and the voices, each loaded once, when first needed."""
+"""What the way through is made of: settings, the tagger, the aligner and the voices, each loaded once, when first needed."""
 
 import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import TYPE_CHECKING
 
-from ai_core.pieces import at_slots
+from ai_core.marking import Focus, Marker
+from ai_core.pieces import at_slots, whole
 from ai_core.settings import Settings, load_settings
+from prosody_tagger.errors import ModelError
 from prosody_tagger.markup import MarkedText
 from synth import registry
 from synth.base import Intensity, Synthesizer
 
 if TYPE_CHECKING:
     from prosody_tagger.tagger import ProsodyTagger
+    from synth.acoustics.ctc import CtcAligner
+
+Scores = tuple[float | None, ...]
+"""The tagger's score of each mark; None where the user set it."""
 
 
 class Parts:
-    """The settings, the tagger and the voices of one process or one command. Shared by its jobs."""
+    """The settings, the tagger, the aligner and the voices of one process or one command. Shared by its jobs."""
 
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings or load_settings()
         self._tagger: ProsodyTagger | None = None
+        self._marker: Marker | None = None
+        self._aligner: CtcAligner | None = None
         self._voices: dict[str, Synthesizer] = {}
         self._loading = asyncio.Lock()
+
+    @property
+    def has_tagger(self) -> bool:
+        """Whether the tagger has been loaded."""
+        return self._tagger is not None
 
     async def tagger(self) -> "ProsodyTagger":
         """The tagger.
@@ -33,15 +48,41 @@ class Parts:
                 self._tagger = await asyncio.to_thread(self._load_tagger)
             return self._tagger
 
-    async def mark(
-        self, text: str | MarkedText, intensity: Intensity, focus: tuple[tuple[int, int], ...] = ()
-    ) -> tuple[MarkedText, tuple[float | None, ...]]:
-        """The text with its marks at their slots, and the tagger's score of each; a text that has marks keeps them, unscored."""
+    async def aligner(self) -> "CtcAligner | None":
+        """The neural aligner of ``PROSODY_ALIGNER``; None where that is not set, or empty.
+
+        Raises:
+            ModelError: it cannot be loaded.
+        """
+        source = self.settings.aligner
+        if not source:
+            return None
+        async with self._loading:
+            if self._aligner is None:
+                self._aligner = await asyncio.to_thread(_load_aligner, source)
+            return self._aligner
+
+    async def portions(
+        self, text: str | MarkedText, intensity: Intensity, focus: Focus = ()
+    ) -> AsyncGenerator[tuple[MarkedText, Scores], None]:
+        """The text with its marks at their slots, and the tagger's score of each, in portions of whole sentences.
+
+        A text that has marks keeps them, unscored. The first portion of a long text does not wait for the rest.
+        """
         if isinstance(text, MarkedText):
-            return at_slots(text), (None,) * len(text.marks)
+            yield at_slots(text), (None,) * len(text.marks)
+            return
         tagger = await self.tagger()
-        tagged = await asyncio.to_thread(tagger.tag, text, intensity, focus)
-        return tagged.marked, tagged.scores
+        self._marker = self._marker or Marker(tagger)
+        async with aclosing(self._marker.portions(text, intensity, focus)) as portions:
+            async for tagged in portions:
+                yield tagged.marked, tagged.scores
+
+    async def mark(self, text: str | MarkedText, intensity: Intensity, focus: Focus = ()) -> tuple[MarkedText, Scores]:
+        """The whole of what `portions` gives."""
+        async with aclosing(self.portions(text, intensity, focus)) as portions:
+            found = [portion async for portion in portions]
+        return whole([marked for marked, _ in found]), tuple(score for _, scores in found for score in scores)
 
     def voice(self, name: str) -> Synthesizer:
         """The backend of that name.
@@ -64,3 +105,12 @@ class Parts:
         from prosody_tagger.tagger import ProsodyTagger
 
         return ProsodyTagger.load(self.settings.tagger.adapter, base=self.settings.tagger.base)
+
+
+def _load_aligner(source: str) -> "CtcAligner":
+    from synth.acoustics.ctc import CtcAligner
+
+    try:
+        return CtcAligner.load(source)
+    except ModelError as error:
+        raise ModelError(f"PROSODY_ALIGNER: {error}") from None

@@ -1,11 +1,11 @@
 """What is spoken in one go: a text cut at its pauses, and at what a backend can take."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import regex
 
-from prosody_tagger.markup import Mark, MarkedText
+from prosody_tagger.markup import Alias, Mark, MarkedText
 from prosody_tagger.segment import Word, slot_of, word_after, words
 
 
@@ -33,6 +33,18 @@ def at_slots(marked: MarkedText) -> MarkedText:
         return slot_of(runs, mark.offset, len(marked.text))
 
     return replace(marked, marks=tuple(replace(mark, offset=slot(mark)) for mark in marked.marks))
+
+
+def whole(portions: Sequence[MarkedText]) -> MarkedText:
+    """Portions of a text, put together."""
+    marks: list[Mark] = []
+    aliases: list[Alias] = []
+    offset = 0
+    for portion in portions:
+        marks.extend(replace(mark, offset=mark.offset + offset) for mark in portion.marks)
+        aliases.extend(Alias(alias.start + offset, alias.end + offset, alias.spoken) for alias in portion.aliases)
+        offset += len(portion.text)
+    return MarkedText("".join(portion.text for portion in portions), tuple(marks), tuple(aliases))
 
 
 def cut(sentence: MarkedText, max_chars: int) -> Cut:

@@ -6,14 +6,17 @@ a way of its own.
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from ai_core.finding import GUIDE
+from ai_core.marking import Focus
 from ai_core.parts import Parts
+from ai_core.pieces import whole
 from ai_core.settings import Settings
-from ai_core.speaker import GUIDE, Speaker
+from ai_core.speaker import Sentence, Speaker
 from prosody_tagger.errors import BadInput, MarkupError
 from prosody_tagger.markup import Mark, MarkedText, place, plain
 from prosody_tagger.segment import sentences, word_after, words
@@ -32,7 +35,8 @@ class Job:
     spans of a plain text that it is said for: the tagger stresses a word in each. ``reference`` is a recording to take the voice
     from, in place of a voice's name. ``language`` is that of the text, a BCP 47 tag: where the voice does not know when it says
     each word, the words are looked for in that language. With ``realise`` the marks that the voice does not obey are made in its
-    sound; with ``report`` every mark is measured in what came out.
+    sound; with ``report`` every mark is measured in what came out. Without ``times`` nobody asks when each word is heard: then
+    words are only looked for where a mark is to be made, and where none is, the first sentence is passed on before it is whole.
     """
 
     text: str | MarkedText
@@ -41,16 +45,17 @@ class Job:
     voice: str | None = None
     speed: float = 1.0
     seed: int | None = None
-    focus: tuple[tuple[int, int], ...] = ()
+    focus: Focus = ()
     reference: Reference | None = None
     language: str | None = None
     realise: bool | None = None
     report: bool = False
+    times: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What came out: of one sentence from `stream`, of the whole job from `collect`.
+    """What came out: of one sentence or a part of it from `stream`, of the whole job from `collect`.
 
     Attributes:
         audio: the sound.
@@ -60,8 +65,11 @@ class Result:
         backend: who spoke; of a job within which the voice had to change, who spoke its end.
         fallback: who was asked first, if somebody else had to speak.
         report: what was measured of each mark, from `collect` of a job that asks for it.
+        left: marks that stayed without effect.
         warnings: what was not done, or not as asked, in words.
-        timings: seconds spent so far: ``load`` the tagger, ``tag``, ``speak``, ``measure`` the marks, and ``total``.
+        complete: whether a sentence ends with it; of one that is passed on in parts, the first has the text.
+        timings: seconds spent so far: to ``load`` the tagger, to ``tag``, to ``speak`` (a long text is tagged further meanwhile),
+            to ``measure`` the marks, and in ``total``.
     """
 
     audio: Audio
@@ -71,7 +79,9 @@ class Result:
     backend: str
     fallback: str | None = None
     report: "Report | None" = None
+    left: tuple[Mark, ...] = ()
     warnings: tuple[str, ...] = ()
+    complete: bool = True
     timings: dict[str, float] = field(default_factory=dict)
 
 
@@ -82,29 +92,33 @@ async def collect(job: Job | str | MarkedText, parts: Parts | None = None) -> Re
         BadInput: no text, a text or pauses over the limit, a mark without a word, an unknown voice or backend.
         BackendError: the backend failed.
     """
-    marks: list[Mark] = []
-    times: list[WordTime] = []
-    results: list[Result] = []
-    offset, seconds = 0, 0.0
     async with aclosing(stream(job, parts)) as speaking:
-        async for result in speaking:
-            marks.extend(replace(mark, offset=mark.offset + offset) for mark in result.marked.marks)
-            times.extend(word.moved(offset, seconds) for word in result.words)
-            results.append(result)
-            offset += len(result.marked.text)
-            seconds += result.audio.seconds
-    whole = replace(
+        together = put_together([result async for result in speaking])
+    return await with_report(together, job.language, parts) if isinstance(job, Job) and job.report else together
+
+
+def put_together(results: Sequence[Result]) -> Result:
+    """The results of a whole job as one; there must be one at least."""
+    times: list[WordTime] = []
+    left: list[Mark] = []
+    offset, seconds = 0, 0.0
+    for result in results:
+        times.extend(word.moved(offset, seconds) for word in result.words)
+        left.extend(replace(mark, offset=mark.offset + offset) for mark in result.left)
+        offset += len(result.marked.text)
+        seconds += result.audio.seconds
+    return replace(
         results[-1],
         audio=concatenate([result.audio for result in results], results[-1].audio.rate),
-        marked=replace(plain("".join(result.marked.text for result in results)), marks=tuple(marks)),
+        marked=whole([result.marked for result in results]),
         scores=tuple(score for result in results for score in result.scores),
         words=tuple(times),
+        left=tuple(left),
         warnings=tuple(dict.fromkeys(warning for result in results for warning in result.warnings)),
     )
-    return await _measured(whole, job, parts) if isinstance(job, Job) and job.report else whole
 
 
-async def _measured(result: Result, job: Job, parts: Parts | None) -> Result:
+async def with_report(result: Result, language: str | None = None, parts: Parts | None = None) -> Result:
     """``result`` with a report on each of its marks, if it is known where its words are."""
     from synth.acoustics.measure import measure
     from synth.acoustics.plain_reading import read_plainly
@@ -112,14 +126,14 @@ async def _measured(result: Result, job: Job, parts: Parts | None) -> Result:
     if not result.words:
         return replace(result, warnings=(*result.warnings, "no mark was measured: it is not known when each word is heard"))
     began = time.perf_counter()
-    reading = await read_plainly(result.marked.text, (parts or Parts()).voice(GUIDE), job.language)
+    reading = await read_plainly(result.marked.text, (parts or Parts()).voice(GUIDE), language)
     report = await asyncio.to_thread(measure, result.audio, result.marked, result.words, reading=reading)
     spent = time.perf_counter() - began
     return replace(result, report=report, timings={**result.timings, "measure": spent, "total": result.timings["total"] + spent})
 
 
 async def stream(job: Job | str | MarkedText, parts: Parts | None = None) -> AsyncGenerator[Result, None]:
-    """Speak the job a sentence at a time; the texts of the results, put together, are the job's text.
+    """Speak the job a sentence at a time, or sooner; the texts of the results, put together, are the job's text.
 
     Closing the iterator cancels what is being spoken. Raises as `collect` does.
     """
@@ -142,30 +156,48 @@ async def stream(job: Job | str | MarkedText, parts: Parts | None = None) -> Asy
     check(job.text, settings)
     request = SpeechRequest(plain(""), job.voice, job.speed, job.seed, intensity, reference=job.reference)
     realise = settings.realise if job.realise is None else job.realise
-    speaker = Speaker(parts, job.backend or settings.backend, request, realise=realise, language=job.language)
+    speaker = Speaker(parts, job.backend or settings.backend, request, realise=realise, language=job.language, times=job.times)
     if isinstance(job.text, str):
         await parts.tagger()
         timings["load"] = time.perf_counter() - began
-    marked, scores = await parts.mark(job.text, intensity, job.focus)
-    timings["tag"] = time.perf_counter() - began - sum(timings.values())
-    score_of = dict(zip(marked.marks, scores, strict=True))
 
-    start_speaking = time.perf_counter()
-    for start, end in sentences(marked.text) or [(0, 0)]:
-        last = end == len(marked.text)
-        sentence = marked.slice(start, end, with_end=last)
-        said = await speaker.say(sentence, last=last)
-        now = time.perf_counter()
-        yield Result(
-            said.audio,
-            sentence,
-            tuple(score_of[replace(mark, offset=mark.offset + start)] for mark in sentence.marks),
-            said.words,
-            said.backend,
-            said.fallback,
-            warnings=said.warnings,
-            timings={**timings, "speak": now - start_speaking, "total": now - began},
-        )
+    start = time.perf_counter()
+    async with (
+        aclosing(_sentences(job.text, intensity, job.focus, parts, timings)) as found,
+        aclosing(speaker.speak(found)) as said,
+    ):
+        async for one in said:
+            now = time.perf_counter()
+            yield Result(
+                one.audio,
+                one.sentence.marked,
+                one.sentence.scores,
+                one.words,
+                one.backend,
+                one.fallback,
+                left=one.left,
+                warnings=one.warnings,
+                complete=one.complete,
+                timings={**timings, "speak": now - start - timings["tag"], "total": now - began},
+            )
+
+
+async def _sentences(
+    text: str | MarkedText, intensity: Intensity, focus: Focus, parts: Parts, timings: dict[str, float]
+) -> AsyncGenerator[Sentence, None]:
+    """The sentences of a text with their marks. How long the first had to wait is put into ``timings``."""
+    began = time.perf_counter()
+    left = len(text if isinstance(text, str) else text.text)
+    async with aclosing(parts.portions(text, intensity, focus)) as portions:
+        async for marked, scores in portions:
+            timings.setdefault("tag", time.perf_counter() - began)
+            left -= len(marked.text)
+            score_of = dict(zip(marked.marks, scores, strict=True))
+            for start, end in sentences(marked.text) or [(0, 0)]:
+                last = not left and end == len(marked.text)
+                sentence = marked.slice(start, end, with_end=last)
+                known = tuple(score_of[replace(mark, offset=mark.offset + start)] for mark in sentence.marks)
+                yield Sentence(sentence, known, last)
 
 
 def check_length(text: str | MarkedText, settings: Settings) -> None:

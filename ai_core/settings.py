@@ -14,6 +14,7 @@ from prosody_tagger.errors import BadInput
 from synth.base import Intensity
 from synth.embedded.voice import EmbeddedSettings
 from synth.higgs_http.settings import HiggsSettings
+from synth.higgs_local.settings import HiggsLocalSettings
 
 
 class TaggerSettings(BaseModel):
@@ -38,6 +39,8 @@ class Settings(BaseSettings):
         rate: sample rate of what comes out, Hz.
         max_chars: the longest text that is taken, in code points.
         max_silence: the most that the pauses of one text may add up to, in seconds.
+        aligner: folder or hub name of a CTC model that hears characters, to find words in sound with (`synth.acoustics.ctc`);
+            without one they are found by comparing with the embedded voice.
     """
 
     model_config = SettingsConfigDict(env_prefix="PROSODY_", env_nested_delimiter="__", extra="ignore")
@@ -50,9 +53,11 @@ class Settings(BaseSettings):
     rate: int = Field(default=24_000, ge=8_000, le=48_000)
     max_chars: int = Field(default=20_000, ge=1)
     max_silence: float = Field(default=600.0, ge=0)
+    aligner: str | None = None
     tagger: TaggerSettings = TaggerSettings()
     embedded: EmbeddedSettings = EmbeddedSettings()
     higgs: HiggsSettings = HiggsSettings()
+    higgs_local: HiggsLocalSettings = HiggsLocalSettings()
     chat: ChatSettings | None = None
 
 

@@ -1,37 +1,58 @@
-"""The sentences of one text, spoken in order: cut, spoken and joined; by another voice where the one asked for fails."""
+"""The sentences of one text: cut, spoken and joined, in order; by another voice where the one asked for fails."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 
+from ai_core.ahead import in_order
 from ai_core.finishing import Finished, finish
 from ai_core.parts import Parts
-from ai_core.pieces import cut
-from prosody_tagger.markup import PAUSE_MS, Mark, MarkedText
+from ai_core.pieces import Cut, cut
+from prosody_tagger.markup import PAUSE_MS, Mark, MarkedText, plain
 from prosody_tagger.segment import word_after, words
 from synth.audio import concatenate, resample
-from synth.base import Audio, SpeechRequest, WordTime
+from synth.base import Audio, Capabilities, SpeechRequest, Synthesizer, WordTime
 from synth.errors import BackendError, BackendUnavailable, RefusedRequest
-from synth.joining import Spoken, join
-from synth.lowering import lower
+from synth.joining import Passing, Spoken, join
+from synth.lowering import Lowered, lower
 from synth.tempo import at_speed, check_speed
-
-GUIDE = "embedded"
-"""The backend in whose speech the words of any other are looked for."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
-    """One sentence: its sound, its words in seconds from its start, who spoke it, and who was asked before."""
+class Sentence:
+    """A sentence to speak, its marks at slots, with the tagger's score of each; ``last`` says whether the text ends with it."""
 
+    marked: MarkedText
+    scores: tuple[float | None, ...] = ()
+    last: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A sentence that was spoken.
+
+    Attributes:
+        sentence: what was to be said.
+        audio: its sound.
+        words: when each word is heard, in seconds from its start.
+        backend: who spoke.
+        fallback: who was asked before.
+        left: marks that stayed without effect.
+        warnings: what was not done as asked, in words.
+        complete: whether the sentence ends with this; of one in parts, the first has the text.
+    """
+
+    sentence: Sentence
     audio: Audio
     words: tuple[WordTime, ...]
     backend: str
     fallback: str | None
-    warnings: tuple[str, ...]
+    left: tuple[Mark, ...] = ()
+    warnings: tuple[str, ...] = ()
+    complete: bool = True
 
 
 @dataclass(slots=True)
@@ -43,6 +64,28 @@ class _Piece:
     warnings: list[str] = field(default_factory=list)
 
 
+@dataclass(frozen=True, slots=True)
+class _Spoken:
+    """A sentence as its voice spoke it. ``at_cuts`` are pauses that joining makes, ``to_make`` marks to be made in the sound."""
+
+    voice: Synthesizer
+    found: Cut
+    lowered: Lowered
+    pieces: list[_Piece]
+    at_cuts: list[Mark]
+    to_make: list[Mark]
+
+
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """A sentence, and what became of it: it was spoken, the voice failed, or the voice had failed before."""
+
+    sentence: Sentence
+    voice: Synthesizer
+    spoken: _Spoken | None = None
+    error: BackendError | None = None
+
+
 class Speaker:
     """Speaks one text, sentence by sentence, and hands the voice's context from one request to the next.
 
@@ -50,13 +93,20 @@ class Speaker:
     """
 
     def __init__(
-        self, parts: Parts, backend: str, request: SpeechRequest, *, realise: bool = True, language: str | None = None
+        self,
+        parts: Parts,
+        backend: str,
+        request: SpeechRequest,
+        *,
+        realise: bool = True,
+        language: str | None = None,
+        times: bool = True,
     ) -> None:
         """``request`` says how every sentence is to be spoken; its text is not used.
 
         With ``realise`` a sentence is spoken whole, and what the voice did not do is made in its sound; without, it is cut at its
         pauses, and marks that the voice does not obey are left. ``language`` is that of the text, a BCP 47 tag, for finding its
-        words in the sound.
+        words in the sound. Without ``times`` nobody asks when each word is heard.
 
         Raises:
             BadInput: there is no such backend, or it cannot speak as asked.
@@ -69,7 +119,9 @@ class Speaker:
         self._request = request
         self._realise = realise
         self._guide_language = language
+        self._times = times
         self._first = self._current = backend
+        self._failed: Synthesizer | None = None
         self._rest: Audio | None = None
         self._news: list[str] = []
         try:
@@ -78,22 +130,86 @@ class Speaker:
         except BackendUnavailable as error:
             self._fall_back(error)
 
-    async def say(self, sentence: MarkedText, *, last: bool) -> Said:
-        """Speak one sentence, whose marks stand at slots; ``last`` says whether the text ends with it.
+    async def speak(self, sentences: AsyncIterable[Sentence]) -> AsyncGenerator[Said, None]:
+        """Speak the sentences of the text in order. While one is finished, the next are spoken.
+
+        The first is passed on as it comes, where that can be: it is what somebody waits for.
 
         Raises:
             RefusedRequest: the backend cannot speak this.
             BackendError: it failed, and nothing is to speak in its place.
         """
-        try:
-            return await self._say(sentence, last)
-        except BackendError as error:
-            self._fall_back(error)
-        return await self._say(sentence, last)
+        rest = aiter(sentences)
+        first = await anext(rest)
+        if self._passes(first.marked):
+            async for said in self._pass_on(first):
+                yield said
+        else:
+            rest = _with(first, rest)
+        async with aclosing(in_order(rest, self._attempt, self._able(self._voice).at_once)) as attempts:
+            async for attempt in attempts:
+                yield await self._finish(attempt.sentence, await self._settled(attempt))
 
-    async def _say(self, sentence: MarkedText, last: bool) -> Said:
-        voice, rate = self._voice, self._parts.settings.rate
-        able = voice.capabilities
+    def _passes(self, sentence: MarkedText) -> bool:
+        """Whether a sentence can be passed on as it comes: it leaves us nothing to do, and nobody to take over half-way."""
+        able, settings = self._able(self._voice), self._parts.settings
+        return (
+            able.streaming
+            and not self._times
+            and settings.fallback in (None, "none", self._current)
+            and able.rate == settings.rate
+            and (able.speed or self._request.speed == 1.0)
+            and len(sentence.text) <= able.max_chars
+            and bool(words(sentence.text))
+            and (not self._realise or lower(sentence, able).request.marks == sentence.marks)
+            and not any(mark.is_pause for mark in sentence.marks)
+        )
+
+    async def _pass_on(self, sentence: Sentence) -> AsyncGenerator[Said, None]:
+        voice, passing = self._voice, Passing(self._parts.settings.rate)
+        lowered = lower(sentence.marked, self._able(voice))
+        request = replace(self._request, text=lowered.request)
+        left = [mark for mark in sentence.marked.marks if mark not in lowered.request.marks]
+        warnings = list(_not_done(left, sentence.marked.text, voice.name))
+        said = Said(sentence, passing.nothing, (), voice.name, None, tuple(left), complete=False)
+        async with aclosing(voice.speak(request)) as speeches:
+            async for speech in speeches:
+                warnings.extend(speech.warnings)
+                warnings.extend(_not_done(speech.left, sentence.marked.text, voice.name))
+                said = replace(said, left=(*said.left, *speech.left))
+                self._request = replace(self._request, context=speech.context)
+                passed = passing.add(speech.audio)
+                if len(passed.samples):
+                    yield replace(said, audio=passed)
+                    said = replace(said, sentence=Sentence(plain(""), last=sentence.last), left=())
+        end = passing.end(last=sentence.last)
+        self._rest = end.rest
+        yield replace(said, audio=end.audio, warnings=tuple(dict.fromkeys(warnings)), complete=True)
+
+    def _able(self, voice: Synthesizer) -> Capabilities:
+        return voice.capabilities_of(self._request.voice)
+
+    async def _attempt(self, sentence: Sentence) -> _Attempt:
+        voice = self._voice
+        if voice is self._failed:
+            return _Attempt(sentence, voice)
+        try:
+            return _Attempt(sentence, voice, await self._speak(sentence.marked))
+        except BackendError as error:
+            self._failed = voice
+            return _Attempt(sentence, voice, error=error)
+
+    async def _settled(self, attempt: _Attempt) -> _Spoken:
+        """The sentence as the voice spoke it that speaks now: the other one, once a sentence before it could not be spoken."""
+        if attempt.error is not None and attempt.voice is self._voice:
+            self._fall_back(attempt.error)
+        if attempt.spoken is not None and attempt.voice is self._voice:
+            return attempt.spoken
+        return await self._speak(attempt.sentence.marked)
+
+    async def _speak(self, sentence: MarkedText) -> _Spoken:
+        voice = self._voice
+        able = self._able(voice)
         lowered = lower(sentence, able)
         obeyed = set(lowered.request.marks)
         ours = [mark for mark in sentence.marks if mark not in obeyed]
@@ -102,53 +218,65 @@ class Speaker:
         if not found.spans:  # nothing to hand to the voice: every pause is ours
             found = cut(sentence, able.max_chars)
         to_make = [mark for mark in lowered.realised if mark not in at_cuts]
-        pieces = await self._pieces(lowered.request, found.spans, to_make)
-        joined = join([piece.spoken for piece in pieces], found.gaps, rate, before=self._rest, last=last)
+        pieces = await self._pieces(voice, lowered.request, found.spans, to_make)
         to_make += [mark for piece in pieces for mark in piece.left]
-        finished = Finished(joined.audio, joined.words, ())
-        if self._realise and pieces:
+        return _Spoken(voice, found, lowered, pieces, at_cuts, to_make)
+
+    async def _finish(self, sentence: Sentence, spoken: _Spoken) -> Said:
+        marked, able, pieces = sentence.marked, self._able(spoken.voice), spoken.pieces
+        sounds = [piece.spoken for piece in pieces]
+        joined = join(sounds, spoken.found.gaps, self._parts.settings.rate, before=self._rest, last=sentence.last)
+        self._rest = joined.rest
+        finished = Finished(joined.audio, joined.words, tuple(spoken.to_make), ())
+        if self._realise and pieces and (self._times or spoken.to_make):
             known = joined.words if able.word_times else None
             intensity, language = self._request.intensity, self._guide_language
-            guide = self._parts.voice(GUIDE)
-            finished = await finish(joined.audio, sentence, known, to_make, guide, intensity=intensity, language=language)
-            to_make = []
-        self._rest = joined.rest
+            finished = await finish(
+                joined.audio, marked, known, spoken.to_make, self._parts, intensity=intensity, language=language
+            )
+        untold = () if self._realise else spoken.to_make
+        not_obeyed = [mark for mark in (*spoken.lowered.dropped, *untold) if mark not in spoken.at_cuts]
         news, self._news = self._news, []
         warnings = (
             *news,
             *(warning for piece in pieces for warning in piece.warnings),
-            *_not_done([mark for mark in (*lowered.dropped, *to_make) if mark not in at_cuts], sentence.text, voice.name),
+            *_not_done(not_obeyed, marked.text, spoken.voice.name),
             *finished.warnings,
         )
         fallback = self._first if self._current != self._first else None
-        return Said(finished.audio, finished.words, voice.name, fallback, tuple(dict.fromkeys(warnings)))
+        left = [mark for mark in dict.fromkeys((*spoken.lowered.dropped, *finished.left)) if mark not in spoken.at_cuts]
+        told = tuple(dict.fromkeys(warnings))
+        return Said(sentence, finished.audio, finished.words, spoken.voice.name, fallback, tuple(left), told)
 
-    async def _pieces(self, sentence: MarkedText, spans: Sequence[tuple[int, int]], to_make: Sequence[Mark]) -> list[_Piece]:
+    async def _pieces(
+        self, voice: Synthesizer, sentence: MarkedText, spans: Sequence[tuple[int, int]], to_make: Sequence[Mark]
+    ) -> list[_Piece]:
         """The spans of a sentence, spoken one after another. ``to_make`` are marks that will be made in the sound."""
         pieces = []
         for start, end in spans:
             text = sentence.slice(start, end, with_end=end == len(sentence.text))
             breaks = tuple(mark.offset - start for mark in to_make if _is_break(mark) and start < mark.offset < end)
             request = replace(self._request, text=text, unfinished=(start, end) != spans[-1], breaks=breaks)
-            pieces.append(await self._speak(request, start))
+            pieces.append(await self._piece(voice, request, start))
         return pieces
 
-    async def _speak(self, request: SpeechRequest, offset: int) -> _Piece:
+    async def _piece(self, voice: Synthesizer, request: SpeechRequest, offset: int) -> _Piece:
         """One piece, whole, at the pipeline's rate and the job's speed. ``offset`` is where it starts in the sentence."""
-        able = self._voice.capabilities
+        able = self._able(voice)
         asked = request if able.speed else replace(request, speed=1.0)
         piece = _Piece(Spoken(Audio(concatenate([], able.rate).samples, able.rate)))
         sounds: list[Audio] = []
         times: list[WordTime] = []
         seconds = 0.0
-        async with aclosing(self._voice.speak(asked)) as speeches:
+        async with aclosing(voice.speak(asked)) as speeches:
             async for speech in speeches:
                 times.extend(word.moved(offset, seconds) for word in speech.words or ())
                 sounds.append(speech.audio)
                 seconds += speech.audio.seconds
                 piece.left.extend(replace(mark, offset=mark.offset + offset) for mark in speech.left)
                 piece.warnings.extend(speech.warnings)
-                self._request = replace(self._request, context=speech.context)
+                if voice is self._voice:
+                    self._request = replace(self._request, context=speech.context)
         sound = resample(concatenate(sounds, able.rate), self._parts.settings.rate)
         piece.spoken = at_speed(Spoken(sound, tuple(times)), request.speed / asked.speed)
         return piece
@@ -166,11 +294,17 @@ class Speaker:
         _log.warning("%s failed: %s; %s speaks in its place", self._first, error, name)
 
     def _check_reference(self) -> None:
-        if self._request.reference is not None and not self._voice.capabilities.references:
+        if self._request.reference is not None and not self._able(self._voice).references:
             raise RefusedRequest(
                 f"backend {self._voice.name} has voices of its own and cannot take one from a recording; "
                 "leave the reference out, or use a backend that can (`prosody doctor` lists them)"
             )
+
+
+async def _with(first: Sentence, rest: AsyncIterator[Sentence]) -> AsyncGenerator[Sentence, None]:
+    yield first
+    async for sentence in rest:
+        yield sentence
 
 
 def _is_outside(pause: Mark, text: str) -> bool:

@@ -5,8 +5,9 @@ render(tagger.mark("It costs only nine dollars today."))
 """
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from bisect import bisect_right
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,9 @@ CONTEXT_TOKENS = 36
 """... which see so many tokens of the text on either side."""
 BATCH_TOKENS = 2048
 """Padded tokens of one forward pass over several windows."""
+
+PORTION_WINDOWS = 8
+"""A long text is tagged so many windows at a time, after a first one."""
 
 SHORTEST_STRESSED = 4
 """A sentence of so many words gets an emphasis at medium and high intensity, whatever the threshold says."""
@@ -112,71 +116,128 @@ class ProsodyTagger:
         return self.tag_batch([text], intensity, [focus])[0]
 
     def tag_batch(
-        self, texts: Sequence[str], intensity: str = "medium", focuses: Sequence[Sequence[Span]] | None = None
-    ) -> list[Tagged]:
-        """Like `mark_batch`, with the score of each mark; ``focuses`` gives each text its focus, as in `tag`."""
-        if intensity not in INTENSITIES:
-            raise BadInput(f"unknown intensity {intensity!r}; give one of {', '.join(INTENSITIES)}")
-        for text in texts:
-            plain(text)
-        runs = [words(text) for text in texts]
-        spans = [sentences(text) for text in texts]
-        scores = self._score(texts, runs, spans)
-        items = zip(texts, runs, spans, scores, focuses or [()] * len(texts), strict=True)
-        return [self._decide(*item, intensity) for item in items]
-
-    def _score(self, texts: Sequence[str], runs: Sequence[Sequence[Word]], spans: Sequence[Sequence[Span]]) -> list[Scores]:
-        """Scores of every word of every text."""
-        windows: list[_Window] = []
-        encoded = encode(self.model.tokenizer, texts, runs)
-        for index, (item, text_words, text_spans) in enumerate(zip(encoded, runs, spans, strict=True)):
-            windows.extend(_windows(index, item, text_words, text_spans, self.model.max_tokens))
-        results = [
-            Scores(np.zeros((len(r), 3), np.float32), np.zeros(len(r), np.float32), np.zeros((len(r), len(KINDS)), np.float32))
-            for r in runs
-        ]
-        for batch in _batches(windows):
-            for window, scores in zip(batch, self.model.score([window.encoded for window in batch]), strict=True):
-                place = slice(window.first_word, window.first_word + len(window.encoded.last))
-                result = results[window.text]
-                result.prominence[place], result.boundary[place], result.marks[place] = (
-                    scores.prominence,
-                    scores.boundary,
-                    scores.marks,
-                )
-        return results
-
-    def _decide(
         self,
-        text: str,
-        runs: Sequence[Word],
-        spans: Sequence[Span],
-        scores: Scores,
-        focus: Sequence[Span],
-        intensity: str,
-    ) -> Tagged:
-        """Thresholds over the scores."""
-        last_of_sentence = _last_words(runs, spans)
-        emph = scores.marks[:, KINDS.index("emph")]
+        texts: Sequence[str],
+        intensity: str | Sequence[str] = "medium",
+        focuses: Sequence[Sequence[Span]] | None = None,
+    ) -> list[Tagged]:
+        """Like `mark_batch`, with the score of each mark.
+
+        Args:
+            texts: the texts to mark.
+            intensity: one for all, or one for each.
+            focuses: for each text its focus, as in `tag`.
+        """
+        each = [intensity] * len(texts) if isinstance(intensity, str) else intensity
+        items = [_Item(*item, self.model) for item in zip(texts, each, focuses or [()] * len(texts), strict=True)]
+        self._score([(item, window) for item in items for window in item.windows])
+        return [_joined(item, [self._decide(item, portion) for portion in item.portions]) for item in items]
+
+    def tag_in_portions(self, text: str, intensity: str = "medium", focus: Sequence[Span] = ()) -> Iterator[Tagged]:
+        """What `tag` gives, in portions of whole sentences, each worked out when it is asked for.
+
+        A short text is one portion. The first of a long text takes as long as any other text's first.
+        """
+        item = _Item(text, intensity, focus, self.model)
+        for portion in item.portions:
+            self._score([(item, window) for window in portion.windows])
+            yield self._decide(item, portion)
+
+    def score(self, text: str) -> Scores:
+        """The model's scores for each word of ``text``, of `segment.words`."""
+        item = _Item(text, "medium", (), self.model)
+        self._score([(item, window) for window in item.windows])
+        return item.scores
+
+    def _score(self, windows: Sequence[tuple["_Item", "_Window"]]) -> None:
+        """Have the words of these windows scored, together in as few passes as they fit in."""
+        for batch in _batches(windows):
+            for (item, window), scores in zip(batch, self.model.score([window.encoded for _, window in batch]), strict=True):
+                place = slice(window.first_word, window.first_word + len(window.encoded.last))
+                item.scores.prominence[place] = scores.prominence
+                item.scores.boundary[place] = scores.boundary
+                item.scores.marks[place] = scores.marks
+
+    def _decide(self, item: "_Item", portion: "_Portion") -> Tagged:
+        """Thresholds over the scores of a portion. A pause after its last word stands at the start of the next."""
+        runs, first, last = item.runs, portion.first_word, portion.last_word
+        emph = item.scores.marks[:, KINDS.index("emph")]
+        boundary = item.scores.boundary
         marks: dict[Mark, float] = {}
-        for index in np.flatnonzero(scores.boundary >= self.thresholds.pause).tolist():
-            if index + 1 < len(runs):
-                kind = "pause_long" if index in last_of_sentence else "pause_short"
-                marks[Mark(kind, runs[index + 1].start)] = float(scores.boundary[index])
-        stressed = {int(index) for index in np.flatnonzero(emph >= self.thresholds.emph[intensity])}
-        for span in focus:
-            inside = [i for i, word in enumerate(runs) if span[0] <= word.core_start < span[1]]
+        for index in range(max(0, first - 1), min(last, len(runs) - 1)):
+            at = runs[index + 1].start
+            if boundary[index] >= self.thresholds.pause and portion.start <= at < portion.end:
+                marks[Mark("pause_long" if index in item.sentence_ends else "pause_short", at)] = float(boundary[index])
+        stressed = {first + int(index) for index in np.flatnonzero(emph[first:last] >= self.thresholds.emph[item.intensity])}
+        for span in item.focus:
+            inside = [i for i in range(first, last) if span[0] <= runs[i].core_start < span[1]]
             _stress_one(inside, emph, stressed)
-        if intensity == "low":
-            stressed = _without_neighbours(emph, stressed)
+        if item.intensity == "low":
+            stressed = _without_neighbours(emph, stressed, item.last_stressed)
+            item.last_stressed = max(stressed, default=item.last_stressed)
         else:
-            for first, last in pairwise([-1, *sorted(last_of_sentence)]):
-                if last - first >= SHORTEST_STRESSED:
-                    _stress_one(range(first + 1, last + 1), emph, stressed)
+            ends = [index for index in sorted(item.sentence_ends) if first <= index < last]
+            for before, end in pairwise([first - 1, *ends]):
+                if end - before >= SHORTEST_STRESSED:
+                    _stress_one(range(before + 1, end + 1), emph, stressed)
         for index in stressed:
             marks[Mark("emph", runs[index].start)] = float(emph[index])
-        marked = normalise(MarkedText(text, tuple(marks)))
-        return Tagged(marked, tuple(round(marks[mark], 4) for mark in marked.marks))
+        moved = {replace(mark, offset=mark.offset - portion.start): score for mark, score in marks.items()}
+        marked = normalise(MarkedText(item.text[portion.start : portion.end], tuple(moved)))
+        return Tagged(marked, tuple(round(moved[mark], 4) for mark in marked.marks))
+
+
+@dataclass(frozen=True, slots=True)
+class _Window:
+    """A part of a text to score: its tokens, with context, and the words in its body."""
+
+    first_word: int
+    encoded: Encoded
+
+
+@dataclass(frozen=True, slots=True)
+class _Portion:
+    """Whole sentences of a text, ``[start, end)``, whose words ``[first_word, last_word)`` are scored in windows of their own."""
+
+    start: int
+    end: int
+    first_word: int
+    last_word: int
+    windows: Sequence[_Window]
+
+
+class _Item:
+    """A text on its way: its words, the windows they are scored in, and their scores as they come in."""
+
+    def __init__(self, text: str, intensity: str, focus: Sequence[Span], model: TaggerModel) -> None:
+        if intensity not in INTENSITIES:
+            raise BadInput(f"unknown intensity {intensity!r}; give one of {', '.join(INTENSITIES)}")
+        plain(text)
+        self.text = text
+        self.intensity = intensity
+        self.focus = focus
+        self.runs = words(text)
+        spans = sentences(text)
+        self.sentence_ends = _last_words(self.runs, spans)
+        self.windows = list(
+            _windows(encode(model.tokenizer, [text], [self.runs])[0], self.runs, self.sentence_ends, model.max_tokens)
+        )
+        self.portions = list(_portions(text, self.runs, spans, self.sentence_ends, self.windows))
+        count = len(self.runs)
+        self.scores = Scores(
+            np.zeros((count, 3), np.float32), np.zeros(count, np.float32), np.zeros((count, len(KINDS)), np.float32)
+        )
+        self.last_stressed = -2
+
+
+def _joined(item: _Item, portions: Sequence[Tagged]) -> Tagged:
+    """The portions of a text, put together."""
+    marks = [
+        replace(mark, offset=mark.offset + portion.start)
+        for portion, tagged in zip(item.portions, portions, strict=True)
+        for mark in tagged.marked.marks
+    ]
+    return Tagged(MarkedText(item.text, tuple(marks)), tuple(score for tagged in portions for score in tagged.scores))
 
 
 def _stress_one(words_of: Sequence[int], scores: NDArray[np.float32], stressed: set[int]) -> None:
@@ -185,10 +246,10 @@ def _stress_one(words_of: Sequence[int], scores: NDArray[np.float32], stressed: 
         stressed.add(max(words_of, key=lambda index: float(scores[index])))
 
 
-def _without_neighbours(scores: NDArray[np.float32], stressed: set[int]) -> set[int]:
-    """The stressed words, less the weaker of any two that stand side by side."""
+def _without_neighbours(scores: NDArray[np.float32], stressed: set[int], before: int) -> set[int]:
+    """The stressed words, less the weaker of any two that stand side by side; ``before`` is stressed already, and stays."""
     kept: list[int] = []
-    for index in sorted(stressed):
+    for index in sorted(stressed - {before + 1}):
         if kept and kept[-1] == index - 1:
             if scores[index] <= scores[kept[-1]]:
                 continue
@@ -203,34 +264,44 @@ def _last_words(runs: Sequence[Word], spans: Sequence[Span]) -> set[int]:
     return {int(index) for index in ends if index >= 0}
 
 
-@dataclass(frozen=True, slots=True)
-class _Window:
-    """A part of a text to score: its tokens, with context, and the words in its body."""
-
-    text: int
-    first_word: int
-    encoded: Encoded
-
-
-def _windows(text: int, encoded: Encoded, runs: Sequence[Word], spans: Sequence[Span], max_tokens: int) -> Iterator[_Window]:
+def _windows(encoded: Encoded, runs: Sequence[Word], sentence_ends: Collection[int], max_tokens: int) -> Iterator[_Window]:
     """The whole text where it fits, else groups of sentences with context on either side."""
     if not runs:
         return
     if len(encoded.ids) <= max_tokens:
-        yield _Window(text, 0, encoded)
+        yield _Window(0, encoded)
         return
     body = min(BODY_TOKENS, max_tokens // 2)
     context = min(CONTEXT_TOKENS, (max_tokens - body) // 2)
-    last_word_of = sorted(_last_words(runs, spans))
+    ends = sorted(sentence_ends)
     first = 0
     while first < len(runs):
         start = encoded.last[first - 1] + 1 if first else 0
-        end = _body_end(encoded.last, first, last_word_of, start + body)
+        end = _body_end(encoded.last, first, ends, start + body)
         # A word longer than a whole window is scored by its last tokens.
         begin = max(0, start - context, encoded.last[end - 1] + 1 - body - context)
         stop = min(len(encoded.ids), encoded.last[end - 1] + 1 + context)
-        yield _Window(text, first, Encoded(encoded.ids[begin:stop], [place - begin for place in encoded.last[first:end]]))
+        yield _Window(first, Encoded(encoded.ids[begin:stop], [place - begin for place in encoded.last[first:end]]))
         first = end
+
+
+def _portions(
+    text: str, runs: Sequence[Word], spans: Sequence[Span], sentence_ends: Collection[int], windows: Sequence[_Window]
+) -> Iterator[_Portion]:
+    """The windows in groups that end with a sentence: the first as small as may be, the others of `PORTION_WINDOWS` or more."""
+    span_ends = [end for _, end in spans]
+    start = first = 0
+    for number, window in enumerate(windows):
+        last_word = window.first_word + len(window.encoded.last)
+        enough = not first or number + 1 - first >= PORTION_WINDOWS
+        if number + 1 == len(windows):
+            yield _Portion(start, len(text), windows[first].first_word, last_word, windows[first:])
+        elif enough and last_word - 1 in sentence_ends:
+            end = span_ends[bisect_right(span_ends, runs[last_word - 1].core_start)]
+            yield _Portion(start, end, windows[first].first_word, last_word, windows[first : number + 1])
+            start, first = end, number + 1
+    if not windows:
+        yield _Portion(0, len(text), 0, 0, ())
 
 
 def _body_end(last: Sequence[int], first: int, sentence_ends: Sequence[int], limit: int) -> int:
@@ -242,13 +313,13 @@ def _body_end(last: Sequence[int], first: int, sentence_ends: Sequence[int], lim
     return sentence_ends[at] + 1 if at >= 0 and sentence_ends[at] >= first else fitting
 
 
-def _batches(windows: Sequence[_Window]) -> Iterator[list[_Window]]:
+def _batches(windows: Sequence[tuple[_Item, _Window]]) -> Iterator[list[tuple[_Item, _Window]]]:
     """Windows of like length together, so that little is padded."""
-    batch: list[_Window] = []
-    for window in sorted(windows, key=lambda window: len(window.encoded.ids)):
+    batch: list[tuple[_Item, _Window]] = []
+    for item, window in sorted(windows, key=lambda entry: len(entry[1].encoded.ids)):
         if batch and (len(batch) + 1) * (2 * len(window.encoded.ids) + 1) > BATCH_TOKENS:
             yield batch
             batch = []
-        batch.append(window)
+        batch.append((item, window))
     if batch:
         yield batch

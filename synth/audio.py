@@ -1,26 +1,15 @@
-"""Sound as samples: levels, silence, joining, resampling, and the formats that files carry."""
+"""Sound as samples: levels, silence, joining and resampling."""
 
-import io
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from prosody_tagger.errors import BadInput
 from synth.base import Audio
 
 FRAME_SECONDS = 0.010
 SILENCE_DB = 40.0
 FADE_SECONDS = 0.002
-
-FORMATS = {
-    "wav": ("WAV", "PCM_16"),
-    "flac": ("FLAC", "PCM_16"),
-    "mp3": ("MP3", "MPEG_LAYER_III"),
-    "opus": ("OGG", "OPUS"),
-    "pcm": ("RAW", "PCM_16"),
-}
-"""What `encode` writes: the container and the coding, in libsndfile's names. pcm is 16-bit little-endian without a header."""
 
 
 def silence_level(audio: Audio) -> float:
@@ -67,23 +56,6 @@ def resample(audio: Audio, rate: int) -> Audio:
 
     samples: NDArray[np.float32] = soxr.resample(audio.samples, audio.rate, rate, quality="HQ")
     return Audio(samples, rate)
-
-
-def encode(audio: Audio, form: str = "wav") -> bytes:
-    """``audio`` as a file of one of `FORMATS`.
-
-    Raises:
-        BadInput: a format that is not among them.
-    """
-    if form not in FORMATS:
-        raise BadInput(f"unknown format {form!r}; give one of {', '.join(FORMATS)}")
-    import soundfile
-
-    container, coding = FORMATS[form]
-    buffer = io.BytesIO()
-    samples = np.clip(audio.samples, -1.0, 1.0)
-    soundfile.write(buffer, samples, audio.rate, format=container, subtype=coding, endian="LITTLE" if form == "pcm" else None)
-    return buffer.getvalue()
 
 
 def _frame(rate: int) -> int:

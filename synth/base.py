@@ -90,6 +90,7 @@ class Capabilities:
         word_times: whether its `Speech` tells when each word is heard.
         references: whether it speaks in the voice of a `Reference`.
         speed: whether it speaks at the rate of speech that a request asks for.
+        at_once: how many requests of one text it pays to have spoken at once; 1 where each takes what the last one returned.
     """
 
     marks: Mapping[str, Support]
@@ -100,6 +101,7 @@ class Capabilities:
     word_times: bool = False
     references: bool = False
     speed: bool = True
+    at_once: int = 1
 
     def __post_init__(self) -> None:
         missing = set(KINDS) - set(self.marks)
@@ -165,6 +167,10 @@ class Synthesizer(ABC):
     @abstractmethod
     def capabilities(self) -> Capabilities:
         """What it does with each mark, and its limits."""
+
+    def capabilities_of(self, voice: str | None) -> Capabilities:
+        """What it does in that voice, for backends whose voices differ in it."""
+        return self.capabilities
 
     @abstractmethod
     def voices(self) -> tuple[Voice, ...]:

@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from prosody_tagger.errors import BadInput
-from synth.audio import FORMATS
 from synth.base import Audio
 from synth.errors import BackendError
 
@@ -27,6 +26,9 @@ RATES = range(4_000, 192_001)
 MAX_CHANNELS = 8
 DECODABLE = ("wav", "flac", "mp3", "opus", "vorbis")
 """The forms of whole files that `decode` reads."""
+
+STREAMED = ("wav", "flac", "mp3", "opus", "pcm")
+"""The forms of bodies that `StreamDecoder` reads."""
 
 _HEAD = 64  # bytes by which a stream is recognised
 _MAX_HEADER = 1 << 20  # bytes of a wav before its sound
@@ -73,8 +75,14 @@ def decode(data: bytes, form: str | None = None, *, max_seconds: float = 600.0) 
         raise BadInput(f"the file holds {what}; give one of {', '.join(DECODABLE)}")
     import soundfile
 
+    class Forwards(soundfile.SoundFile):  # type: ignore[misc]
+        """Never goes back in the file: at the end of a flac that does not know its length that fails."""
+
+        def seekable(self) -> bool:
+            return False
+
     try:
-        with soundfile.SoundFile(io.BytesIO(data)) as file:
+        with Forwards(io.BytesIO(data)) as file:
             return _read(file, max_seconds)
     except soundfile.SoundFileError as error:
         raise BadInput(f"the {found} file cannot be decoded: it is damaged or cut short; save it anew") from error
@@ -124,8 +132,8 @@ class StreamDecoder:
     """
 
     def __init__(self, form: str, rate: int, source_rate: int = 24_000) -> None:
-        if form not in FORMATS:
-            raise BadInput(f"unknown format {form!r}; give one of {', '.join(FORMATS)}")
+        if form not in STREAMED:
+            raise BadInput(f"unknown format {form!r}; give one of {', '.join(STREAMED)}")
         if rate not in RATES:
             raise BadInput(f"{rate} Hz is no sample rate to ask for; give one from {RATES[0]} to {RATES[-1]}")
         self._form = form
@@ -177,7 +185,9 @@ class StreamDecoder:
         elif found in DECODABLE:
             self._source = _Collected(found)
         else:
-            raise UndecodableAudio(f"{found} came where {self._form} was asked for; ask the server for one of {', '.join(FORMATS)}")
+            raise UndecodableAudio(
+                f"{found} came where {self._form} was asked for; ask the server for one of {', '.join(STREAMED)}"
+            )
         return self._resampled(self._source.feed(head))
 
     def _resampled(self, samples: Samples, last: bool = False) -> Samples:

@@ -16,6 +16,9 @@ from synth.base import Audio, WordTime
 END_SECONDS = 0.1
 """Most silence that is left after the last word where no pause asks for more."""
 
+HELD_SECONDS = 0.5
+"""What is held back of a sentence that is passed on as it comes: longer than the silence that voices leave at its end."""
+
 
 @dataclass(frozen=True, slots=True)
 class Spoken:
@@ -70,6 +73,35 @@ def join(
     end = gaps[-1]
     kept = left[: int(END_SECONDS * rate)] if end is None else _fit(left, nothing, end, rate, exact=exact)
     return Joined(Audio(np.concatenate([nothing, *sound, kept]), rate), tuple(words), Audio(nothing, rate))
+
+
+class Passing:
+    """A sentence that is passed on as it comes, all but its end, of which only the last chunk shows how much is silence."""
+
+    def __init__(self, rate: int) -> None:
+        """``rate`` is that of the sound, Hz."""
+        self._rate = rate
+        self.nothing = Audio(np.zeros(0, dtype=np.float32), rate)
+        self._held = np.zeros(0, dtype=np.float32)
+        self._sounds: list[Audio] = []
+
+    def add(self, audio: Audio) -> Audio:
+        """What may be passed on once ``audio`` has come."""
+        self._sounds.append(audio)
+        held = np.concatenate([self._held, audio.samples])
+        keep = min(len(held), round(HELD_SECONDS * self._rate))
+        passed, self._held = held[: len(held) - keep], held[len(held) - keep :]
+        return Audio(passed, self._rate)
+
+    def end(self, *, last: bool) -> Joined:
+        """The end of the sentence, as `join` makes it; ``last`` says whether the text ends here."""
+        level = silence_level(concatenate(self._sounds, self._rate))
+        _, tail = quiet_edges(Audio(self._held, self._rate), level)
+        sound, silence = self._held[: len(self._held) - tail], self._held[len(self._held) - tail :]
+        if last:
+            sound = np.concatenate([sound, silence[: int(END_SECONDS * self._rate)]])
+            silence = silence[:0]
+        return Joined(Audio(sound, self._rate), (), Audio(silence, self._rate))
 
 
 def _within(word: WordTime, first: float, last: float, at: float) -> WordTime:

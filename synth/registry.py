@@ -51,6 +51,12 @@ BACKENDS = {
             target="synth.higgs_http.backend:HiggsHttp",
             settings="higgs",
         ),
+        Backend(
+            name="higgs-local",
+            about="Higgs Audio on a GPU of your own, with LoRA adapters",
+            target="synth.higgs_local.backend:HiggsLocal",
+            settings="higgs_local",
+        ),
     )
 }
 

@@ -21,10 +21,10 @@ from synth.higgs_http.body import Body
 from synth.higgs_http.connections import Connections, PerLoop
 from synth.higgs_http.dialects import DIALECTS, MAX_ERROR, MEDIA, Order, read, recording, registered_voice
 from synth.higgs_http.faults import BAD_ENVIRONMENT, SETTING, Fault, Peer
-from synth.higgs_http.length import most_seconds
 from synth.higgs_http.lowering import lower, plain_words
 from synth.higgs_http.registered import Registered, RegisteredVoices
 from synth.higgs_http.settings import HiggsSettings, fits_header, is_name
+from synth.length import most_seconds
 
 if TYPE_CHECKING:
     import ssl
@@ -37,6 +37,7 @@ __all__ = ["HiggsHttp", "HiggsSettings"]
 _VOICES_PATH = "audio/voices"
 _ERROR_SECONDS = 2.0  # for the body of an error, which only says more of what is known already
 _WAIT_SECONDS = (0.2, 4.0)  # before the second try, and at most before any
+_AT_ONCE = 4  # requests of one text; other connections are for other texts
 _WIDEST = 48_000 * 2 * 4  # bytes a second of sound that is passed on: 48 kHz, stereo, 32 bits
 _MAX_SEED = 2**63
 
@@ -95,6 +96,7 @@ class HiggsHttp(Synthesizer):
             streaming=self._streams,
             references=True,
             speed=self._dialect.speeds is not None,
+            at_once=min(_AT_ONCE, self._settings.max_connections),
         )
 
     def voices(self) -> tuple[Voice, ...]:

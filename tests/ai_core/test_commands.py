@@ -19,7 +19,7 @@ from ai_core.ending import exit_code
 from prosody_tagger.markup import KINDS, parse
 from prosody_tagger.tagger import INTENSITIES
 from synth import base
-from synth.audio import FORMATS
+from synth.encoding import FORMATS
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 Run = Callable[..., tuple[int, str, str]]

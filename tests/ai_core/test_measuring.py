@@ -15,9 +15,9 @@ from ai_core.ending import exit_code
 from ai_core.labelling import label
 from ai_core.measuring import measure
 from prosody_tagger.markup import parse
-from synth.audio import encode
 from synth.base import Audio, SpeechRequest
 from synth.embedded.voice import EmbeddedVoice
+from synth.encoding import encode
 
 TEXT = "I never said <emph>she stole my money."
 PLAIN = parse(TEXT).text

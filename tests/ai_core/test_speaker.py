@@ -3,13 +3,15 @@
 import asyncio
 import logging
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from ai_core.parts import Parts
-from ai_core.pipeline import Job, Result, collect, stream
+from ai_core.pipeline import Job, Result, collect, put_together, stream
 from ai_core.settings import Settings, load_settings
 from prosody_tagger.markup import KINDS, MarkedText, parse
 from synth import registry
@@ -176,3 +178,176 @@ def test_pauses_that_the_engine_makes_are_not_cut_at(parts: Parts) -> None:
     assert [request.text.text for request in asked] == ["One two ", "three."]
     assert [[mark.kind for mark in request.text.marks] for request in asked] == [["pause_short"], ["pause_long"]]
     assert len(say(parts, parse("<pause_short>")).audio.samples) == RATE // 4
+
+
+class SlowVoice(NoiseVoice):
+    """Speaks several at once, the first ones slowest; each request is as long as its text."""
+
+    name = "slow"
+
+    def __init__(self, settings: object = None) -> None:
+        super().__init__(settings)
+        self.running = self.most = 0
+        self.fail_on = "nothing"
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return replace(super().capabilities, at_once=3)
+
+    async def speak(self, request: SpeechRequest) -> AsyncGenerator[Speech, None]:
+        self.requests.append(request)
+        self.running += 1
+        self.most = max(self.most, self.running)
+        try:
+            await asyncio.sleep(0.03 / len(self.requests))
+            if self.fail_on in request.text.text:
+                raise self.error
+            yield Speech(Audio(np.full(len(request.text.text) * 100, 0.5, np.float32), RATE))
+        finally:
+            self.running -= 1
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> tuple[Parts, SlowVoice]:
+    monkeypatch.setitem(registry.BACKENDS, "slow", registry.Backend("slow", "", f"{__name__}:SlowVoice", "embedded"))
+    parts = Parts(Settings(backend="slow", fallback="embedded", realise=False))
+    voice: Any = parts.voice("slow")
+    return parts, voice
+
+
+TEN = "".join(f"This is {'very ' * index}good. " for index in range(10))
+
+
+def test_sentences_are_spoken_together_and_stay_in_order(slow: tuple[Parts, SlowVoice]) -> None:
+    parts, voice = slow
+
+    async def spoken() -> list[Result]:
+        return [result async for result in stream(Job(parse(TEN)), parts)]
+
+    results = asyncio.run(spoken())
+    assert voice.most == 3
+    assert "".join(result.marked.text for result in results) == TEN
+    lengths = [len(result.audio.samples) for result in results]
+    assert lengths == sorted(lengths)
+    assert len(set(lengths)) == 10
+
+
+def test_a_sentence_that_fails_among_others_changes_the_voice_from_there_on(slow: tuple[Parts, SlowVoice]) -> None:
+    parts, voice = slow
+    voice.fail_on = "very very very very good."
+
+    async def spoken() -> list[Result]:
+        return [result async for result in stream(Job(parse(TEN)), parts)]
+
+    results = asyncio.run(spoken())
+    assert [result.backend for result in results] == ["slow"] * 4 + ["embedded"] * 6
+    assert [bool(result.warnings) for result in results] == [False] * 4 + [True] + [False] * 5
+    assert len(voice.requests) < 10
+
+
+def test_who_leaves_stops_all_that_is_under_way(slow: tuple[Parts, SlowVoice]) -> None:
+    parts, voice = slow
+
+    async def left() -> None:
+        async with aclosing(stream(Job(parse(TEN)), parts)) as results:
+            await anext(results)
+        assert voice.running == 0
+        assert len(asyncio.all_tasks()) == 1
+
+    asyncio.run(left())
+    assert len(voice.requests) < 10
+
+
+def test_a_mark_without_effect_is_left(parts: Parts) -> None:
+    result = asyncio.run(collect(Job(parse("One. It's <emph>only <pause_short>today.")), parts))
+    assert [(mark.kind, mark.offset) for mark in result.left] == [("emph", 10)]
+
+
+class DrippingVoice(NoiseVoice):
+    """Yields a sentence in ten chunks with silence at its end, and tells how many have left."""
+
+    name = "dripping"
+    sent = 0
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return replace(super().capabilities, streaming=True, speed=True)
+
+    async def speak(self, request: SpeechRequest) -> AsyncGenerator[Speech, None]:
+        self.requests.append(request)
+        sound = np.random.default_rng(len(self.requests)).uniform(-0.5, 0.5, 2 * RATE).astype(np.float32)
+        sound[-RATE // 4 :] = 0
+        for number, part in enumerate(np.split(sound, 10)):
+            if len(self.requests) >= self.fail_from and number == 5:
+                raise self.error
+            self.sent = number + 1
+            yield Speech(Audio(part, RATE), warnings=("dripping",))
+
+
+@pytest.fixture
+def dripping(monkeypatch: pytest.MonkeyPatch) -> tuple[Parts, DrippingVoice]:
+    monkeypatch.setitem(registry.BACKENDS, "drip", registry.Backend("drip", "", f"{__name__}:DrippingVoice", "embedded"))
+    parts = Parts(Settings(backend="drip", fallback="none", realise=False))
+    voice: Any = parts.voice("drip")
+    return parts, voice
+
+
+TWO = "This comes first. That comes <emph>then."
+
+
+def test_the_first_sentence_is_passed_on_as_it_comes(dripping: tuple[Parts, DrippingVoice]) -> None:
+    parts, voice = dripping
+
+    async def spoken() -> list[Result]:
+        found = []
+        async with aclosing(stream(Job(parse(TWO), times=False), parts)) as results:
+            async for result in results:
+                if not found:
+                    assert voice.sent < 6  # the sound that is held back has come as well
+                found.append(result)
+        return found
+
+    results = asyncio.run(spoken())
+    assert len(results) > 4
+    assert "".join(result.marked.text for result in results) == parse(TWO).text
+    assert [result.complete for result in results[-2:]] == [True, True]
+    assert not any(result.complete for result in results[:-2])
+    in_parts = put_together(results)
+    voice.requests.clear()
+    whole = asyncio.run(collect(Job(parse(TWO)), parts))
+    assert np.array_equal(in_parts.audio.samples, whole.audio.samples)
+    assert in_parts.marked == whole.marked
+    assert in_parts.left == whole.left
+    assert set(in_parts.warnings) == set(whole.warnings)
+
+
+@pytest.mark.parametrize("text", ["<pause_long>This is said. And more.", "Wait, <pause_short>please. And more."])
+def test_a_sentence_with_pauses_of_ours_is_not_passed_on(dripping: tuple[Parts, DrippingVoice], text: str) -> None:
+    parts, _ = dripping
+
+    async def first() -> Result:
+        async with aclosing(stream(Job(parse(text), times=False), parts)) as results:
+            return await anext(results)
+
+    assert asyncio.run(first()).complete
+
+
+def test_a_voice_that_fails_after_its_first_words_were_passed_on_is_an_error(dripping: tuple[Parts, DrippingVoice]) -> None:
+    parts, voice = dripping
+    voice.fail_from = 1
+
+    heard: list[Result] = []
+
+    async def spoken(times: bool) -> None:
+        async for result in stream(Job(parse(TWO), times=times), parts):
+            heard.append(result)
+
+    with pytest.raises(BackendUnavailable):
+        asyncio.run(spoken(True))
+    assert not heard
+    with pytest.raises(BackendUnavailable):
+        asyncio.run(spoken(False))
+    assert heard
+    parts.settings.fallback = "embedded"
+    result = asyncio.run(collect(Job(parse(TWO), times=False), parts))
+    assert (result.backend, result.fallback) == ("embedded", "drip")

@@ -15,8 +15,9 @@ from itertools import cycle
 
 import numpy as np
 
-from synth.audio import encode, resample
+from synth.audio import resample
 from synth.base import Audio
+from synth.encoding import encode
 
 from .events import EVENT_STREAM, event
 from .faults import Fault

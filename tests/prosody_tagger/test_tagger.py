@@ -3,6 +3,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -99,10 +100,40 @@ def test_texts_of_every_shape(tagger: ProsodyTagger, text: str) -> None:
 def test_every_word_of_a_long_text_is_scored_once(tagger: ProsodyTagger) -> None:
     text = "It was cold. The clocks were striking, and he slipped in quickly through the doors! " * 60
     tagged = tagger.tag(text, "high")
-    runs, spans = [words(text)], [[(0, len(text))]]
-    (scores,) = tagger._score([text], runs, spans)
-    assert (scores.marks[:, 0] > 0).all()
+    assert (tagger.score(text).marks[:, 0] > 0).all()
     assert len(tagged.scores) == len(tagged.marked.marks)
+
+
+@pytest.mark.parametrize("intensity", ["low", "medium", "high"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "word", SENTENCE + " And that was it. " * 400, "no stop " * 2000, "  Cold.\n\n" * 900 + " ", "你好。" * 900, "a" * 5000],
+)
+def test_the_portions_of_a_text_are_the_whole(tagger: ProsodyTagger, text: str, intensity: str) -> None:
+    focus = [(0, 5), (len(text) // 2, len(text) // 2 + 30)]
+    whole = tagger.tag(text, intensity, focus)
+    portions = list(tagger.tag_in_portions(text, intensity, focus))
+    assert "".join(portion.marked.text for portion in portions) == text
+    marks = []
+    offset = 0
+    for portion in portions:
+        assert len(portion.scores) == len(portion.marked.marks)
+        marks += [replace(mark, offset=mark.offset + offset) for mark in portion.marked.marks]
+        offset += len(portion.marked.text)
+    assert tuple(marks) == whole.marked.marks
+    assert marks == sorted(marks, key=lambda mark: mark.offset)
+
+
+def test_the_first_portion_of_a_long_text_is_small(tagger: ProsodyTagger) -> None:
+    first, *others = tagger.tag_in_portions("It was cold. " * 2000)
+    assert 0 < len(first.marked.text) < 1000
+    assert len(others) > 3
+
+
+def test_each_text_of_a_batch_has_its_own_intensity(tagger: ProsodyTagger) -> None:
+    text = SENTENCE * 5
+    together = tagger.tag_batch([text] * 3, ["low", "medium", "high"])
+    assert [tagged.marked for tagged in together] == [tagger.mark(text, name) for name in ("low", "medium", "high")]
 
 
 def test_windows_see_enough_context(shipped: ProsodyTagger) -> None:
@@ -112,8 +143,7 @@ def test_windows_see_enough_context(shipped: ProsodyTagger) -> None:
     first = len(words(filler))
     count = len(words(SENTENCE))
     near = " ".join(filler.split(". ")[-2:]) + SENTENCE + " " + filler[:80]
-    (long_scores,) = shipped._score([text], [words(text)], [[(0, len(text))]])
-    (near_scores,) = shipped._score([near], [words(near)], [[(0, len(near))]])
+    long_scores, near_scores = shipped.score(text), shipped.score(near)
     at = len(words(near[: near.index(SENTENCE)]))
     difference = np.abs(long_scores.prominence[first : first + count] - near_scores.prominence[at : at + count])
     assert difference.mean() < 0.12

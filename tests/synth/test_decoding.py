@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from prosody_tagger.errors import BadInput
-from synth.audio import encode, resample
+from synth.audio import resample
 from synth.base import Audio
 from synth.decoding import StreamDecoder, TruncatedAudio, UndecodableAudio, decode, sniff
+from synth.encoding import encode
 from synth.errors import BackendError
 
 RATE = 24_000

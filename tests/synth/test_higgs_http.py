@@ -20,7 +20,7 @@ from synth.errors import BackendTimeout, BackendUnavailable, RefusedRequest
 from synth.higgs_http import backend
 from synth.higgs_http.answer import RATE as OUR_RATE
 from synth.higgs_http.backend import HiggsHttp, HiggsSettings
-from synth.higgs_http.length import most_seconds
+from synth.length import most_seconds
 
 STREAMING = ("boson", "openai-speech")
 
@@ -173,8 +173,8 @@ def test_every_format(form, stream):
 
 def test_a_form_that_was_not_asked_for_is_read_all_the_same():
     """A server that sends mp3 whatever it is asked, and says so."""
-    from synth.audio import encode
     from synth.base import Audio
+    from synth.encoding import encode
     from synth.higgs_http.answer import Answer
     from synth.higgs_http.body import Body
     from synth.higgs_http.dialects import Order

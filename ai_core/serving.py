@@ -1,0 +1,45 @@
+"""The command `prosody serve`: the service, run by uvicorn."""
+
+import os
+from typing import Annotated
+
+import typer
+
+
+def serve(
+    host: Annotated[
+        str | None,
+        typer.Option("--host", help="Where to listen; beyond loopback keys must be set.", show_default="127.0.0.1"),
+    ] = None,
+    port: Annotated[int | None, typer.Option("--port", min=0, max=65535, show_default="8000")] = None,
+    log: Annotated[str | None, typer.Option("--log", help="debug, info, warning or error.", show_default="info")] = None,
+) -> None:
+    """Run the HTTP service: POST /speak, OpenAI's speech endpoint, /docs.
+
+    Settings come from the environment: PROSODY_* and, for the service, PROSODY_API__*. Told to end (SIGTERM, ctrl-C), it finishes
+    what runs and begins nothing new.
+    """
+    import uvicorn
+
+    for name, value in (("HOST", host), ("PORT", port), ("LOG", log)):
+        if value is not None:
+            os.environ[f"PROSODY_API__{name}"] = str(value)
+    import importlib
+
+    # By name: the commands stand below the service, and know nothing else of it.
+    settings = importlib.import_module("api.settings").load_api_settings()
+    settings.check_host(settings.host)
+    importlib.import_module("api.logs").configure(settings.log, settings.log_form)
+    uvicorn.run(
+        "api.app:create_app",
+        factory=True,
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        ws="none",
+        limit_concurrency=settings.connections,
+        timeout_keep_alive=settings.keep_alive,
+        timeout_graceful_shutdown=settings.drain,
+    )

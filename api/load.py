@@ -1,0 +1,258 @@
+"""Bounds on what is done at once, and one synthesis for all who ask for the same.
+
+A place is taken before work begins and given back when it ends, whatever ends it. Who finds every place taken waits in a queue of
+bounded length; who finds the queue full is told at once when to come back.
+"""
+
+import asyncio
+import math
+import os
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Hashable
+from contextlib import aclosing, asynccontextmanager
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ai_core.pipeline import Result
+from synth.errors import BackendError, BackendTimeout
+
+_KEPT = 16  # results of one synthesis that are ready and not yet taken by everybody
+_LONGEST_WAIT = 60
+
+
+class LoadSettings(BaseModel):
+    """How much is done at once.
+
+    Attributes:
+        running: most texts that one backend speaks at once; None is the number of processors for the embedded voice, 8 for others.
+        waiting: most texts that wait for one backend; whoever comes then is sent away, told when to come back.
+        deadline: seconds that a text may take in all, its wait included.
+        connections: most connections at once; whoever comes then gets 503.
+        keep_alive: seconds that a connection without a request is kept.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    running: int | None = Field(default=None, ge=1, le=10_000)
+    waiting: int = Field(default=64, ge=0, le=100_000)
+    deadline: float = Field(default=300.0, gt=0, le=86_400)
+    connections: int = Field(default=2000, ge=1, le=100_000)
+    keep_alive: int = Field(default=20, ge=1, le=3600)
+
+    def places(self, backend: str) -> int:
+        """How many texts that backend speaks at once."""
+        return self.running or ((os.cpu_count() or 2) if backend == "embedded" else 8)
+
+
+class Busy(BackendError):
+    """Every place is taken, and so is every place in the queue. ``retry_after`` is in seconds."""
+
+    def __init__(self, message: str, retry_after: int) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class Gate:
+    """Places for one kind of work, and a queue before them, first come, first served."""
+
+    def __init__(self, name: str, places: int, waiting: int) -> None:
+        self.name = name
+        self.places = places
+        self.running = 0
+        self.most_waiting = waiting
+        self._queue: deque[asyncio.Future[None]] = deque()
+        self._seconds = 1.0  # that a piece of work takes, smoothed
+
+    @property
+    def waiting(self) -> int:
+        return len(self._queue)
+
+    @asynccontextmanager
+    async def place(self) -> AsyncIterator[None]:
+        """Hold a place.
+
+        Raises:
+            Busy: none is free, and the queue is full.
+        """
+        await self._enter()
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self._seconds += 0.2 * (time.monotonic() - began - self._seconds)
+            self._leave()
+
+    async def _enter(self) -> None:
+        if self.running < self.places:
+            self.running += 1
+            return
+        if len(self._queue) >= self.most_waiting:
+            raise Busy(
+                f"{self.name} is busy: {self.running} texts are being spoken and {len(self._queue)} wait; try again later",
+                self.retry_after(),
+            )
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._queue.append(turn)
+        try:
+            await turn  # the place is handed over: `running` stays as it is
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self._leave()
+            else:
+                self._queue.remove(turn)
+            raise
+
+    def _leave(self) -> None:
+        while self._queue:
+            turn = self._queue.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self.running -= 1
+
+    def retry_after(self) -> int:
+        """Seconds after which the queue will most likely have moved on by as many as there are places."""
+        return min(_LONGEST_WAIT, max(1, math.ceil(self._seconds * (len(self._queue) + 1) / self.places)))
+
+
+class Synthesis:
+    """One job being spoken, for all who asked for it while it was. It ends when the last of them leaves.
+
+    Results are kept until everybody has taken them; where somebody is slow, the synthesis waits.
+    """
+
+    def __init__(self, results: AsyncGenerator[Result, None], on_end: Callable[[], None]) -> None:
+        self._on_end = on_end
+        self._results: deque[Result] = deque()
+        self._first = 0  # index of the first result that is kept
+        self._next_of: dict[object, int] = {}
+        self._changed = asyncio.Event()
+        self._ended = False
+        self._error: BaseException | None = None
+        self._task = asyncio.create_task(self._run(results))
+
+    @property
+    def joinable(self) -> bool:
+        """Whether all of it can still be had."""
+        return self._first == 0 and not self._task.done()
+
+    async def listen(self) -> AsyncGenerator[Result, None]:
+        """Every result from the first. Raises what ended the synthesis."""
+        me = object()
+        self._next_of[me] = 0
+        try:
+            while True:
+                index = self._next_of[me]
+                if index < self._first + len(self._results):
+                    yield self._results[index - self._first]
+                    self._next_of[me] = index + 1
+                    self._forget()
+                elif self._error is not None:
+                    raise self._error
+                elif self._ended:
+                    return
+                else:
+                    await self._changed.wait()
+        finally:
+            del self._next_of[me]
+            if self._next_of:
+                self._forget()
+            else:
+                await self._stop()
+
+    async def _run(self, results: AsyncGenerator[Result, None]) -> None:
+        try:
+            async with aclosing(results):
+                async for result in results:
+                    self._results.append(result)
+                    self._tell()
+                    while len(self._results) >= _KEPT:
+                        await self._changed.wait()
+        except Exception as error:
+            self._error = error
+        finally:
+            self._ended = True
+            self._on_end()
+            self._tell()
+
+    def _forget(self) -> None:
+        """Drop what everybody has taken, once there is much of it: until then others may join."""
+        taken = min(self._next_of.values())
+        if len(self._results) >= _KEPT and taken > self._first:
+            for _ in range(taken - self._first):
+                self._results.popleft()
+            self._first = taken
+            self._tell()
+
+    def _tell(self) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+    async def _stop(self) -> None:
+        self._task.cancel()
+        self._on_end()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+
+class Stage:
+    """Where the syntheses of one service run: each in a place of its backend, identical ones together, none beyond its deadline."""
+
+    def __init__(self, settings: LoadSettings, on_gate: Callable[[Gate], None] = lambda gate: None) -> None:
+        """``on_gate`` is told of every gate that is made."""
+        self._settings = settings
+        self._on_gate = on_gate
+        self._gates: dict[str, Gate] = {}
+        self._under_way: dict[Hashable, Synthesis] = {}
+
+    def gate(self, name: str) -> Gate:
+        """The places of a backend, or of another kind of work."""
+        if name not in self._gates:
+            self._gates[name] = Gate(name, self._settings.places(name), self._settings.waiting)
+            self._on_gate(self._gates[name])
+        return self._gates[name]
+
+    async def perform(
+        self, key: Hashable, backend: str, results: Callable[[], AsyncGenerator[Result, None]]
+    ) -> AsyncGenerator[Result, None]:
+        """The results of a job, once there is a place for it; ``key`` is what identical ones share.
+
+        Raises:
+            Busy: there is no place, and none to wait in.
+            BackendTimeout: the deadline has passed.
+        """
+        synthesis = self._under_way.get(key)
+        if synthesis is None or not synthesis.joinable:
+
+            def forget() -> None:
+                if self._under_way.get(key) is synthesis:
+                    del self._under_way[key]
+
+            synthesis = Synthesis(self._in_place(backend, results), forget)
+            self._under_way[key] = synthesis
+        async with aclosing(synthesis.listen()) as heard:
+            async for result in heard:
+                yield result
+
+    async def _in_place(self, backend: str, results: Callable[[], AsyncGenerator[Result, None]]) -> AsyncGenerator[Result, None]:
+        seconds = self._settings.deadline
+        ends = asyncio.get_running_loop().time() + seconds
+        try:
+            async with asyncio.timeout_at(ends):
+                place = self.gate(backend).place()
+                await place.__aenter__()
+        except TimeoutError:
+            raise BackendTimeout(f"{backend} had no place within {seconds:g} s; try again later") from None
+        try:
+            async with aclosing(results()) as running:
+                while True:
+                    # The deadline must not span a yield: there, it would strike whoever takes the result.
+                    async with asyncio.timeout_at(ends):
+                        result = await anext(running, None)
+                    if result is None:
+                        return
+                    yield result
+        except TimeoutError:
+            raise BackendTimeout(f"the text was not spoken within {seconds:g} s; send a shorter one") from None
+        finally:
+            await place.__aexit__(None, None, None)

@@ -1,0 +1,190 @@
+"""The codec of boson_multimodal, in the form that transformers reads itself.
+
+Unlike a checkpoint it is a pickled file, and its convolutions keep length and direction of their weights apart (weight
+normalisation, https://arxiv.org/abs/1602.07868), which the native codec does not: its tensors are loaded, and those put together.
+"""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import regex
+
+from prosody_tagger.errors import BadInput
+
+if TYPE_CHECKING:
+    import torch
+
+WEIGHTS = "model.pth"
+"""The file that holds its tensors."""
+
+_POSITION = "semantic_model.encoder.pos_conv_embed.conv."
+
+_TEACHERS = ("hubert_base", "hubert_base_general")
+_UNIT = ("snake1", "conv1", "snake2", "conv2")
+_ENCODER_BLOCK = ("res_unit1", "res_unit2", "res_unit3", "snake1", "conv1")
+_DECODER_BLOCK = ("snake1", "conv_t1", "res_unit1", "res_unit2", "res_unit3")
+_DAC = regex.compile(r"(?:encoder\.block|decoder_2\.model)\.(?P<at>\d{1,2})\.(?P<rest>.+)")
+_PART = regex.compile(r"block\.(?P<part>[0-4])\.(?:block\.(?P<inner>[0-3])\.)?(?P<rest>[^.]+)")
+_RENAMED = (("fc_prior.", "fc."), ("fc_post1.", "fc1."), ("fc_post2.", "fc2."), ("quantizer.vq.layers.", "quantizer.quantizers."))
+
+
+def read_tensors(path: Path) -> "dict[str, torch.Tensor]":
+    """What a file of pickled tensors holds; nothing in it is run.
+
+    Raises:
+        BadInput: it cannot be read, or holds something else.
+    """
+    import torch
+
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever the pickle and zip readers make of bytes that are no tensors
+        raise BadInput(f"{path} holds no tensors ({type(error).__name__}); download it again") from None
+    if not isinstance(found, dict) or not all(isinstance(value, torch.Tensor) for value in found.values()):
+        raise BadInput(f"{path} holds something other than named tensors; download it again")
+    return found
+
+
+def native_codec(old: Mapping[str, Any], tensors: "Mapping[str, torch.Tensor]") -> "tuple[dict[str, Any], dict[str, torch.Tensor]]":
+    """The native configuration and tensors.
+
+    Args:
+        old: the codec's config.json.
+        tensors: what its file of weights holds.
+
+    Raises:
+        BadInput: it is of another kind, or incomplete.
+    """
+    if old.get("semantic_techer") not in _TEACHERS:
+        raise BadInput(
+            f"the codec learned from {old.get('semantic_techer')!r}, where the native one has only HuBERT; it cannot be converted"
+        )
+    ratios = old.get("ratios")
+    if not isinstance(ratios, list) or not ratios or not all(type(ratio) is int and ratio > 0 for ratio in ratios):
+        raise BadInput(f"config.json gives {str(ratios)[:40]!r} as ratios, where whole numbers stand; download it again")
+    try:
+        config = _config(old, ratios, tensors)
+        found = {
+            _name(name, len(ratios)): tensor
+            for name, tensor in _joined(tensors).items()
+            if name != "semantic_model.masked_spec_embed"
+        }
+    except (KeyError, TypeError, AttributeError, IndexError, StopIteration, ZeroDivisionError) as error:
+        raise BadInput(f"the codec lacks {str(error)[:80]}, or has it in another form; download it again") from None
+    _check(config, found)
+    return config, found
+
+
+def _config(old: Mapping[str, Any], ratios: list[int], tensors: "Mapping[str, torch.Tensor]") -> dict[str, Any]:
+    if not isinstance(old["bins"], int):
+        raise BadInput("the codec quantises by scalars (RFSQ), where the native one has tables; it cannot be converted")
+    rate, hop = old["sample_rate"], math.prod(ratios)
+    bits = (old["bins"] - 1).bit_length()
+    return {
+        "architectures": ["HiggsAudioV2TokenizerModel"],
+        "model_type": "higgs_audio_v2_tokenizer",
+        "dtype": "float32",
+        "sample_rate": rate,
+        "codebook_size": old["bins"],
+        "codebook_dim": old["codebook_dim"],
+        # The native codec takes the number of its codebooks from the widest of these, kbit/s.
+        "target_bandwidths": [count * -(-rate // hop) * bits / 1000 for count in range(1, old["n_q"] + 1)],
+        "acoustic_model_config": {
+            "model_type": "dac",
+            "encoder_hidden_size": len(tensors["encoder.block.0.bias"]),
+            "decoder_hidden_size": len(tensors["decoder_2.model.0.bias"]),
+            "downsampling_ratios": ratios,
+            "upsampling_ratios": ratios,
+            "hidden_size": old["D"],
+        },
+        "semantic_model_config": _hubert(tensors),
+    }
+
+
+def _hubert(tensors: "Mapping[str, torch.Tensor]") -> dict[str, Any]:
+    """The teacher's configuration: HuBERT base, in the sizes that its tensors have."""
+    layer = "semantic_model.encoder.layers.{}.layer_norm.weight"
+    convolution = "semantic_model.feature_extractor.conv_layers.{}.conv.weight"
+    position = next(tensor for name, tensor in tensors.items() if name.startswith(_POSITION) and name.endswith(("_v", "original1")))
+    return {
+        "model_type": "hubert",
+        "hidden_size": position.shape[0],
+        "intermediate_size": len(tensors["semantic_model.encoder.layers.0.feed_forward.intermediate_dense.bias"]),
+        "num_hidden_layers": _count(layer, tensors),
+        "conv_dim": [len(tensors[convolution.format(at)]) for at in range(_count(convolution, tensors))],
+        "num_conv_pos_embeddings": position.shape[2],
+        "num_conv_pos_embedding_groups": position.shape[0] // position.shape[1],
+        "mask_time_prob": 0.0,
+    }
+
+
+def _joined(tensors: "Mapping[str, torch.Tensor]") -> "dict[str, torch.Tensor]":
+    """The tensors with each weight whole, save the teacher's, which the native codec keeps apart too."""
+    import torch
+
+    found: dict[str, torch.Tensor] = {}
+    for name, tensor in tensors.items():
+        if name.startswith(_POSITION):
+            renamed = name.replace("weight_g", "parametrizations.weight.original0").replace(
+                "weight_v", "parametrizations.weight.original1"
+            )
+            found[renamed] = tensor
+        elif name.endswith(".weight_v"):
+            length = tensors[name.removesuffix("v") + "g"]
+            found[name.removesuffix("_v")] = torch._weight_norm(tensor, length, 0)
+        elif not name.endswith(".weight_g"):
+            found[name] = tensor
+    return found
+
+
+def _name(old: str, blocks: int) -> str:
+    """The native name of a tensor of a codec with so many blocks a side."""
+    if found := _DAC.fullmatch(old):
+        encodes = old.startswith("encoder.")
+        side = "acoustic_encoder" if encodes else "acoustic_decoder"
+        at = int(found["at"])
+        outside = {0: "conv1", blocks + 1: "snake1", blocks + 2: "conv2"}.get(at)
+        if outside:
+            return f"{side}.{outside}.{found['rest']}"
+        part = _PART.fullmatch(found["rest"])
+        if part is None:
+            return old
+        name = (_ENCODER_BLOCK if encodes else _DECODER_BLOCK)[int(part["part"])]
+        inner = f".{_UNIT[int(part['inner'])]}" if part["inner"] else ""
+        return f"{side}.block.{at - 1}.{name}{inner}.{part['rest']}"
+    if old.startswith(("encoder_semantic.", "decoder_semantic.")):
+        return regex.sub(r"(conv\d?)\.conv\.(weight|bias)$", r"\1.\2", old)
+    for before, after in _RENAMED:
+        if old.startswith(before):
+            return after + old.removeprefix(before).replace("._codebook.", ".codebook.")
+    return old
+
+
+def _check(config: Mapping[str, Any], found: "Mapping[str, torch.Tensor]") -> None:
+    """That the native codec made from ``config`` has exactly these tensors."""
+    import torch
+
+    from synth.higgs_local.codec_model import codec_class
+
+    kind = codec_class()
+    try:
+        with torch.device("meta"):
+            model = kind(kind.config_class(**config))
+    except Exception as error:  # whatever transformers makes of numbers that fit nothing
+        raise BadInput(
+            f"the codec's config.json describes none that can be built ({type(error).__name__}); download it again"
+        ) from None
+    wanted = model.state_dict()
+    for name in sorted(wanted.keys() | found.keys()):
+        have, want = (list(side[name].shape) if name in side else "nothing" for side in (found, wanted))
+        if have != want:
+            raise BadInput(f"the codec has {have} as {name}, where {want} belongs; download config.json and {WEIGHTS} again")
+
+
+def _count(name: str, tensors: "Mapping[str, torch.Tensor]") -> int:
+    count = 0
+    while name.format(count) in tensors:
+        count += 1
+    return count

@@ -1,0 +1,63 @@
+"""A piece of text as it is read aloud: aliases in their places, commas where a pause will be, white space evened out."""
+
+from bisect import bisect_right
+from collections.abc import Collection
+from dataclasses import replace
+from itertools import pairwise
+
+import regex
+
+from prosody_tagger.markup import MarkedText
+from prosody_tagger.segment import words
+
+_SPACE = regex.compile(r"\s++")
+_OPEN = regex.compile(r"[\p{L}\p{M}\p{N}]")
+
+
+def spoken_form(marked: MarkedText, *, unfinished: bool = False, breaks: Collection[int] = ()) -> MarkedText:
+    """``marked`` as the model is given it, each mark where its word or its gap now is.
+
+    Args:
+        marked: one piece of a text.
+        unfinished: more of the same sentence follows; a comma at the end keeps the voice up.
+        breaks: starts of words before which a pause will be; a comma lets the voice lead up to it.
+    """
+    text = marked.text
+    edits = [(alias.start, alias.end, _apart(text, alias.start, alias.end, alias.spoken)) for alias in marked.aliases]
+    edits += [
+        (before.end, before.end, ",")
+        for before, after in (pairwise(words(text)) if breaks else ())
+        if after.start in breaks and _OPEN.match(text, before.end - 1)
+    ]
+    pieces: list[str] = []
+    starts, moved = [0], [0]  # where a stretch that is kept begins: in the text, and in what is read
+    position = length = 0
+    edits += [
+        (match.start(), match.end(), " " if match.start() > 0 and match.end() < len(text) else "")
+        for match in _SPACE.finditer(text)
+    ]
+    for start, end, replacement in sorted(edits):
+        if start < position:
+            continue  # it overlaps the one before
+        pieces += [text[position:start], replacement]
+        length += start - position + len(replacement)
+        position = end
+        starts.append(end)
+        moved.append(length)
+    pieces.append(text[position:])
+    read = "".join(pieces)
+
+    def place(offset: int) -> int:
+        stretch = bisect_right(starts, offset) - 1
+        at = moved[stretch] + offset - starts[stretch]
+        return min(at, moved[stretch + 1] if stretch + 1 < len(moved) else len(read))
+
+    marks = tuple(replace(mark, offset=place(mark.offset)) for mark in marked.marks)
+    return MarkedText(f"{read}," if unfinished and _OPEN.fullmatch(read[-1:]) else read, marks)
+
+
+def _apart(text: str, start: int, end: int, spoken: str) -> str:
+    """What an alias says, apart from letters and digits around it."""
+    touches = text[max(0, start - 1) : start].isalnum() or text[end : end + 1].isalnum()
+    said = " ".join(spoken.split())
+    return f" {said} " if touches else said

@@ -1,0 +1,331 @@
+"""Sound to bytes: what was encoded is decoded again by others' decoders and compared with what went in."""
+
+import gc
+import hashlib
+import io
+import subprocess
+import sys
+import wave
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from itertools import pairwise
+
+import av
+import numpy as np
+import pytest
+import soundfile
+import soxr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from prosody_tagger.errors import BadInput
+from synth.base import Audio
+from synth.decoding import StreamDecoder, decode
+from synth.encoding import FORMATS, MEDIA_TYPES, Encoder, encode
+
+RATE = 24_000
+CODED = ("flac", "mp3", "opus", "aac")
+FRAME = {"mp3": 576, "aac": 1024}  # samples at 24 kHz
+LEAST_SNR = {"wav": 70, "pcm": 70, "flac": 70, "mp3": 30, "opus": 20, "aac": 20}
+
+Samples = NDArray[np.float32]
+
+
+@cache
+def voice(seconds: float = 1.5, rate: int = RATE) -> Samples:
+    """Harmonics that glide and swell as a voice does, with a little breath: codecs for speech are at home with it."""
+    time = np.arange(round(seconds * rate)) / rate
+    phase = 2 * np.pi * np.cumsum(120 + 40 * np.sin(2 * np.pi * 1.3 * time)) / rate
+    tones = sum(np.sin(k * phase) / k for k in range(1, 20))
+    noise = np.random.default_rng(7).standard_normal(len(time))
+    loudness = 0.15 + 0.1 * np.sin(2 * np.pi * 3 * time)
+    return (loudness * tones + 0.001 * noise).astype(np.float32)
+
+
+def stream(form: str, samples: Samples, cuts: Iterable[int] = (), rate: int = RATE) -> bytes:
+    encoder = Encoder(form, rate)
+    edges = [0, *sorted(cuts), len(samples)]
+    return b"".join([encoder.encode(Audio(samples[a:b], rate)) for a, b in pairwise(edges)] + [encoder.finish()])
+
+
+def cuts(every: int, samples: Samples) -> range:
+    return range(every, len(samples), every)
+
+
+def with_ffmpeg(data: bytes, form: str, rate: int = RATE) -> Samples:
+    """``data`` as FFmpeg hears it, at ``rate``; what players based on it (Chrome, mpv) play."""
+    if form == "pcm":
+        return np.frombuffer(data, "<i2") / np.float32(32_768)
+    with av.open(io.BytesIO(data)) as file:
+        to_floats = av.AudioResampler(format="flt", layout="mono", rate=file.streams.audio[0].rate)
+        frames = [out for frame in [*file.decode(audio=0), None] for out in to_floats.resample(frame)]
+        own = file.streams.audio[0].rate
+    samples = np.concatenate([frame.to_ndarray()[0] for frame in frames])
+    return samples if own == rate else soxr.resample(samples, own, rate)
+
+
+def snr(heard: Samples, meant: Samples) -> float:
+    """Signal to error in dB over the length of ``meant``."""
+    error = heard[: len(meant)].astype(np.float64) - meant
+    return float(10 * np.log10(np.sum(meant.astype(np.float64) ** 2) / (np.sum(error**2) + 1e-12)))
+
+
+def lead_in(form: str, streamed: bool) -> int:
+    """Samples at 24 kHz before the sound."""
+    return 1024 if form == "aac" else 1105 if form == "mp3" and streamed else 0
+
+
+# Whole files
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("rate", [8_000, 16_000, 22_050, RATE, 44_100, 48_000])
+def test_a_file_holds_the_sound_and_its_length(form: str, rate: int) -> None:
+    meant = voice(1.0, rate)
+    heard = with_ffmpeg(encode(Audio(meant, rate), form), form, rate)
+    if form == "aac":
+        with av.open(io.BytesIO(encode(Audio(meant, rate), form))) as file:
+            assert file.streams.audio[0].rate == rate
+        assert 0 <= len(heard) - len(meant) - 1024 < 1024
+        heard = heard[1024:]
+    else:
+        assert len(heard) == len(meant)
+    assert snr(heard, meant) > LEAST_SNR[form] - (10 if rate == 8_000 else 0)
+
+
+@pytest.mark.parametrize("form", ["wav", "flac", "mp3", "opus"])
+def test_libsndfile_hears_the_same(form: str) -> None:
+    heard, rate = soundfile.read(io.BytesIO(encode(Audio(voice(), RATE), form)), dtype="float32")
+    assert rate == RATE
+    assert len(heard) == len(voice())
+    assert snr(heard, voice()) > LEAST_SNR[form]
+
+
+def test_a_wav_says_what_it_is() -> None:
+    data = encode(Audio(voice(), RATE))
+    with wave.open(io.BytesIO(data)) as file:
+        assert file.getparams()[:4] == (1, 2, RATE, len(voice()))
+    assert data[44:] == encode(Audio(voice(), RATE), "pcm")
+
+
+@given(st.binary(max_size=200))
+def test_sixteen_bits_come_out_as_they_went_in(data: bytes) -> None:
+    data = data[: len(data) // 2 * 2]
+    samples = (np.frombuffer(data, "<i2") / 32_768).astype(np.float32)
+    assert encode(Audio(samples, RATE), "pcm") == data
+
+
+def test_flac_loses_nothing() -> None:
+    exact = np.round(voice() * 32_768).astype(np.int16)
+    heard, _ = soundfile.read(io.BytesIO(encode(Audio((exact / 32_768).astype(np.float32), RATE), "flac")), dtype="int16")
+    np.testing.assert_array_equal(heard, exact)
+
+
+def test_more_than_a_block_at_once() -> None:
+    """The resampler and the codec go on over the blocks in which a long sound is handed to them."""
+    meant = voice(7.0, 22_050)
+    heard = with_ffmpeg(encode(Audio(meant, 22_050), "opus"), "opus", 22_050)
+    assert len(heard) == len(meant)
+    assert all(snr(heard[at : at + 2_000], meant[at : at + 2_000]) > 10 for at in range(0, len(meant) - 2_000, 2_000))
+
+
+# Streams
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_stream_is_the_same_sound_as_the_file(form: str) -> None:
+    whole = with_ffmpeg(encode(Audio(voice(), RATE), form), form)[lead_in(form, False) :]
+    streamed = with_ffmpeg(stream(form, voice(), cuts(480, voice())), form)[lead_in(form, True) :]
+    np.testing.assert_array_equal(streamed[: len(voice())], whole[: len(voice())])
+    assert 0 <= len(streamed) - len(voice()) <= 2 * FRAME.get(form, 0)
+    assert np.abs(streamed[len(voice()) + 64 :]).max(initial=0) < 0.1  # what a codec fills up with is no sound
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("rate", [16_000, 22_050, RATE, 44_100])
+def test_the_lead_in_is_where_the_sound_begins(form: str, rate: int) -> None:
+    click = np.zeros(rate // 2, dtype=np.float32)
+    click[:64] = 0.8 * np.hanning(64)
+    heard = with_ffmpeg(stream(form, click, rate=rate), form, rate)
+    late = (np.argmax(heard) - np.argmax(click)) / rate
+    assert late == pytest.approx(Encoder(form, rate).lead_in, abs=2 / rate)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.sampled_from(FORMATS),
+    st.sampled_from([RATE, 22_050]),
+    st.lists(st.integers(0, 6_000), max_size=12),
+)
+def test_cutting_changes_no_byte(form: str, rate: int, places: Sequence[int]) -> None:
+    samples = voice(0.25, rate)
+    assert stream(form, samples, [min(place, len(samples)) for place in places], rate) == stream(form, samples, rate=rate)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("rate", [RATE, 22_050])
+def test_a_sample_at_a_time(form: str, rate: int) -> None:
+    samples = voice(0.1, rate)
+    assert stream(form, samples, range(1, len(samples)), rate) == stream(form, samples, rate=rate)
+
+
+@pytest.mark.parametrize(
+    ("form", "seconds"),
+    [("wav", 0.0005), ("pcm", 0.0005), ("flac", 0.03), ("opus", 0.045), ("mp3", 0.05), ("aac", 0.09)],
+)
+def test_sound_leaves_early(form: str, seconds: float) -> None:
+    """Sound of which so much went in can be heard, if only its beginning, and what follows is never later than that."""
+    encoder = Encoder(form, RATE)
+    step = 12
+    sizes = [len(encoder.encode(Audio(voice()[at : at + step], RATE))) for at in range(0, len(voice()), step)]
+    full = np.flatnonzero(np.array(sizes[1:]))  # a header leaves with the first call
+    gaps = np.diff(full, prepend=-1) * step / RATE
+    assert gaps.max() <= seconds
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_the_header_leaves_before_there_is_sound(form: str) -> None:
+    head = Encoder(form, RATE).encode(Audio(np.zeros(0, dtype=np.float32), RATE))
+    begins = {"wav": b"RIFF\xff\xff\xff\xffWAVEfmt ", "flac": b"fLaC", "opus": b"OggS"}.get(form, b"")
+    assert head.startswith(begins)
+    assert bool(head) == bool(begins)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_what_has_come_so_far_can_be_played(form: str) -> None:
+    encoder = Encoder(form, RATE)
+    come = b"".join(encoder.encode(Audio(voice()[at : at + 480], RATE)) for at in range(0, 24_000, 480))
+    heard = with_ffmpeg(come, form)[lead_in(form, True) :]
+    assert len(heard) >= 24_000 - 4 * 1024
+    assert snr(heard[:20_000], voice()[:20_000]) > LEAST_SNR[form]
+
+
+@pytest.mark.parametrize("form", ["wav", "flac", "mp3", "opus", "pcm"])
+def test_our_own_decoder_takes_what_we_stream(form: str) -> None:
+    decoder = StreamDecoder(form, RATE)
+    encoder = Encoder(form, RATE)
+    parts = [decoder.feed(encoder.encode(Audio(voice()[at : at + 999], RATE))) for at in range(0, len(voice()), 999)]
+    heard = np.concatenate([*parts, decoder.feed(encoder.finish()), decoder.finish()])[lead_in(form, True) :]
+    assert 0 <= len(heard) - len(voice()) <= 2 * FRAME.get(form, 0)
+    assert snr(heard, voice()) > LEAST_SNR[form]
+
+
+@pytest.mark.parametrize("form", ["wav", "flac", "mp3", "opus"])
+def test_a_streamed_file_that_was_saved_can_be_read(form: str) -> None:
+    heard = decode(stream(form, voice())).samples[lead_in(form, True) :]
+    assert snr(heard, voice()) > LEAST_SNR[form]
+
+
+def test_readers_take_the_wav_without_a_length() -> None:
+    data = stream("wav", voice(), cuts(700, voice()))
+    heard, _ = soundfile.read(io.BytesIO(data), dtype="float32")
+    assert len(heard) == len(voice())
+    with wave.open(io.BytesIO(data)) as file:
+        assert file.readframes(file.getnframes()) == encode(Audio(voice(), RATE), "pcm")
+    assert len(with_ffmpeg(data, "wav")) == len(voice())
+
+
+# What can go wrong
+
+
+@pytest.mark.parametrize("form", [form for form in FORMATS if form != "pcm"])
+@pytest.mark.parametrize("streamed", [False, True])
+def test_speech_without_length_is_a_file_that_plays(form: str, streamed: bool) -> None:
+    nothing = np.zeros(0, dtype=np.float32)
+    data = stream(form, nothing) if streamed else encode(Audio(nothing, RATE), form)
+    with av.open(io.BytesIO(data)) as file:
+        sound = [frame.to_ndarray() for frame in file.decode(audio=0)]
+    assert sum(part.shape[1] for part in sound) < 4_000
+    assert all(np.abs(part).max() < 1e-3 for part in sound)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("streamed", [False, True])
+def test_no_number_is_too_wild(form: str, streamed: bool) -> None:
+    wild = voice(0.5).copy()
+    wild[1_000:1_003] = np.nan, np.inf, -np.inf
+    wild[5_000:5_004] = 1e30, -1e30, 1.0, -1.0
+    tame = wild.copy()
+    tame[1_000:1_003] = 0, 1, -1
+    tame[5_000:5_002] = 1, -1
+    for samples in (wild, tame):
+        samples.setflags(write=False)
+    made = [stream(form, samples) if streamed else encode(Audio(samples, RATE), form) for samples in (wild, tame)]
+    assert made[0] == made[1]
+    heard = with_ffmpeg(made[0], form)[lead_in(form, streamed) :]
+    assert np.isfinite(heard).all()
+    assert heard[5_002] * heard[5_003] < 0 or form in ("mp3", "opus", "aac")  # clipped, not wrapped around
+
+
+@pytest.mark.parametrize("level", [1.0, -1.0])
+def test_full_scale_does_not_wrap(level: float) -> None:
+    samples = np.full(2_000, level, dtype=np.float32)
+    for form in ("wav", "flac"):
+        heard, _ = soundfile.read(io.BytesIO(encode(Audio(samples, RATE), form)), dtype="float32")
+        np.testing.assert_allclose(heard, samples, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("form", "nearest"),
+    [("mpeg3", "mp3"), ("WAV", "wav"), ("opuss", "opus"), ("flak", "flac"), ("", None), ("\0" * 5, None), ("../wav", "wav")],
+)
+def test_an_unknown_format_is_named(form: str, nearest: str | None) -> None:
+    for make in (lambda: encode(Audio(voice(), RATE), form), lambda: Encoder(form, RATE)):
+        with pytest.raises(BadInput, match="give one of wav, flac, mp3, opus, aac, pcm") as error:
+            make()
+        assert repr(form) in str(error.value)
+        assert (f"did you mean {nearest}?" in str(error.value)) == (nearest is not None)
+
+
+def test_an_encoder_is_for_one_stream_of_one_rate() -> None:
+    encoder = Encoder("mp3", RATE)
+    with pytest.raises(ValueError, match="16000 Hz and the stream 24000"):
+        encoder.encode(Audio(voice(), 16_000))
+    encoder.encode(Audio(voice(), RATE))
+    assert encoder.finish()
+    assert encoder.finish() == b""
+    with pytest.raises(ValueError, match="another encoder"):
+        encoder.encode(Audio(voice(), RATE))
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_stream_that_nobody_ends_leaves_nothing(form: str) -> None:
+    for _ in range(20):
+        Encoder(form, RATE).encode(Audio(voice(0.2), RATE))
+    gc.collect()  # an error while it is let go of would be a warning, and so an error here
+    assert not [kept for kept in gc.get_objects() if type(kept) is Encoder]
+
+
+def test_every_form_has_a_media_type() -> None:
+    assert tuple(MEDIA_TYPES) == FORMATS == ("wav", "flac", "mp3", "opus", "aac", "pcm")
+    assert all(value.startswith("audio/") for value in MEDIA_TYPES.values())
+
+
+def test_streams_side_by_side_do_not_mix() -> None:
+    jobs = [(form, voice(0.5 + 0.1 * k)) for k in range(3) for form in CODED]
+    expected = [stream(*job) for job in jobs]
+    with ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(lambda job: stream(*job, cuts(300, job[1])), jobs)) == expected
+
+
+_DIGESTS = """
+import hashlib, sys
+import numpy as np
+from synth.base import Audio
+from synth.encoding import FORMATS, Encoder, encode
+heavy = {"av", "soxr", "soundfile", "torch"} & set(sys.modules)
+assert not heavy, heavy
+audio = Audio(np.sin(np.arange(12_000, dtype=np.float32) / 20) / 2, 24_000)
+for form in FORMATS:
+    encoder = Encoder(form, 24_000)
+    print(hashlib.sha256(encode(audio, form) + encoder.encode(audio) + encoder.finish()).hexdigest())
+"""
+
+
+def test_the_bytes_are_the_same_from_run_to_run_and_the_import_is_light() -> None:
+    audio = Audio(np.sin(np.arange(12_000, dtype=np.float32) / 20) / 2, RATE)
+    here = [hashlib.sha256(encode(audio, form) + stream(form, audio.samples)).hexdigest() for form in FORMATS]
+    there = subprocess.run([sys.executable, "-c", _DIGESTS], capture_output=True, text=True, check=True, timeout=60)
+    assert there.stdout.split() == here

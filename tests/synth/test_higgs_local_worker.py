@@ -1,0 +1,482 @@
+"""The worker: who speaks with whom, who waits, and what one caller's trouble is to the others."""
+
+import asyncio
+import gc
+import threading
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scripted_higgs import HOP, ScriptedBatch, ScriptedEngine
+
+from prosody_tagger.markup import plain
+from synth.errors import BackendError, BackendUnavailable, RefusedRequest
+from synth.higgs_local.adapter import Adapter, AdapterError
+from synth.higgs_local.orders import Request, told
+from synth.higgs_local.settings import HiggsLocalSettings
+from synth.higgs_local.together import Together
+from synth.higgs_local.worker import BackendBusy, Chunk, Order, Worker
+
+SETTINGS = HiggsLocalSettings(max_batch=3, first_frames=5, chunk_frames=20)
+
+
+def order(text: str, **rest: Any) -> Order:
+    return Order(plain(text), **({"seconds": 1000.0} | rest))
+
+
+class Bench:
+    """A worker over an engine that was scripted."""
+
+    def __init__(self, settings: HiggsLocalSettings = SETTINGS, **rest: Any) -> None:
+        self.engine = ScriptedEngine(settings)
+        self.loads = 0
+        self.worker = Worker(self._load, settings, **rest)
+
+    def _load(self) -> Any:
+        self.loads += 1
+        return self.engine
+
+    async def say(self, text: str, **rest: Any) -> list[Chunk]:
+        return [chunk async for chunk in self.worker.speak(order(text, **rest))]
+
+    async def begin(self, text: str, **rest: Any) -> tuple[AsyncGenerator[Chunk, None], Chunk]:
+        """An order of which the first chunk was heard."""
+        speaking = self.worker.speak(order(text, **rest))
+        return speaking, await anext(speaking)
+
+
+def run(work: Callable[[Bench], Any], settings: HiggsLocalSettings = SETTINGS, **rest: Any) -> Bench:
+    """Do ``work`` with a bench, and close it."""
+    bench = Bench(settings, **rest)
+
+    async def main() -> None:
+        try:
+            async with asyncio.timeout(20):
+                await work(bench)
+        finally:
+            await bench.worker.close()
+
+    asyncio.run(main())
+    return bench
+
+
+async def until(true: Callable[[], bool]) -> None:
+    while not true():  # noqa: ASYNC110 (what is waited for happens in another thread)
+        await asyncio.sleep(0.001)
+
+
+def samples(chunks: list[Chunk]) -> np.ndarray[Any, Any]:
+    return np.concatenate([chunk.audio.samples for chunk in chunks])
+
+
+def test_every_frame_is_heard_once_and_in_order() -> None:
+    async def work(bench: Bench) -> None:
+        chunks = await bench.say("one two three four five six seven")
+        frames = samples(chunks)[::HOP] * 1024
+        assert frames.tolist() == list(range(70))
+        assert [len(chunk.audio.samples) // HOP for chunk in chunks] == [5, 20, 20, 20, 5]
+        assert [chunk.codes is None for chunk in chunks] == [True] * 4 + [False]
+        assert chunks[-1].codes is not None
+        assert chunks[-1].codes.shape == (70, 8)
+        assert not chunks[-1].cut
+
+    run(work)
+
+
+def test_the_first_chunk_is_heard_before_the_end() -> None:
+    async def work(bench: Bench) -> None:
+        speaking, chunk = await bench.begin("forever")
+        assert len(chunk.audio.samples) == 5 * HOP
+        await speaking.aclose()
+
+    run(work)
+
+
+def test_what_goes_on_for_too_long_is_cut() -> None:
+    async def work(bench: Bench) -> None:
+        chunks = await bench.say("forever", seconds=2.01)
+        assert chunks[-1].cut
+        assert len(samples(chunks)) == 51 * HOP
+
+    run(work)
+
+
+def test_callers_are_decoded_together_as_many_as_may() -> None:
+    async def work(bench: Bench) -> None:
+        heard = await asyncio.gather(*(bench.say(f"{number} two three") for number in range(10)))
+        assert all(len(samples(chunks)) == 30 * HOP for chunks in heard)
+
+    bench = run(work)
+    assert bench.engine.widest == 3
+    assert bench.engine.steps < 10 * 38 / 2
+    assert bench.loads == 1
+
+
+def test_a_late_caller_joins_those_who_speak() -> None:
+    async def work(bench: Bench) -> None:
+        speaking, _ = await bench.begin("forever")
+        assert len(samples(await bench.say("late one"))) == 20 * HOP
+        await speaking.aclose()
+
+    bench = run(work)
+    assert ("forever", "late one") in bench.engine.log
+
+
+def test_a_cancelled_caller_frees_its_place_within_one_step() -> None:
+    """Decoding stands still while the caller leaves, so it is known which step is the next."""
+    gate, stopped = threading.Event(), threading.Event()
+    gate.set()
+
+    def wait(_: ScriptedBatch) -> None:
+        if not gate.is_set():
+            stopped.set()
+            assert gate.wait(10)
+
+    async def work(bench: Bench) -> None:
+        bench.engine.at_step = wait
+        first, _ = await bench.begin("forever a")
+        second, _ = await bench.begin("forever b")
+        third, _ = await bench.begin("forever c")
+        waiting = asyncio.create_task(bench.say("waiting"))
+        await asyncio.sleep(0.01)
+        gate.clear()
+        await until(stopped.is_set)  # within a step
+        before = bench.engine.steps
+        await second.aclose()
+        gate.set()
+        await waiting
+        assert bench.engine.log[before] == ("forever a", "forever b", "forever c")
+        assert bench.engine.log[before + 1] == ("forever a", "forever c", "waiting")
+        await first.aclose()
+        await third.aclose()
+
+    run(work)
+
+
+def test_a_caller_who_leaves_while_waiting_is_never_decoded() -> None:
+    async def work(bench: Bench) -> None:
+        speaking = [(await bench.begin(f"forever {number}"))[0] for number in range(3)]
+        task = asyncio.create_task(bench.say("leaver"))
+        await asyncio.sleep(0.01)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        for generator in speaking:
+            await generator.aclose()
+        await bench.say("last")
+
+    bench = run(work)
+    assert not any("leaver" in said for step in bench.engine.log for said in step)
+
+
+def test_the_last_caller_to_leave_stops_the_decoding() -> None:
+    async def work(bench: Bench) -> None:
+        speaking, _ = await bench.begin("forever")
+        await speaking.aclose()
+        await until(lambda: bench.engine.closed > 0)
+        steps = bench.engine.steps
+        await asyncio.sleep(0.02)
+        assert bench.engine.steps == steps
+
+    run(work)
+
+
+def test_a_full_queue_refuses_and_has_room_again() -> None:
+    async def work(bench: Bench) -> None:
+        speaking = [(await bench.begin(f"forever {number}"))[0] for number in range(3)]
+        waiting = asyncio.create_task(bench.say("waiting"))
+        await asyncio.sleep(0)
+        with pytest.raises(BackendBusy, match="4 requests are open") as refused:
+            await bench.say("too many")
+        assert isinstance(refused.value, BackendError)
+        for generator in speaking:
+            await generator.aclose()
+        await waiting
+        assert await bench.say("again")
+
+    run(work, most_open=4)
+
+
+def test_a_slow_listener_keeps_nobody_waiting() -> None:
+    async def work(bench: Bench) -> None:
+        slow, _ = await bench.begin("a slow listener hears it late")
+        began = time.monotonic()
+        await asyncio.gather(*(bench.say(f"{number} quick") for number in range(5)))
+        assert time.monotonic() - began < 5
+        rest = [chunk async for chunk in slow]
+        assert len(samples(rest)) == (60 - 5) * HOP
+
+    run(work)
+
+
+def test_a_listener_who_never_listens_holds_one_place_of_the_queue() -> None:
+    """So what is kept for such listeners is bounded too."""
+
+    async def work(bench: Bench) -> None:
+        asleep = [(await bench.begin("one two three"))[0] for _ in range(2)]
+        with pytest.raises(BackendBusy):
+            await bench.say("no room")
+        for generator in asleep:
+            await generator.aclose()
+        await bench.say("room")
+
+    run(work, most_open=2)
+
+
+def test_a_failure_before_the_first_frame_is_the_callers_own() -> None:
+    async def work(bench: Bench) -> None:
+        def fail(said: str) -> None:
+            if "bad" in said:
+                raise ValueError("no such token")
+            if "long" in said:
+                raise RefusedRequest("too long for the model")
+
+        bench.engine.at_prompt = fail
+        good, bad, long = await asyncio.gather(bench.say("good"), bench.say("bad"), bench.say("long"), return_exceptions=True)
+        assert isinstance(good, list)
+        assert isinstance(bad, BackendError)
+        assert "ValueError: no such token" in str(bad)
+        assert isinstance(long, RefusedRequest)
+
+    run(work)
+
+
+def test_a_failure_at_a_chunk_is_the_callers_own() -> None:
+    async def work(bench: Bench) -> None:
+        def fail(said: str) -> None:
+            if "bad" in said:
+                raise RuntimeError("the codec broke")
+
+        bench.engine.at_codes = fail
+        good, bad = await asyncio.gather(bench.say("good one here"), bench.say("bad one here"), return_exceptions=True)
+        assert isinstance(good, list)
+        assert len(samples(good)) == 30 * HOP
+        assert isinstance(bad, BackendError)
+
+    bench = run(work)
+    assert all(not batch.kept for batch in bench.engine.batches)
+
+
+def test_one_text_that_breaks_every_step_fails_alone() -> None:
+    """Those who had the bad luck to be decoded with it are decoded again."""
+
+    async def work(bench: Bench) -> None:
+        def fail(batch: ScriptedBatch) -> None:
+            if any("bad" in row.said and row.ran > 2 for row in batch.rows.values()):
+                raise RuntimeError("device-side assert")
+
+        bench.engine.at_step = fail
+        heard = await asyncio.gather(*map(bench.say, ("good", "bad", "fine", "well")), return_exceptions=True)
+        assert [isinstance(item, list) for item in heard] == [True, False, True, True]
+        assert isinstance(heard[1], BackendError)
+        assert "device-side assert" in str(heard[1])
+        assert await bench.say("and on")
+
+    run(work)
+
+
+def test_a_step_that_fails_in_mid_speech_ends_that_speech() -> None:
+    async def work(bench: Bench) -> None:
+        speaking, _ = await bench.begin("forever")
+
+        def fail(_: ScriptedBatch) -> None:
+            raise RuntimeError("CUDA out of memory")
+
+        bench.engine.at_step = fail
+        with pytest.raises(BackendError, match=r"out of memory; lower the setting max_batch"):
+            async for _ in speaking:
+                pass
+        bench.engine.at_step = lambda _: None
+        assert await bench.say("and on")
+
+    run(work)
+
+
+def test_a_model_that_cannot_be_loaded_is_told_to_all_and_tried_again() -> None:
+    class Absent(Bench):
+        def _load(self) -> Any:
+            self.loads += 1
+            if self.loads == 1:
+                time.sleep(0.05)
+                raise BackendUnavailable("no model here; download it")
+            return self.engine
+
+    async def main() -> None:
+        bench = Absent()
+        first = await asyncio.gather(bench.say("one"), bench.say("two"), return_exceptions=True)
+        assert [type(error) for error in first] == [BackendUnavailable, BackendUnavailable]
+        await asyncio.sleep(0.01)
+        assert await bench.say("three")
+        await bench.worker.close()
+
+    asyncio.run(main())
+
+
+def test_closing_fails_those_who_speak_and_those_who_wait() -> None:
+    async def work(bench: Bench) -> None:
+        speaking, _ = await bench.begin("forever")
+        tasks = [asyncio.create_task(bench.say(f"forever {number}")) for number in range(4)]
+        await asyncio.sleep(0.01)
+        await asyncio.gather(bench.worker.close(), bench.worker.close())
+        for error in await asyncio.gather(*tasks, return_exceptions=True):
+            assert isinstance(error, BackendError)
+        with pytest.raises(BackendError, match="closed"):
+            async for _ in speaking:
+                pass
+        assert not [thread for thread in threading.enumerate() if thread.name == "higgs-local"]
+        assert await bench.say("again")
+        assert bench.loads == 2
+
+    bench = run(work)
+    assert all(batch.closed for batch in bench.engine.batches)
+
+
+def test_closing_what_never_spoke_does_nothing() -> None:
+    async def work(bench: Bench) -> None:
+        await bench.worker.close()
+
+    assert run(work).loads == 0
+
+
+def test_several_event_loops_share_one_worker() -> None:
+    bench = Bench()
+    heard: list[int] = []
+
+    def caller(number: int) -> None:
+        heard.append(len(samples(asyncio.run(bench.say(f"{number} two three")))))
+
+    threads = [threading.Thread(target=caller, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    asyncio.run(bench.worker.close())
+    assert heard == [30 * HOP] * 4
+    assert bench.loads == 1
+
+
+def test_a_loop_that_ended_in_mid_speech_is_left_alone() -> None:
+    bench = Bench()
+
+    async def abandon() -> None:
+        bench.worker.speak(order("forever"))
+        await bench.begin("forever")  # and the loop ends, which closes what is open
+
+    asyncio.run(abandon())
+    assert len(samples(asyncio.run(bench.say("next")))) == 10 * HOP
+    asyncio.run(bench.worker.close())
+
+
+def test_memory_does_not_grow_over_200_requests() -> None:
+    async def work(bench: Bench) -> None:
+        async def some(count: int) -> None:
+            for number in range(count):
+                if number % 4 == 3:
+                    async with aclosing(bench.worker.speak(order("forever"))) as speaking:
+                        await anext(speaking)
+                else:
+                    await bench.say("one two")
+            bench.engine.log.clear()
+            bench.engine.prompts.clear()
+            bench.engine.batches.clear()
+
+        await some(20)
+        gc.collect()
+        before = len(gc.get_objects())
+        await some(200)
+        gc.collect()
+        assert len(gc.get_objects()) - before < 200
+
+    run(work)
+
+
+# Who speaks with whom, without a thread
+
+
+def adapter(name: str) -> Adapter:
+    return Adapter(name, Path(name), 4, {}, (), {}, None)
+
+
+A, B = adapter("a"), adapter("b")
+
+
+class Line:
+    """Requests in a queue, and a `Together` to choose from them; adapters change in name only."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.engine = ScriptedEngine(SETTINGS)
+        self.together = Together(self.engine, SETTINGS)  # type: ignore[arg-type]
+        self.waiting: deque[Request] = deque()
+        self.loop = asyncio.new_event_loop()
+        monkeypatch.setattr(self.together, "_speak_with", lambda _: None)
+
+    def ask(self, name: str, adapter: Adapter | None = None) -> Request:
+        request = Request(order(name, adapter=adapter), self.loop)
+        self.waiting.append(request)
+        return request
+
+    def turn(self) -> list[str]:
+        """One step; says who has begun."""
+        self.together.drop_given_up()
+        chosen = self.together.choose(self.waiting)
+        for request in chosen:
+            self.together.begin(request)
+        self.together.step()
+        return [request.order.text.text for request in chosen]
+
+
+@pytest.fixture
+def line(monkeypatch: pytest.MonkeyPatch) -> Any:
+    made = Line(monkeypatch)
+    yield made
+    made.loop.close()
+
+
+def test_those_who_share_an_adapter_speak_together(line: Line) -> None:
+    for name, which in (("a1", A), ("b1", B), ("a2", A), ("plain", None), ("a3", A), ("a4", A)):
+        line.ask(name, which)
+    assert line.turn() == ["a1", "a2", "a3"]
+    assert [request.order.text.text for request in line.waiting] == ["b1", "plain", "a4"]
+
+
+def test_nobody_is_passed_over_for_ever(line: Line) -> None:
+    """While the first in line waits for another adapter, those of the present one end and no more of them begin."""
+    speaker = line.ask("forever", A)
+    assert line.turn() == ["forever"]
+    line.ask("b1", B)
+    line.ask("a2", A)
+    assert line.turn() == []
+    speaker.given_up = True
+    assert line.turn() == ["b1"]
+    assert line.turn() == []
+
+
+def test_the_same_adapter_joins_at_any_time(line: Line) -> None:
+    line.ask("forever a", A)
+    line.turn()
+    line.ask("a2", A)
+    assert line.turn() == ["a2"]
+
+
+def test_given_up_requests_are_not_chosen(line: Line) -> None:
+    line.ask("first").given_up = True
+    line.ask("second")
+    assert line.turn() == ["second"]
+    assert not line.waiting
+
+
+def test_one_that_failed_is_tried_alone(line: Line) -> None:
+    line.ask("forever").tried = True
+    line.ask("other")
+    assert line.turn() == ["forever"]
+    assert line.turn() == []
+
+
+def test_errors_are_told_in_one_line() -> None:
+    assert isinstance(told(AdapterError("x"), "y"), AdapterError)
+    assert str(told(ValueError("first\nsecond"), "it failed")) == "it failed: ValueError: first; try again"
+    assert "MemoryError" in str(told(MemoryError(), "it failed"))
