@@ -1,7 +1,7 @@
 """The sentences of one text: cut, spoken and joined, in order; by another voice where the one asked for fails."""
 
 import logging
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 
@@ -170,12 +170,14 @@ class Speaker:
         lowered = lower(sentence.marked, self._able(voice))
         request = replace(self._request, text=lowered.request)
         left = [mark for mark in sentence.marked.marks if mark not in lowered.request.marks]
-        warnings = list(_not_done(left, sentence.marked.text, voice.name))
+        made = [mark for mark in left if mark not in lowered.dropped]
+        text = sentence.marked.text
+        warnings = [*_dropped(lowered.dropped, text, voice.name), *_unmade(made, text, voice.name)]
         said = Said(sentence, passing.nothing, (), voice.name, None, tuple(left), complete=False)
         async with aclosing(voice.speak(request)) as speeches:
             async for speech in speeches:
                 warnings.extend(speech.warnings)
-                warnings.extend(_not_done(speech.left, sentence.marked.text, voice.name))
+                warnings.extend(_unmade(speech.left, text, voice.name))
                 said = replace(said, left=(*said.left, *speech.left))
                 self._request = replace(self._request, context=speech.context)
                 passed = passing.add(speech.audio)
@@ -234,17 +236,18 @@ class Speaker:
             finished = await finish(
                 joined.audio, marked, known, spoken.to_make, self._parts, intensity=intensity, language=language
             )
-        untold = () if self._realise else spoken.to_make
-        not_obeyed = [mark for mark in (*spoken.lowered.dropped, *untold) if mark not in spoken.at_cuts]
+        dropped = [mark for mark in spoken.lowered.dropped if mark not in spoken.at_cuts]
+        unmade = [] if self._realise else [mark for mark in spoken.to_make if mark not in spoken.at_cuts]
         news, self._news = self._news, []
         warnings = (
             *news,
             *(warning for piece in pieces for warning in piece.warnings),
-            *_not_done(not_obeyed, marked.text, spoken.voice.name),
+            *_dropped(dropped, marked.text, spoken.voice.name),
+            *_unmade(unmade, marked.text, spoken.voice.name),
             *finished.warnings,
         )
         fallback = self._first if self._current != self._first else None
-        left = [mark for mark in dict.fromkeys((*spoken.lowered.dropped, *finished.left)) if mark not in spoken.at_cuts]
+        left = [mark for mark in dict.fromkeys((*dropped, *finished.left)) if mark not in spoken.at_cuts]
         told = tuple(dict.fromkeys(warnings))
         return Said(sentence, finished.audio, finished.words, spoken.voice.name, fallback, tuple(left), told)
 
@@ -318,12 +321,18 @@ def _is_break(mark: Mark) -> bool:
     return mark.is_pause and mark.silence_ms >= PAUSE_MS["pause_short"]
 
 
-def _not_done(marks: Sequence[Mark], text: str, backend: str) -> tuple[str, ...]:
-    """A warning for each mark of ``text`` that stayed without effect."""
+def _dropped(marks: Sequence[Mark], text: str, backend: str) -> list[str]:
+    """A warning for each mark of ``text`` that nothing can do."""
+    return [f"{mark} was not spoken: backend {backend} cannot do it there" for mark in _shown(marks, text)]
+
+
+def _unmade(marks: Sequence[Mark], text: str, backend: str) -> list[str]:
+    """A warning for each mark of ``text`` that would have been made in the sound."""
+    return [f"{mark} was left to backend {backend}: marks are not made in its sound, as asked" for mark in _shown(marks, text)]
+
+
+def _shown(marks: Sequence[Mark], text: str) -> Iterator[str]:
     runs = words(text)
-    said = []
     for mark in marks:
         index = word_after(runs, mark.offset)
-        word = "" if index is None else f" before {runs[index].core(text)!r}"
-        said.append(f"<{mark.kind}>{word} was not spoken: backend {backend} cannot do it there")
-    return tuple(said)
+        yield f"<{mark.kind}>" + ("" if index is None else f" before {runs[index].core(text)!r}")

@@ -39,9 +39,7 @@ async def speech(request: Request, asked: SpeechRequest, service: Here) -> Respo
     """Speaks `input`, sentence by sentence as it is made; with `stream_format: sse` as events. The input is plain text unless
     `marked` says that it holds marks."""
     backend = _backend(asked.model)
-    name = asked.voice.get("id") if isinstance(asked.voice, dict) else asked.voice
-    if name is not None and not isinstance(name, str):
-        raise BadInput("voice is an object without an id; send a name, or an object with the id of a voice")
+    name = _voice_name(asked.voice)
     reference = await service.reference(name)
     voice = None if reference else _voice(name, service.parts.voice(backend or service.settings.backend))
     check_length(asked.input, service.settings)
@@ -197,6 +195,15 @@ def _backend(model: str) -> str | None:
     hint = closest(model, registry.BACKENDS)
     nearest = f"; did you mean {hint}?" if hint else ""
     raise UnknownVoice(f"there is no model {model[:80]!r}{nearest} (the models: prosody, {', '.join(registry.BACKENDS)})")
+
+
+def _voice_name(voice: str | dict[str, Any] | None) -> str | None:
+    if not isinstance(voice, dict):
+        return voice
+    name = voice.get("id")
+    if not isinstance(name, str):
+        raise BadInput("voice is an object without an id; send a name, or an object with the id of a voice")
+    return name
 
 
 def _voice(name: str | None, voice: Synthesizer) -> str | None:

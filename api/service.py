@@ -157,7 +157,7 @@ async def gone(request: Request) -> None:
         pass
 
 
-def service_of(request: Request) -> Service:
+async def service_of(request: Request) -> Service:
     """The service that a request has come to."""
     service: Service = request.app.state.service
     return service

@@ -91,7 +91,7 @@ def test_without_realising_the_voice_is_left_alone(parts: Parts) -> None:
     result = say(parts, parse("One <pause_short:400ms>two <emph>three."), realise=False)
     assert len(parts.voice("other").requests) == 2  # type: ignore[attr-defined]
     assert result.words == ()
-    assert result.warnings == ("<emph> before 'three' was not spoken: backend other cannot do it there",)
+    assert result.warnings == ("<emph> before 'three' was left to backend other: marks are not made in its sound, as asked",)
     no_report = say(parts, parse("One <emph>two."), realise=False, report=True)
     assert no_report.report is None
     assert "no mark was measured" in no_report.warnings[-1]
