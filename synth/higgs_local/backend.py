@@ -106,7 +106,7 @@ class HiggsLocal(Synthesizer):
         """
         adapter = self._adapter(request.voice)
         _check(request)
-        text, left = _lower(request, adapter.marks if adapter else ())
+        text, left = lower(request, adapter.marks if adapter else ())
         if not words(text.text):
             yield Speech(Audio(np.zeros(0, dtype=np.float32), RATE), left=request.text.marks, context=request.context)
             return
@@ -175,7 +175,7 @@ def _check(request: SpeechRequest) -> None:
         raise RefusedRequest(f"seed {request.seed} is out of range; give 0 to {_MAX_SEED - 1}")
 
 
-def _lower(request: SpeechRequest, trained: Collection[str]) -> tuple[MarkedText, tuple[Mark, ...]]:
+def lower(request: SpeechRequest, trained: Collection[str]) -> tuple[MarkedText, tuple[Mark, ...]]:
     """What the model is given, with the marks that it knows, and the marks that are left.
 
     A pause that it does not know is a break: whoever makes it cuts in there.

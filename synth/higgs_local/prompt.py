@@ -37,6 +37,14 @@ class Context:
     codes: "torch.Tensor"
 
 
+@dataclass(frozen=True, slots=True)
+class Written:
+    """Something said before that was answered in writing."""
+
+    text: MarkedText | str
+    answer: str
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Prompt:
     """One request as the model reads it.
@@ -79,7 +87,14 @@ class PromptWriter:
         self._control = re.compile(f" ?(?:{'|'.join([_LIKE_CONTROL, *map(re.escape, others)])})+ ?")
 
     def write(
-        self, text: MarkedText | str, *, scene: str, speakers: Sequence[str], turns: Iterable[Context], mark_ids: Mapping[str, int]
+        self,
+        text: MarkedText | str,
+        *,
+        scene: str,
+        speakers: Sequence[str],
+        turns: Iterable[Context | Written],
+        mark_ids: Mapping[str, int],
+        system: str | None = None,
     ) -> Prompt:
         """The prompt that has ``text`` spoken.
 
@@ -88,20 +103,36 @@ class PromptWriter:
             speakers: what [SPEAKER0], [SPEAKER1] ... sound like.
             turns: what was said before, the oldest first.
             mark_ids: the token of each kind of mark.
+            system: another system message, in place of instruction, scene and speakers; an empty one is left out.
 
         Raises:
             ValueError: a mark of a kind that is not in ``mark_ids``.
         """
         import torch
 
-        ids = [self._ids[_BEGIN], *self._system(scene, speakers)]
+        ids = [self._ids[_BEGIN], *(self._system(scene, speakers) if system is None else self._message(system))]
         audio = [torch.zeros(0, self._config.num_codebooks, dtype=torch.int64)]
         for turn in turns:
-            frames = delayed(turn.codes, self._config)
-            audio.append(frames)
-            ids += [*self._user(turn.text, mark_ids), *self._answer(len(frames))]
+            ids += self._user(turn.text, mark_ids)
+            if isinstance(turn, Written):
+                ids += [*self._header("assistant"), *self.written(turn.answer)]
+            else:
+                frames = delayed(turn.codes, self._config)
+                audio.append(frames)
+                ids += [*self._header("assistant"), self._config.audio_bos_token_id, *self.spoken(len(frames))]
         ids += [*self._user(text, mark_ids), *self._header("assistant"), self._config.audio_bos_token_id]
         return Prompt(torch.tensor(ids, dtype=torch.int64), torch.cat(audio))
+
+    def spoken(self, frames: int) -> list[int]:
+        """The rest of an answer that `write` left open, in so many delayed frames."""
+        config = self._config
+        held = config.num_codebooks - 1
+        placeholders = [config.audio_token_id] * (frames - held) + [config.audio_delay_token_id] * held
+        return [*placeholders, self._ids[_AUDIO_END], self._ids[_END]]
+
+    def written(self, answer: str) -> list[int]:
+        """An answer in writing: what stands in place of the last token of `write`, which begins audio."""
+        return [*self._encode(self.words(answer)), self._ids[_END]]
 
     def words(self, text: str) -> str:
         """``text`` with a space for everything that is, or looks like, a control token, and without outer white space."""
@@ -115,18 +146,16 @@ class PromptWriter:
         head = self._header("system", f"{INSTRUCTION}\n\n")
         return [*head, self._ids[_SCENE], *self._encode(f"\n{scenery}\n"), self._ids[_SCENE_END], self._ids[_END]]
 
+    def _message(self, system: str) -> list[int]:
+        words = self.words(system)
+        return [*self._header("system", words), self._ids[_END]] if words else []
+
     def _user(self, text: MarkedText | str, mark_ids: Mapping[str, int]) -> list[int]:
         pieces = self._pieces(plain(text) if isinstance(text, str) else text, mark_ids)
         ids = self._header("user", pieces[0] if isinstance(pieces[0], str) else "")
         for piece in pieces[1:]:
             ids += self._encode(piece) if isinstance(piece, str) else [piece]
         return [*ids, self._ids[_END]]
-
-    def _answer(self, frames: int) -> list[int]:
-        config = self._config
-        held = config.num_codebooks - 1
-        placeholders = [config.audio_token_id] * (frames - held) + [config.audio_delay_token_id] * held
-        return [*self._header("assistant"), config.audio_bos_token_id, *placeholders, self._ids[_AUDIO_END], self._ids[_END]]
 
     def _header(self, role: str, text: str = "") -> list[int]:
         """A turn's beginning; ``text`` is encoded together with the line ends before it, as one run."""
