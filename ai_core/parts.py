@@ -32,11 +32,6 @@ class Parts:
         self._voices: dict[str, Synthesizer] = {}
         self._loading = asyncio.Lock()
 
-    @property
-    def has_tagger(self) -> bool:
-        """Whether the tagger has been loaded."""
-        return self._tagger is not None
-
     async def tagger(self) -> "ProsodyTagger":
         """The tagger.
 

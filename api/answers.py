@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
 from typing import Any
@@ -26,12 +27,38 @@ MAX_HEADER = 4_000
 _INSTANT = ("wav", "pcm")  # coded in less time than a thread takes to start
 _PREFIX = "X-Prosody-"
 
+_log = logging.getLogger(__name__)
+
+
+def _described(kind: str, **fields: str) -> dict[str, Any]:
+    """An event of this kind whose fields are of these types."""
+    properties = {"type": {"const": kind}, **{name: {"type": found.split("|")} for name, found in fields.items()}}
+    return {"type": "object", "required": list(properties), "properties": properties}
+
+
+EVENT: dict[str, Any] = {
+    "oneOf": [
+        _described(
+            "speech.sentence", text="string", marked="string", words="array", backend="string", fallback="string|null", warnings="array"
+        ),
+        _described("speech.audio.delta", audio="string"),
+        _described("speech.audio.done", usage="object", seconds="number"),
+        _described("error", error="object"),
+    ]
+}
+"""What each event of a stream holds, as JSON. The audio is base64; an error is the last event."""
 
 SOUND: dict[str, Any] = {
     "description": "The audio; with Accept: application/json one object; with Accept: text/event-stream events as it is made.",
     "content": {
         **{kind: {"schema": {"type": "string", "format": "binary"}} for kind in MEDIA_TYPES.values()},
-        "text/event-stream": {"schema": {"type": "string"}},
+        "text/event-stream": {
+            "itemSchema": {
+                "type": "object",
+                "required": ["data"],
+                "properties": {"data": {"type": "string", "contentMediaType": "application/json", "contentSchema": EVENT}},
+            },
+        },
     },
     "headers": {
         f"X-Prosody-{name}": {"schema": {"type": "string"}, "description": f"{about} Percent-encoded."}
@@ -75,9 +102,14 @@ class Stream(Response):
 
     async def _send(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-        async for chunk in self._chunks:
-            if chunk:
-                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        try:
+            async for chunk in self._chunks:
+                if chunk:
+                    await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        except ProsodyError as error:
+            # The status has been sent. A connection that breaks off tells every client that this was not all.
+            _log.warning("an answer was broken off by %s", type(error).__name__)
+            return
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
@@ -153,6 +185,7 @@ async def as_events(results: AsyncIterator[Result], first: Result, form: str) ->
     except ProsodyError as error:
         # The status has been sent: what went wrong can only be said here.
         yield _event("error", error={"message": str(error), "type": "server_error", "code": "interrupted", "param": None})
+        raise  # for clients that do not read the event
     finally:
         coder.finish()
 

@@ -6,6 +6,7 @@ from importlib.metadata import version
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi_swagger import patch_fastapi
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
@@ -13,11 +14,14 @@ from ai_core.parts import Parts
 from ai_core.settings import Settings, load_settings
 from api import openai, operations, problems, speak
 from api.limits import RateLimits
-from api.security import Guard
+from api.security import PUBLIC, Guard
 from api.service import ClientGone, Service
 from api.settings import ApiSettings, load_api_settings
 from api.watch import Watch
 from prosody_tagger.errors import ProsodyError
+
+DOCS = ("/docs", "/openapi.json", *(f"/swagger/{name}" for name in ("swagger-ui-bundle.js", "swagger-ui.css", "favicon-32x32.png")))
+"""They hold nothing that this project's sources do not, and a browser cannot send a key for them."""
 
 UPLOADS = ("/measure", "/v1/audio/voices")
 
@@ -45,7 +49,11 @@ def create_app(settings: Settings | None = None, api: ApiSettings | None = None)
         version=version("prosody-speech"),
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
         lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        swagger_ui_oauth2_redirect_url=None,
     )
+    patch_fastapi(app)  # /docs with files of ours: FastAPI's own loads them from a network that may not be there
     app.state.service = service
     for part in (speak, openai, operations):
         app.include_router(part.router)
@@ -64,6 +72,7 @@ def create_app(settings: Settings | None = None, api: ApiSettings | None = None)
         refuse=_refuse,
         host=api.host,
         check=limits.check if limits else None,
+        public=(*PUBLIC, *DOCS),
         uploads=UPLOADS,
     )
     app.add_middleware(Watch, metrics=service.metrics)

@@ -83,15 +83,23 @@ class Gate:
             self._seconds += 0.2 * (time.monotonic() - began - self._seconds)
             self._leave()
 
-    async def _enter(self) -> None:
-        if self.running < self.places:
-            self.running += 1
-            return
-        if len(self._queue) >= self.most_waiting:
+    def check(self) -> None:
+        """Find out at little cost whether there is room.
+
+        Raises:
+            Busy: every place is taken, and the queue is full.
+        """
+        if self.running >= self.places and len(self._queue) >= self.most_waiting:
             raise Busy(
                 f"{self.name} is busy: {self.running} texts are being spoken and {len(self._queue)} wait; try again later",
                 self.retry_after(),
             )
+
+    async def _enter(self) -> None:
+        self.check()
+        if self.running < self.places:
+            self.running += 1
+            return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._queue.append(turn)
         try:
@@ -119,11 +127,14 @@ class Gate:
 class Synthesis:
     """One job being spoken, for all who asked for it while it was. It ends when the last of them leaves.
 
-    Results are kept until everybody has taken them; where somebody is slow, the synthesis waits.
+    Results are kept until everybody has taken them; where somebody is slow, the synthesis waits, but never beyond its deadline,
+    so that nobody holds a place by not listening.
     """
 
-    def __init__(self, results: AsyncGenerator[Result, None], on_end: Callable[[], None]) -> None:
-        self._on_end = on_end
+    def __init__(self, results: AsyncGenerator[Result, None], on_end: Callable[[], None], seconds: float = math.inf) -> None:
+        """``seconds`` is the deadline, for the wait for a place, the work and its listeners together."""
+        self._on_end: Callable[[], None] | None = on_end
+        self._seconds = seconds
         self._results: deque[Result] = deque()
         self._first = 0  # index of the first result that is kept
         self._next_of: dict[object, int] = {}
@@ -163,17 +174,19 @@ class Synthesis:
 
     async def _run(self, results: AsyncGenerator[Result, None]) -> None:
         try:
-            async with aclosing(results):
+            async with asyncio.timeout(self._seconds), aclosing(results):
                 async for result in results:
                     self._results.append(result)
                     self._tell()
                     while len(self._results) >= _KEPT:
                         await self._changed.wait()
+        except TimeoutError:
+            self._error = BackendTimeout(f"the text was not spoken within {self._seconds:g} s; send a shorter one, or try later")
         except Exception as error:
             self._error = error
         finally:
             self._ended = True
-            self._on_end()
+            self._end()
             self._tell()
 
     def _forget(self) -> None:
@@ -189,9 +202,15 @@ class Synthesis:
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 
+    def _end(self) -> None:
+        # Who is told may hold on to this synthesis. In a cycle its sound would stay in memory until it is found.
+        on_end, self._on_end = self._on_end, None
+        if on_end is not None:
+            on_end()
+
     async def _stop(self) -> None:
         self._task.cancel()
-        self._on_end()
+        self._end()
         await asyncio.gather(self._task, return_exceptions=True)
 
 
@@ -223,36 +242,19 @@ class Stage:
         """
         synthesis = self._under_way.get(key)
         if synthesis is None or not synthesis.joinable:
+            self.gate(backend).check()  # most are refused here, before anything is made for them
 
             def forget() -> None:
                 if self._under_way.get(key) is synthesis:
                     del self._under_way[key]
 
-            synthesis = Synthesis(self._in_place(backend, results), forget)
+            synthesis = Synthesis(self._in_place(backend, results), forget, self._settings.deadline)
             self._under_way[key] = synthesis
         async with aclosing(synthesis.listen()) as heard:
             async for result in heard:
                 yield result
 
     async def _in_place(self, backend: str, results: Callable[[], AsyncGenerator[Result, None]]) -> AsyncGenerator[Result, None]:
-        seconds = self._settings.deadline
-        ends = asyncio.get_running_loop().time() + seconds
-        try:
-            async with asyncio.timeout_at(ends):
-                place = self.gate(backend).place()
-                await place.__aenter__()
-        except TimeoutError:
-            raise BackendTimeout(f"{backend} had no place within {seconds:g} s; try again later") from None
-        try:
-            async with aclosing(results()) as running:
-                while True:
-                    # The deadline must not span a yield: there, it would strike whoever takes the result.
-                    async with asyncio.timeout_at(ends):
-                        result = await anext(running, None)
-                    if result is None:
-                        return
-                    yield result
-        except TimeoutError:
-            raise BackendTimeout(f"the text was not spoken within {seconds:g} s; send a shorter one") from None
-        finally:
-            await place.__aexit__(None, None, None)
+        async with self.gate(backend).place(), aclosing(results()) as running:
+            async for result in running:
+                yield result

@@ -9,8 +9,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from ai_core.pipeline import Job, check_length
 from api.answers import SOUND, stream_answer
-from api.problems import documented
-from api.references import UnknownVoice
+from api.problems import UnknownModel, documented
 from api.schemas import Deleted, Model, Models, SpeechRequest, Voices, VoiceShown
 from api.service import Here, unless_gone
 from prosody_tagger.errors import BadInput
@@ -186,7 +185,7 @@ def _backend(model: str) -> str | None:
     """The backend that a model's name means; None is the one that is set.
 
     Raises:
-        UnknownVoice: it means none.
+        UnknownModel: it means none.
     """
     if model in registry.BACKENDS:
         return model
@@ -194,7 +193,7 @@ def _backend(model: str) -> str | None:
         return None
     hint = closest(model, registry.BACKENDS)
     nearest = f"; did you mean {hint}?" if hint else ""
-    raise UnknownVoice(f"there is no model {model[:80]!r}{nearest} (the models: prosody, {', '.join(registry.BACKENDS)})")
+    raise UnknownModel(f"there is no model {model[:80]!r}{nearest} (the models: prosody, {', '.join(registry.BACKENDS)})")
 
 
 def _voice_name(voice: str | dict[str, Any] | None) -> str | None:

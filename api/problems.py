@@ -13,12 +13,18 @@ from starlette.responses import JSONResponse
 from api.load import Busy
 from api.references import DamagedVoice, StoreFailed, StoreFull, UnknownVoice
 from prosody_tagger.errors import BadInput, ModelError, ProsodyError
-from synth.errors import BackendError, BackendTimeout, BackendUnavailable
+from synth.errors import BackendError, BackendTimeout, BackendUnavailable, RefusedRequest
 
 _log = logging.getLogger(__name__)
 
+
+class UnknownModel(RefusedRequest):
+    """No backend goes by this name, which stood where OpenAI's form has a model's."""
+
+
 _STATUS: tuple[tuple[type[ProsodyError], int, str], ...] = (
     (UnknownVoice, 404, "voice_not_found"),
+    (UnknownModel, 404, "model_not_found"),
     (DamagedVoice, 410, "voice_damaged"),
     (StoreFull, 409, "store_full"),
     (StoreFailed, 503, "store_failed"),

@@ -6,13 +6,14 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import Annotated, TypeVar
 
 from fastapi import Depends
 from starlette.requests import Request
 
+from ai_core.finding import GUIDE
 from ai_core.parts import Parts
-from ai_core.pipeline import Job, Result, put_together, stream, with_report
+from ai_core.pipeline import Job, Result, collect, put_together, stream, with_report
 from ai_core.settings import Settings
 from api.load import Stage
 from api.logs import LONGEST_TEXT
@@ -21,9 +22,6 @@ from api.references import ReferenceStore, is_voice_id
 from api.settings import ApiSettings
 from prosody_tagger.errors import ProsodyError
 from synth.base import Reference
-
-if TYPE_CHECKING:
-    from prosody_tagger.tagger import ProsodyTagger
 
 T = TypeVar("T")
 
@@ -47,7 +45,8 @@ class Service:
     metrics: Metrics = field(default_factory=Metrics)
     stage: Stage = field(init=False)
     store: ReferenceStore = field(init=False)
-    _loading: "asyncio.Task[ProsodyTagger] | None" = None
+    _loading: asyncio.Task[None] | None = None
+    is_warm: bool = False
 
     def __post_init__(self) -> None:
         self.stage = Stage(self.api, self.metrics.watch)
@@ -109,21 +108,28 @@ class Service:
                 found[f"backend {name}"] = why
         except ProsodyError as error:
             found[f"backend {name}"] = str(error)
-        if not self.parts.has_tagger and (why := self._loading_tagger()) is not None:
-            found["tagger"] = why
+        if not self.is_warm:
+            found["tagger"] = self._warming()
         return found
-
-    def _loading_tagger(self) -> str | None:
-        """Why there is no tagger yet. It is loaded in the background, and again after a failure."""
-        task, self._loading = self._loading, None
-        if task is not None and task.done() and (error := task.exception()) is not None:
-            return str(error)
-        self._loading = task or asyncio.create_task(self.parts.tagger())
-        return "it is being loaded; ask again in a moment"
 
     def load(self) -> None:
         """Begin to load what every request needs."""
-        self._loading_tagger()
+        self._warming()
+
+    def _warming(self) -> str:
+        """Why nothing is warm yet. That is done in the background, and again after a failure."""
+        task, self._loading = self._loading, None
+        if task is not None and task.done() and (error := task.exception()) is not None:
+            return str(error)
+        self._loading = task or asyncio.create_task(self._warm_up())
+        return "it is being loaded; ask again in a moment"
+
+    async def _warm_up(self) -> None:
+        """Load the tagger, and have the embedded voice say a word, so that no request waits for what is slow only once."""
+        await self.parts.tagger()
+        if self.settings.backend == GUIDE:
+            await collect(Job("Is everything ready?"), self.parts)
+        self.is_warm = True
 
     async def close(self) -> None:
         """Let go of everything."""
