@@ -26,6 +26,8 @@ from synth.base import Audio, Intensity, Reference, SpeechRequest, WordTime
 if TYPE_CHECKING:
     from synth.acoustics.report import Report
 
+_GLANCE = 200
+
 
 @dataclass(frozen=True, slots=True)
 class Job:
@@ -221,16 +223,22 @@ def check(text: str | MarkedText, settings: Settings) -> None:
     """
     check_length(text, settings)
     marked = plain(text) if isinstance(text, str) else text
-    runs = words(marked.text)
     silence = sum(mark.silence_ms for mark in marked.marks) / 1000
-    if not runs and not silence:
+    if not silence and not _has_word(marked.text):
         raise BadInput(f"no text: {marked.text[:40]!r} holds no word to speak")
     if silence > settings.max_silence:
         raise BadInput(
             f"the pauses add up to {silence:g} s; at most {settings.max_silence:g} s are taken: shorten them, "
             "or raise PROSODY_MAX_SILENCE"
         )
-    for mark in marked.marks:
-        if not mark.is_pause and word_after(runs, mark.offset) is None:
+    spoken = [mark for mark in marked.marks if not mark.is_pause]
+    runs = words(marked.text) if spoken else []
+    for mark in spoken:
+        if word_after(runs, mark.offset) is None:
             where = place(marked.text, mark.offset)
             raise MarkupError(f"<{mark.kind}> at {where} of the text has no word after it; put it before the word that it means")
+
+
+def _has_word(text: str) -> bool:
+    """Whether there is a word in it. The beginning of a long text mostly tells, and its first audio must not wait for the rest."""
+    return bool(words(text[:_GLANCE]) or words(text))

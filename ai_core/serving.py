@@ -24,6 +24,9 @@ def serve(
     for name, value in (("HOST", host), ("PORT", port), ("LOG", log)):
         if value is not None:
             os.environ[f"PROSODY_API__{name}"] = str(value)
+    # Requests are what runs side by side. A tagger that takes every processor for each of them is slower, and far slower where the
+    # processors are shared. It must be said before torch is loaded.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     import importlib
 
     # By name: the commands stand below the service, and know nothing else of it.

@@ -1,22 +1,27 @@
 """The sentences of one text: cut, spoken and joined, in order; by another voice where the one asked for fails."""
 
+import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from ai_core.ahead import in_order
 from ai_core.finishing import Finished, finish
 from ai_core.parts import Parts
 from ai_core.pieces import Cut, cut
 from prosody_tagger.markup import PAUSE_MS, Mark, MarkedText, plain
-from prosody_tagger.segment import word_after, words
+from prosody_tagger.segment import Word, word_after, words
 from synth.audio import concatenate, resample
 from synth.base import Audio, Capabilities, SpeechRequest, Synthesizer, WordTime
 from synth.errors import BackendError, BackendUnavailable, RefusedRequest
 from synth.joining import Passing, Spoken, join
 from synth.lowering import Lowered, lower
 from synth.tempo import at_speed, check_speed
+
+_LONG_SECONDS = 20.0
+"""More sound than this is not joined where everybody waits for it."""
 
 _log = logging.getLogger(__name__)
 
@@ -215,7 +220,8 @@ class Speaker:
         lowered = lower(sentence, able)
         obeyed = set(lowered.request.marks)
         ours = [mark for mark in sentence.marks if mark not in obeyed]
-        at_cuts = [mark for mark in ours if mark.is_pause and (not self._realise or _is_outside(mark, sentence.text))]
+        runs = words(sentence.text)
+        at_cuts = [mark for mark in ours if mark.is_pause and (not self._realise or _is_outside(mark, runs))]
         found = cut(replace(sentence, marks=tuple(at_cuts)), able.max_chars)
         if not found.spans:  # nothing to hand to the voice: every pause is ours
             found = cut(sentence, able.max_chars)
@@ -227,7 +233,9 @@ class Speaker:
     async def _finish(self, sentence: Sentence, spoken: _Spoken) -> Said:
         marked, able, pieces = sentence.marked, self._able(spoken.voice), spoken.pieces
         sounds = [piece.spoken for piece in pieces]
-        joined = join(sounds, spoken.found.gaps, self._parts.settings.rate, before=self._rest, last=sentence.last)
+        asked = partial(join, sounds, spoken.found.gaps, self._parts.settings.rate, before=self._rest, last=sentence.last)
+        long = sum(sound.audio.seconds for sound in sounds) > _LONG_SECONDS
+        joined = await asyncio.to_thread(asked) if long else asked()
         self._rest = joined.rest
         finished = Finished(joined.audio, joined.words, tuple(spoken.to_make), ())
         if self._realise and pieces and (self._times or spoken.to_make):
@@ -310,9 +318,8 @@ async def _with(first: Sentence, rest: AsyncIterator[Sentence]) -> AsyncGenerato
         yield sentence
 
 
-def _is_outside(pause: Mark, text: str) -> bool:
+def _is_outside(pause: Mark, runs: Sequence[Word]) -> bool:
     """Whether a pause stands before the first word of a sentence, or after its last."""
-    runs = words(text)
     return not runs or pause.offset <= runs[0].core_start or word_after(runs, pause.offset) is None
 
 

@@ -39,7 +39,13 @@ def _described(kind: str, **fields: str) -> dict[str, Any]:
 EVENT: dict[str, Any] = {
     "oneOf": [
         _described(
-            "speech.sentence", text="string", marked="string", words="array", backend="string", fallback="string|null", warnings="array"
+            "speech.sentence",
+            text="string",
+            marked="string",
+            words="array",
+            backend="string",
+            fallback="string|null",
+            warnings="array",
         ),
         _described("speech.audio.delta", audio="string"),
         _described("speech.audio.done", usage="object", seconds="number"),
@@ -119,18 +125,29 @@ async def coded(audio: Audio, form: str) -> bytes:
 
 
 class Coder:
-    """An encoder that is finished in any case, and does not hold up the event loop."""
+    """An encoder that is let go of in any case, and does not hold up the event loop."""
 
     def __init__(self, form: str, rate: int) -> None:
         self._form = form
         self._encoder = Encoder(form, rate)
+        self._coding: asyncio.Future[bytes] | None = None
         self.lead_in = self._encoder.lead_in
 
     async def encode(self, audio: Audio) -> bytes:
-        return self._encoder.encode(audio) if self._form in _INSTANT else await asyncio.to_thread(self._encoder.encode, audio)
+        if self._form in _INSTANT:
+            return self._encoder.encode(audio)
+        self._coding = asyncio.get_running_loop().run_in_executor(None, self._encoder.encode, audio)
+        return await asyncio.shield(self._coding)
 
     def finish(self) -> bytes:
         return self._encoder.finish()
+
+    def let_go(self) -> None:
+        """Close the encoder; once its thread is done with it, for who was cancelled does not end the thread."""
+        if self._coding is None or self._coding.done():
+            self._encoder.finish()
+        else:
+            self._coding.add_done_callback(lambda _: self._encoder.finish())
 
 
 async def as_audio(results: AsyncIterator[Result], first: Result, form: str) -> AsyncGenerator[bytes, None]:
@@ -142,7 +159,7 @@ async def as_audio(results: AsyncIterator[Result], first: Result, form: str) -> 
             yield await coder.encode(result.audio)
         yield coder.finish()
     finally:
-        coder.finish()
+        coder.let_go()
 
 
 async def as_events(results: AsyncIterator[Result], first: Result, form: str) -> AsyncGenerator[bytes, None]:
@@ -187,7 +204,7 @@ async def as_events(results: AsyncIterator[Result], first: Result, form: str) ->
         yield _event("error", error={"message": str(error), "type": "server_error", "code": "interrupted", "param": None})
         raise  # for clients that do not read the event
     finally:
-        coder.finish()
+        coder.let_go()
 
 
 def _delta(data: bytes) -> bytes:

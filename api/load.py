@@ -10,7 +10,7 @@ import os
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Hashable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -69,19 +69,21 @@ class Gate:
         return len(self._queue)
 
     @asynccontextmanager
-    async def place(self) -> AsyncIterator[None]:
+    async def place(self) -> "AsyncIterator[Place]":
         """Hold a place.
 
         Raises:
             Busy: none is free, and the queue is full.
         """
-        await self._enter()
+        self.check()
+        place = Place(self)
+        await place.take()
         began = time.monotonic()
         try:
-            yield
+            yield place
         finally:
             self._seconds += 0.2 * (time.monotonic() - began - self._seconds)
-            self._leave()
+            place.give_back()
 
     def check(self) -> None:
         """Find out at little cost whether there is room.
@@ -95,8 +97,8 @@ class Gate:
                 self.retry_after(),
             )
 
-    async def _enter(self) -> None:
-        self.check()
+    async def enter(self) -> None:
+        """Take a place, or wait for one however long the queue is. `Place` keeps account."""
         if self.running < self.places:
             self.running += 1
             return
@@ -106,12 +108,14 @@ class Gate:
             await turn  # the place is handed over: `running` stays as it is
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
-                self._leave()
+                self.leave()
             else:
-                self._queue.remove(turn)
+                with suppress(ValueError):  # whoever left may have seen already that nobody waits here
+                    self._queue.remove(turn)
             raise
 
-    def _leave(self) -> None:
+    def leave(self) -> None:
+        """Hand a place on to whoever waits for one."""
         while self._queue:
             turn = self._queue.popleft()
             if not turn.done():
@@ -124,15 +128,42 @@ class Gate:
         return min(_LONGEST_WAIT, max(1, math.ceil(self._seconds * (len(self._queue) + 1) / self.places)))
 
 
+class Place:
+    """A place that is held, or given back for a while."""
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+        self._held = False
+
+    async def take(self) -> None:
+        """Hold it. Whoever held it before goes to the end of the queue, which is never too long for that."""
+        if not self._held:
+            await self._gate.enter()
+            self._held = True
+
+    def give_back(self) -> None:
+        """Let others have it."""
+        if self._held:
+            self._held = False
+            self._gate.leave()
+
+
 class Synthesis:
     """One job being spoken, for all who asked for it while it was. It ends when the last of them leaves.
 
-    Results are kept until everybody has taken them; where somebody is slow, the synthesis waits, but never beyond its deadline,
-    so that nobody holds a place by not listening.
+    Results are kept until everybody has taken them. Where somebody is slow, as one who listens while it is played, the synthesis
+    gives its place back and waits; where nobody takes anything for as long as the deadline, it ends.
     """
 
-    def __init__(self, results: AsyncGenerator[Result, None], on_end: Callable[[], None], seconds: float = math.inf) -> None:
-        """``seconds`` is the deadline, for the wait for a place, the work and its listeners together."""
+    def __init__(
+        self,
+        results: AsyncGenerator[Result, None],
+        on_end: Callable[[], None],
+        seconds: float = math.inf,
+        gate: Gate | None = None,
+    ) -> None:
+        """``seconds`` is the deadline, for the wait for a place and the work; ``gate`` is where the place is."""
+        self._gate = gate or Gate("", 1, 0)
         self._on_end: Callable[[], None] | None = on_end
         self._seconds = seconds
         self._results: deque[Result] = deque()
@@ -174,12 +205,12 @@ class Synthesis:
 
     async def _run(self, results: AsyncGenerator[Result, None]) -> None:
         try:
-            async with asyncio.timeout(self._seconds), aclosing(results):
+            async with asyncio.timeout(self._seconds) as limit, self._gate.place() as place, aclosing(results):
                 async for result in results:
                     self._results.append(result)
                     self._tell()
-                    while len(self._results) >= _KEPT:
-                        await self._changed.wait()
+                    if len(self._results) >= _KEPT:
+                        await self._wait(limit, place)
         except TimeoutError:
             self._error = BackendTimeout(f"the text was not spoken within {self._seconds:g} s; send a shorter one, or try later")
         except Exception as error:
@@ -188,6 +219,18 @@ class Synthesis:
             self._ended = True
             self._end()
             self._tell()
+
+    async def _wait(self, limit: asyncio.Timeout, place: Place) -> None:
+        """Wait for the listeners: that is no work, so it needs no place, and does not count towards the deadline."""
+        clock = asyncio.get_running_loop().time
+        ends = limit.when()
+        left = math.inf if ends is None else ends - clock()
+        place.give_back()
+        while len(self._results) >= _KEPT:
+            limit.reschedule(None if math.isinf(self._seconds) else clock() + self._seconds)
+            await self._changed.wait()
+        limit.reschedule(None if math.isinf(left) else clock() + left)
+        await place.take()
 
     def _forget(self) -> None:
         """Drop what everybody has taken, once there is much of it: until then others may join."""
@@ -248,13 +291,8 @@ class Stage:
                 if self._under_way.get(key) is synthesis:
                     del self._under_way[key]
 
-            synthesis = Synthesis(self._in_place(backend, results), forget, self._settings.deadline)
+            synthesis = Synthesis(results(), forget, self._settings.deadline, self.gate(backend))
             self._under_way[key] = synthesis
         async with aclosing(synthesis.listen()) as heard:
             async for result in heard:
-                yield result
-
-    async def _in_place(self, backend: str, results: Callable[[], AsyncGenerator[Result, None]]) -> AsyncGenerator[Result, None]:
-        async with self.gate(backend).place(), aclosing(results()) as running:
-            async for result in running:
                 yield result

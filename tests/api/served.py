@@ -1,0 +1,172 @@
+"""The whole service on loopback, as `prosody serve` runs it, in a thread; and what the tests of it share."""
+
+import asyncio
+import contextlib
+import json
+import re
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import uvicorn
+
+from ai_core.settings import Settings, TaggerSettings
+from api.app import create_app
+from api.service import Service
+from api.settings import ApiSettings
+
+SENTENCE = "The train leaves at nine."
+MARKED = "It's <emph>only $299 <pause_short:300ms>today."
+FOREVER = 30.0  # seconds after which a test that waits has failed
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running service.
+
+    Attributes:
+        url: its base URL.
+        address: host and port.
+        service: its parts, to look at. Counters may be read from any thread.
+        loop: the event loop that it runs on.
+    """
+
+    url: str
+    address: tuple[str, int]
+    service: Service
+    loop: asyncio.AbstractEventLoop
+
+    def running(self, backend: str) -> int:
+        return self.service.stage.gate(backend).running
+
+    def waiting(self, backend: str) -> int:
+        return self.service.stage.gate(backend).waiting
+
+    def tasks(self) -> int:
+        """How many tasks there are on its loop, beside the one that counts."""
+
+        async def count() -> int:
+            return len(asyncio.all_tasks()) - 1
+
+        return asyncio.run_coroutine_threadsafe(count(), self.loop).result(FOREVER)
+
+
+@contextmanager
+def serving(tagger: Path, api: ApiSettings | None = None, **settings: Any) -> Iterator[Server]:
+    """A service of its own, with the tagger of the folder ``tagger``; ``settings`` are those of `ai_core.settings`."""
+    chosen = Settings(tagger=TaggerSettings(adapter=tagger), fallback="none", **settings)
+    api = api or ApiSettings()
+    app = create_app(chosen, api)
+    config = uvicorn.Config(
+        app,
+        port=0,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        ws="none",
+        limit_concurrency=api.connections,
+        timeout_keep_alive=api.keep_alive,
+        timeout_graceful_shutdown=5,
+    )
+    with running(config) as (url, loop):
+        yield Server(url, ("127.0.0.1", int(url.rpartition(":")[2])), app.state.service, loop)
+
+
+@contextmanager
+def running(config: uvicorn.Config) -> Iterator[tuple[str, asyncio.AbstractEventLoop]]:
+    """What ``config`` says, in a thread, while the block runs: its base URL, and its event loop."""
+    server, loop = uvicorn.Server(config), asyncio.new_event_loop()
+    thread = threading.Thread(target=_run, args=(loop, server), name="service", daemon=True)
+    thread.start()
+    try:
+        wait_until(lambda: server.started or not thread.is_alive())
+        assert server.started
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}", loop
+    finally:
+        server.should_exit = True
+        thread.join(FOREVER)
+        assert not thread.is_alive()
+
+
+def _run(loop: asyncio.AbstractEventLoop, server: uvicorn.Server) -> None:
+    with asyncio.Runner(loop_factory=lambda: loop) as runner:
+        runner.run(server.serve())
+
+
+def wait_until(holds: Callable[[], object], seconds: float = FOREVER) -> float:
+    """Seconds until it came about; fails if it does not."""
+    began = time.monotonic()
+    while not holds():
+        assert time.monotonic() < began + seconds
+        time.sleep(0.002)
+    return time.monotonic() - began
+
+
+async def until(holds: Callable[[], object], seconds: float = FOREVER) -> None:
+    """The same, for a test that runs on an event loop."""
+    async with asyncio.timeout(seconds):
+        while not holds():  # noqa: ASYNC110 (nobody tells)
+            await asyncio.sleep(0.001)
+
+
+def talk(address: tuple[str, int], *parts: bytes, pause: float = 0.0) -> bytes:
+    """The server's answer to these bytes, sent with pauses between the parts; empty if it closes the connection without one."""
+    with socket.create_connection(address, timeout=FOREVER) as connection:
+        try:
+            for part in parts:
+                connection.sendall(part)
+                time.sleep(pause)
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # it has said what it had to say
+        said = b""
+        with contextlib.suppress(ConnectionResetError):
+            while not _is_whole(said) and (chunk := connection.recv(65536)):
+                said += chunk
+        return said
+
+
+def _is_whole(said: bytes) -> bool:
+    top, end, body = said.partition(b"\r\n\r\n")
+    length = re.search(rb"(?i)\r\ncontent-length: *([0-9]+)", top)
+    return bool(end) and length is not None and len(body) >= int(length[1])
+
+
+def head(method: str, path: str, *fields: str) -> bytes:
+    """The head of a request of HTTP/1.1 whose connection ends with its answer."""
+    return "\r\n".join((f"{method} {path} HTTP/1.1", "Host: localhost", "Connection: close", *fields, "", "")).encode("latin-1")
+
+
+def status_of(answer: bytes) -> int:
+    return int(answer.split(b" ", 2)[1])
+
+
+def error_of(answer: httpx.Response) -> dict[str, Any]:
+    """What an answer says of its error; fails unless it is of the form that every error has."""
+    body = answer.json()
+    assert answer.headers["content-type"] == "application/json"
+    assert set(body) == {"error"}
+    assert set(body["error"]) == {"message", "type", "code", "param"}
+    assert body["error"]["message"]
+    assert "Traceback" not in answer.text
+    return dict(body["error"])
+
+
+def events_of(lines: Iterable[str]) -> list[dict[str, Any]]:
+    """The server-sent events of a stream."""
+    return [json.loads(line.removeprefix("data: ")) for line in lines if line]
+
+
+def value_of(metrics: str, name: str, **labels: str) -> float:
+    """One counter in the text of /metrics; 0 if it is not there yet."""
+    wanted = {f'{key}="{value}"' for key, value in labels.items()}
+    for line in metrics.splitlines():
+        found, _, rest = line.partition("{")
+        if found.split(" ")[0] == name and wanted <= set(rest.partition("}")[0].split(",")):
+            return float(line.rpartition(" ")[2])
+    return 0.0

@@ -1,0 +1,74 @@
+"""The service does what its OpenAPI description says, whatever is sent to it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpx
+import pytest
+import uvicorn
+from fastapi import FastAPI
+from fastapi.responses import JSONResponse, PlainTextResponse
+from fuzz import fuzz
+from pydantic import BaseModel
+from served import MARKED, Server, running
+
+pytest_plugins = ["one_server"]
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:schemathesis", "ignore::hypothesis.errors.HypothesisWarning")
+
+CASES = 300
+
+
+def test_no_request_gets_an_answer_that_is_not_described(served: Server, client: httpx.Client):
+    recording = client.post("/speak", json={"text": MARKED, "marked": True}).content
+    found = fuzz(served.url, CASES, recording=recording)
+    assert not found.faults
+    assert found.cases >= 0.9 * CASES
+    for operation in ("POST /speak", "POST /mark", "POST /v1/audio/speech", "GET /v1/audio/voices"):
+        assert found.statuses[operation, 200], operation
+        assert found.statuses[operation, 422], operation
+    assert found.slowest[0] < 10
+
+
+class Told(BaseModel):
+    number: int
+
+
+@contextmanager
+def liar() -> Iterator[str]:
+    """A service that does not do what it says."""
+    app = FastAPI()
+
+    @app.get("/fails")
+    def fails() -> Told:
+        raise ZeroDivisionError
+
+    @app.get("/other-status")
+    def other_status() -> Told:
+        return JSONResponse({"number": 1}, 418)
+
+    @app.get("/other-type")
+    def other_type() -> Told:
+        return PlainTextResponse("1")
+
+    @app.get("/other-shape")
+    def other_shape() -> Told:
+        return JSONResponse({"number": "one"})
+
+    @app.get("/truthful")
+    def truthful() -> Told:
+        return Told(number=1)
+
+    with running(uvicorn.Config(app, port=0, log_config=None)) as (url, _):
+        yield url
+
+
+def test_it_would_be_seen():
+    with liar() as url:
+        found = fuzz(url, 20)
+    assert {(operation, fault.partition(":")[0]) for operation, _, fault in found.faults} == {
+        ("GET /fails", "an error of the service"),
+        ("GET /fails", "status_code_conformance"),
+        ("GET /other-status", "status_code_conformance"),
+        ("GET /other-type", "content_type_conformance"),
+        ("GET /other-shape", "response_schema_conformance"),
+    }
