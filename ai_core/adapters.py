@@ -87,7 +87,7 @@ def merge(
 ) -> None:
     """Write a model with the adapter in it, for servers that load none (vllm-omni). Its scores are compared with PEFT's."""
     from ai_core import output as out
-    from ai_core.ending import people
+    from prosody_tagger.ending import people
     from prosody_tagger.errors import BadInput
     from synth.higgs_local.merging import merge as merged
 

@@ -9,11 +9,11 @@ import typer
 
 from ai_core.adapters import app as adapters
 from ai_core.converting import higgs
-from ai_core.ending import run_command
 from ai_core.labelling import label
 from ai_core.measuring import measure
 from ai_core.options import AsJson, Backend, Intensity, Language, RefAudio, RefText, Seed, Tagger, Voice
 from ai_core.serving import serve
+from prosody_tagger.ending import run_command
 
 if TYPE_CHECKING:
     from ai_core.pipeline import Job, Result

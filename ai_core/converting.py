@@ -59,7 +59,7 @@ def _progress() -> Iterator[Callable[[int, int], None]]:
     """A bar on stderr, driven by bytes done and bytes in all."""
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-    from ai_core.ending import people
+    from prosody_tagger.ending import people
 
     columns = (TextColumn("converting"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=people(), transient=True) as bar:

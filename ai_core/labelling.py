@@ -103,9 +103,9 @@ class _Work:
         """Label every recording of ``source`` that is not labelled yet, with a progress bar on stderr."""
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-        from ai_core.ending import people, visible
         from ai_core.finding import GUIDE
         from ai_core.parts import Parts
+        from prosody_tagger.ending import people, visible
         from prosody_tagger.errors import BadInput, ProsodyError
         from synth.acoustics.recordings import Unusable
         from synth.errors import BackendUnavailable

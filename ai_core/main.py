@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from ai_core.ending import run_command
 from ai_core.options import AsJson, Backend, Intensity, Seed, Voice
+from prosody_tagger.ending import run_command
 
 if TYPE_CHECKING:
     from ai_core.pipeline import Job, Result

@@ -42,8 +42,8 @@ def measure(
 ) -> None:
     """Tell whether each mark of a text is heard in a recording, with the figures behind it."""
     from ai_core import output as out
-    from ai_core.ending import people
     from ai_core.reporting import print_report
+    from prosody_tagger.ending import people
     from prosody_tagger.markup import parse, render
     from synth.acoustics.plot import check_plotting, draw
 

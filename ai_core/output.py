@@ -12,8 +12,8 @@ import regex
 from rich.console import Console
 from rich.text import Text
 
-from ai_core.ending import people, visible
 from ai_core.pipeline import Result
+from prosody_tagger.ending import people, visible
 from prosody_tagger.errors import BadInput, ProsodyError
 from prosody_tagger.markup import MarkedText, render
 from prosody_tagger.segment import word_after, words

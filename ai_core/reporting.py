@@ -6,8 +6,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from ai_core.ending import people
 from ai_core.output import print_rows, shown
+from prosody_tagger.ending import people
 from synth.acoustics.report import MarkReport, Report
 
 

@@ -1,29 +1,38 @@
-"""Readers of labelled text: the Helsinki Prosody Corpus.
+"""Labelled sentences, and the columns of the Helsinki Prosody Corpus. `reading` reads files of every form.
 
 The corpus (Talman et al., NoDaLiDa 2019, CC BY 4.0) has one token a line, tab-separated: token, prominence 0/1/2, boundary 0/1/2
 and, in its released labelling, both as real numbers. Punctuation carries NA. A sentence starts with ``<file>`` and its name, whose
 first number is the speaker.
 """
 
+import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from typing import Literal
 
 from prosody_tagger.errors import DataError
-from prosody_tagger.segment import words
+from prosody_tagger.markup import MarkedText
+from prosody_tagger.segment import Word, word_after, words
 
 UNKNOWN = -100
 """The label of a word that has none: cross-entropy passes it over."""
 
+Labelling = Literal["v1", "v3", "marked"]
+"""The corpus's older labelling (three columns), its released one (five), or marks in the text."""
+
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A sentence and one label a word of `segment.words`; `UNKNOWN` where the corpus gives none.
+    """A text and one label a word of `segment.words`; `UNKNOWN` where the data give none.
 
     Attributes:
+        source: what it was taken from, "" where nobody says.
         prominence: 0, 1 or 2.
-        boundary: 0, 1 or 2, of the slot after the word.
+        boundary: 0, 1 or 2, of the slot after the word. In marked text a pause is 2.
         emphasis: the real-valued prominence, nan where unknown.
+        marks: of marked text, the kinds of mark on each word and the pauses after it; None for text without marks.
+        reader: who speaks or wrote it, where the source does not say.
     """
 
     source: str
@@ -31,37 +40,80 @@ class Example:
     prominence: tuple[int, ...]
     boundary: tuple[int, ...]
     emphasis: tuple[float, ...]
+    marks: tuple[frozenset[str], ...] | None = None
+    reader: str = ""
 
     @property
     def speaker(self) -> str:
-        return self.source.split("_", 1)[0]
+        """Who reads it; where that is unknown its source, and "" where that is unknown as well."""
+        named = _HELSINKI_SOURCE.match(self.source)
+        return self.reader or (named[1] if named else self.source)
+
+    @property
+    def labelling(self) -> Labelling:
+        if self.marks is not None:
+            return "marked"
+        return "v1" if all(map(math.isnan, self.emphasis)) else "v3"
 
 
-def read_helsinki(path: Path) -> list[Example]:
-    """The sentences of one file of the corpus.
+_HELSINKI_SOURCE = re.compile(r"(\d+)_\d+_")
+
+
+def from_marked(marked: MarkedText, source: str = "", reader: str = "") -> Example:
+    """Marked text as an example. A pause belongs to the word before it; one before the first word to none.
 
     Raises:
-        DataError: the file is not in the corpus's form; every bad line is named.
+        DataError: the text has no word, or a mark no word to stand on.
     """
-    examples: list[Example] = []
-    source = ""
-    rows: list[list[str]] = []
-    bad: list[str] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        fields = line.split("\t")
-        if fields[0] == "<file>" and len(fields) == 2:
-            if rows:
-                examples.append(_example(source, rows))
-            source, rows = fields[1], []
-        elif len(fields) in (3, 5) and all(field in {"0", "1", "2", "NA"} for field in fields[1:3]):
-            rows.append(fields)
-        elif line.strip():
-            bad.append(f"{path}:{number}: expected a token with its labels, got {line[:60]!r}")
-    if rows:
-        examples.append(_example(source, rows))
-    if bad:
-        raise DataError("\n".join(bad))
-    return examples
+    runs = words(marked.text)
+    if not runs:
+        raise DataError("there is no word in it")
+    kinds: list[set[str]] = [set() for _ in runs]
+    for mark in marked.marks:
+        index = word_after(runs, mark.offset)
+        if mark.is_pause:
+            before = _word_before(runs, mark.offset)
+            if before is not None:
+                kinds[before].add(mark.kind)
+        elif index is None:
+            raise DataError(f"no word follows the last <{mark.kind}>; a mark stands before its word")
+        else:
+            kinds[index].add(mark.kind)
+    boundary = [2 if any(kind.startswith("pause") for kind in found) else 0 for found in kinds]
+    if boundary[-1] == 0:
+        boundary[-1] = UNKNOWN  # nobody writes a pause at the end, and the tagger sets none there
+    count = len(runs)
+    return Example(
+        source,
+        marked.text,
+        (UNKNOWN,) * count,
+        tuple(boundary),
+        (math.nan,) * count,
+        tuple(frozenset(found) for found in kinds),
+        reader,
+    )
+
+
+def _word_before(runs: Sequence[Word], offset: int) -> int | None:
+    after = word_after(runs, offset)
+    index = (len(runs) if after is None else after) - 1
+    return None if index < 0 else index
+
+
+def wrong_in_columns(fields: Sequence[str]) -> str | None:
+    """What is wrong with the fields of a line of the corpus; None if nothing is."""
+    if len(fields) not in (3, 5):
+        return f"expected a token with its labels in 3 or 5 columns, got {len(fields)}: {chr(9).join(fields)[:60]!r}"
+    for field in fields[1:3]:
+        if field not in {"0", "1", "2", "NA"}:
+            return f"a label is 0, 1, 2 or NA, got {field[:20]!r}"
+    for field in fields[3:]:
+        if field != "NA" and not _REAL.fullmatch(field):
+            return f"a real-valued label is a number or NA, got {field[:20]!r}"
+    return None
+
+
+_REAL = re.compile(r"-?\d{1,9}(\.\d{1,18})?")
 
 
 def with_boundaries(examples: Sequence[Example], others: Sequence[Example]) -> list[Example]:
@@ -87,18 +139,7 @@ def split_by_speaker(examples: Sequence[Example], held_out: int) -> tuple[list[E
     return [e for e in examples if e.speaker not in chosen], [e for e in examples if e.speaker in chosen]
 
 
-def join(examples: Sequence[Example]) -> Example:
-    """Consecutive sentences as one text."""
-    return Example(
-        examples[0].source,
-        " ".join(example.text for example in examples),
-        tuple(label for example in examples for label in example.prominence),
-        tuple(label for example in examples for label in example.boundary),
-        tuple(label for example in examples for label in example.emphasis),
-    )
-
-
-def _example(source: str, rows: Sequence[Sequence[str]]) -> Example:
+def from_columns(source: str, rows: Sequence[Sequence[str]]) -> Example:
     """Put the tokens back together as a text, and the labels on its words."""
     text = ""
     labels: list[tuple[int, int, float]] = []
@@ -116,11 +157,7 @@ def _example(source: str, rows: Sequence[Sequence[str]]) -> Example:
         text += token
     by_offset = dict(zip(at, labels, strict=True))
     aligned = list(_align(text, by_offset))
-    return (
-        Example(source, text, *(tuple(column) for column in zip(*aligned, strict=True)))
-        if aligned
-        else Example(source, text, (), (), ())
-    )
+    return Example(source, text, tuple(a[0] for a in aligned), tuple(a[1] for a in aligned), tuple(a[2] for a in aligned))
 
 
 def _align(text: str, by_offset: dict[int, tuple[int, int, float]]) -> Iterator[tuple[int, int, float]]:

@@ -1,174 +1,302 @@
-"""The training loop of the tagger: batches of sentences, the loss at the slots, and an evaluation each epoch."""
+"""The training loop of the tagger: the loss at the slots, an evaluation each epoch, and the best epoch kept.
+
+Each batch is cut in the same parts whoever computes them, each part draws its dropout from a seed of its own, and gradients are
+added over the processes. So one process and several train the same model, up to the order of additions, and a run that is cut off
+and goes on trains the same model bit for bit on a CPU.
+"""
 
 import math
-import random
 import time
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from tokenizers import Tokenizer
 from torch.nn import functional
 
 from prosody_tagger import evaluate
-from prosody_tagger.data import UNKNOWN, Example, join
-from prosody_tagger.evaluate import SPARSE_EMPHASIS
-from prosody_tagger.model import ADDED_TOKENS, BOUNDARY, NONE, PROMINENCE, SEP, Encoded, TaggerModel, encode, token_id
-from prosody_tagger.segment import words
+from prosody_tagger.batches import Batch, Batches, label_groups, labels_of
+from prosody_tagger.checkpoint import Checkpoint, Progress
+from prosody_tagger.data import UNKNOWN, Example
+from prosody_tagger.errors import BadInput
+from prosody_tagger.evaluate import Guess, Truth
+from prosody_tagger.model import Scores, TaggerModel
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from tokenizers import Tokenizer
 
 TEXT_POSITIONS = 512
 """Next-word loss is taken at this many places a batch: its 50,257 logits cost more than the rest of so small a network."""
-RARE_COUNT = 3
-"""A word seen at most so often may be swapped for tokens never seen, so that unseen words are known to be rare words."""
+PARTS = 4
+"""A batch is computed in so many parts, or in as many as there are processes if those are more."""
+CHECKPOINT_SECONDS = 60.0
+WARM_UP_STEPS = 60
+WARM_UP_SHARE = 0.06
 
 
-class Batches:
-    """Examples as padded batches of tokens and labels, drawn anew each epoch."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FitSettings:
+    """How to train.
 
-    def __init__(self, tokenizer: Tokenizer, examples: Sequence[Example], seed: int) -> None:
-        self.examples = examples
+    Attributes:
+        batch_size, batch_tokens: texts and padded tokens in a batch at most, over all processes.
+        text_weight: weight of the next-word loss on the plain text.
+        swap_rare: whether rare words are swapped for tokens never seen.
+        patience: epochs without a lower evaluation loss before training ends.
+        bfloat16: whether the network computes in it; weights and gradients stay in 32 bit.
+    """
+
+    epochs: int
+    lr: float
+    batch_size: int
+    batch_tokens: int
+    seed: int
+    patience: int
+    bfloat16: bool
+    text_weight: float = 0.0
+    swap_rare: bool = False
+
+
+def loss_of(network: Any, batch: Batch, groups: Sequence[Sequence[int]], counts: Sequence[int], text_weight: float) -> torch.Tensor:
+    """Cross-entropy over each group of labels at the words of the copy, and of the next token at some places of the text.
+
+    ``counts`` are the labels of each group in the whole batch, of which this may be a part.
+    """
+    core = core_of(network)
+    hidden = core.transformer(batch.inputs, use_cache=False).last_hidden_state
+    at_words = hidden[batch.rows, batch.columns]
+    # The tied rows, taken through the embedding so that an adapter over it counts; the other 50,000 logits are never computed.
+    ids = torch.tensor([i for group in groups for i in group], device=hidden.device)
+    logits = functional.linear(at_words, core.get_input_embeddings()(ids).to(at_words.dtype)).float()
+    total = logits.new_zeros(())
+    start = 0
+    for column, (group, count) in enumerate(zip(groups, counts, strict=True)):
+        part = logits[:, start : start + len(group)]
+        start += len(group)
+        if count:
+            total = total + functional.cross_entropy(part, batch.labels[:, column], ignore_index=UNKNOWN, reduction="sum") / count
+    if text_weight:
+        places = (batch.text != UNKNOWN).nonzero()
+        places = places[torch.randperm(len(places))[: TEXT_POSITIONS // PARTS].to(places.device)]
+        here = hidden[places[:, 0], places[:, 1]]
+        next_word = functional.cross_entropy(core.lm_head(here).float(), batch.text[places[:, 0], places[:, 1]])
+        total = total + text_weight / PARTS * next_word
+    return total
+
+
+def evaluation_loss(scores: Scores, labels: np.ndarray[Any, np.dtype[np.int64]]) -> float:
+    """The loss of scores, as `loss_of` has it, in 64 bit; ``labels`` are [n, groups]."""
+    shares = [
+        scores.prominence,
+        np.column_stack([1 - scores.boundary, scores.boundary]),
+        *(np.column_stack([1 - mark, mark]) for mark in scores.marks.T),
+    ]
+    total = 0.0
+    for column, share in enumerate(shares):
+        known = labels[:, column] != UNKNOWN
+        if known.any():
+            right = share.astype(np.float64)[known, labels[known, column]]
+            total -= float(np.log(np.maximum(right, 1e-9)).mean())
+    return total
+
+
+class Fit:
+    """A training run: a network, its data, and how far it is."""
+
+    def __init__(
+        self,
+        network: Any,
+        tokenizer: "Tokenizer",
+        train: Sequence[Example],
+        held_out: Sequence[Example],
+        settings: FitSettings,
+        accelerator: "Accelerator",
+        checkpoint: Checkpoint | None = None,
+    ) -> None:
+        self.network = network.to(accelerator.device)
         self.tokenizer = tokenizer
-        self.random = random.Random(seed)
-        self.sep = token_id(tokenizer, SEP)
-        self.encoded = self._encode(examples)
-        counts = Counter(i for item in self.encoded for i in item.ids)
-        self.unseen = [i for i in range(tokenizer.get_vocab_size() - len(ADDED_TOKENS)) if counts[i] == 0]
-        self.rare = {i for i, count in counts.items() if count <= RARE_COUNT}
+        self.held_out = list(held_out)
+        self.settings = settings
+        self.accelerator = accelerator
+        self.checkpoint = checkpoint
+        self.groups = label_groups(tokenizer)
+        self.truth = Truth.of(self.held_out)
+        # What training data say nothing of is not held against the model.
+        self.labels = np.concatenate(labels_of(self.held_out))
+        self.labels[:, (np.concatenate(labels_of(train)) == UNKNOWN).all(0)] = UNKNOWN
+        self.batches = Batches(
+            tokenizer,
+            train,
+            max_tokens=(core_of(network).config.n_positions - 1) // 2,
+            batch_size=settings.batch_size,
+            batch_tokens=settings.batch_tokens,
+            swap_rare=settings.swap_rare,
+            seed=settings.seed,
+        )
+        self.trained = {name: weight for name, weight in network.named_parameters() if weight.requires_grad}
+        self.optimizer = torch.optim.AdamW(self.trained.values(), lr=settings.lr, betas=(0.9, 0.98), weight_decay=0.05)
+        self.epoch_steps = [len(self.batches.plan(epoch)) for epoch in range(settings.epochs)]
+        self.progress = Progress()
+        self.best: dict[str, torch.Tensor] = {}
 
-    def _encode(self, examples: Sequence[Example]) -> list[Encoded]:
-        texts = [example.text for example in examples]
-        return encode(self.tokenizer, texts, [words(text) for text in texts])
+    def run(self) -> Progress:
+        """Train to the end, or to where it gets no better, and leave the network with the weights of its best epoch."""
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bar
 
-    def epoch(self, batch_tokens: int, max_tokens: int) -> Iterator[dict[str, torch.Tensor]]:
-        """Sentences alone or a few in a row, of like length together."""
-        texts: list[tuple[list[int], list[int], Example]] = []
-        index = 0
-        while index < len(self.examples):
-            count = 1 if self.random.random() < 0.5 else self.random.randint(2, 4)
-            group = range(index, min(index + count, len(self.examples)))
-            index = group.stop
-            ids: list[int] = []
-            last: list[int] = []
-            taken: list[Example] = []
-            for i in group:
-                if ids and len(ids) + len(self.encoded[i].ids) > max_tokens:
-                    index = i
-                    break
-                last.extend(len(ids) + place for place in self.encoded[i].last)
-                ids.extend(self._swap_rare(self.encoded[i].ids))
-                taken.append(self.examples[i])
-            texts.append((ids[:max_tokens], [place for place in last if place < max_tokens], join(taken)))
-        texts.sort(key=lambda item: len(item[0]) + self.random.random() * 8)
-        batches: list[list[tuple[list[int], list[int], Example]]] = [[]]
-        for item in texts:
-            if (len(batches[-1]) + 1) * (2 * len(item[0]) + 1) > batch_tokens and batches[-1]:
-                batches.append([])
-            batches[-1].append(item)
-        self.random.shuffle(batches)
-        yield from (self._tensors(batch) for batch in batches)
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
+        times = (TimeElapsedColumn(), TimeRemainingColumn())
+        with Bar(*columns, *times, console=Console(stderr=True), disable=not self.accelerator.is_main_process) as bar:
+            task = bar.add_task("training", total=sum(self.epoch_steps), rate="")
+            bar.update(task, completed=self._steps_done())
 
-    def _swap_rare(self, ids: Sequence[int]) -> list[int]:
-        return [self.random.choice(self.unseen) if i in self.rare and self.random.random() < 0.5 else i for i in ids]
+            def show(description: str, rate: str) -> None:
+                bar.update(task, completed=self._steps_done(), description=description, rate=rate)
 
-    def _tensors(self, batch: Sequence[tuple[list[int], list[int], Example]]) -> dict[str, torch.Tensor]:
-        width = 2 * max(len(ids) for ids, _, _ in batch) + 1
-        inputs = torch.full((len(batch), width), self.sep)
-        text = torch.full((len(batch), width), UNKNOWN)
-        rows: list[int] = []
-        columns: list[int] = []
-        prominence: list[int] = []
-        boundary: list[int] = []
-        emphasis: list[int] = []
-        for row, (ids, last, example) in enumerate(batch):
-            inputs[row, : 2 * len(ids) + 1] = torch.tensor([*ids, self.sep, *ids])
-            text[row, : len(ids) - 1] = torch.tensor(ids[1:])
-            rows.extend([row] * len(last))
-            columns.extend(len(ids) + 1 + place for place in last)
-            prominence.extend(example.prominence[: len(last)])
-            boundary.extend(UNKNOWN if b == UNKNOWN else int(b == 2) for b in example.boundary[: len(last)])
-            emphasis.extend(UNKNOWN if math.isnan(e) else int(e >= SPARSE_EMPHASIS) for e in example.emphasis[: len(last)])
-        names = ("inputs", "text", "rows", "columns", "prominence", "boundary", "emphasis")
-        values = (inputs, text, *(torch.tensor(v) for v in (rows, columns, prominence, boundary, emphasis)))
-        return dict(zip(names, values, strict=True))
+            while self.progress.epoch < self.settings.epochs and not self._is_out_of_patience():
+                self._train_epoch(show)
+                self._end_epoch()
+                self._save()
+                if self.accelerator.is_main_process:
+                    bar.console.print(_line(self.progress.history[-1]), markup=False, highlight=False, soft_wrap=True)
+        self._put(self.best)
+        self.network.eval()
+        return self.progress
+
+    def resume(self) -> bool:
+        """Go on from the checkpoint; False if there is none.
+
+        Raises:
+            BadInput: the checkpoint is broken or of another run.
+        """
+        state = None if self.checkpoint is None else self.checkpoint.load()
+        if state is None:
+            return False
+        self._put(state["weights"])
+        self.best = state["best"]
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.progress = Progress(**state["progress"])
+        return True
+
+    def scores(self) -> Scores:
+        """The network's scores of the words held out, shared out among the processes."""
+        from accelerate.utils import gather_object
+
+        self.network.eval()
+        model = TaggerModel(core_of(self.network), self.tokenizer)
+        rank, count = self.accelerator.process_index, self.accelerator.num_processes
+        own = range(rank, len(self.held_out), count)
+        parts: list[tuple[int, Scores]] = []
+        if own:
+            scored = evaluate.score_examples(model, [self.held_out[index] for index in own])
+            bounds = np.cumsum([len(self.held_out[index].prominence) for index in own])[:-1]
+            columns = (np.split(array, bounds) for array in (scored.prominence, scored.boundary, scored.marks))
+            parts = [(index, Scores(*part)) for index, part in zip(own, zip(*columns, strict=True), strict=True)]
+        found = dict(gather_object(parts) if count > 1 else parts)
+        ordered = [found[index] for index in range(len(self.held_out))]
+        return Scores(*(np.concatenate([getattr(part, name) for part in ordered]) for name in ("prominence", "boundary", "marks")))
+
+    def _train_epoch(self, show: Callable[[str, str], None]) -> None:
+        self.network.train()
+        progress = self.progress
+        plan = self.batches.plan(progress.epoch)
+        began, texts = time.perf_counter(), 0
+        saved = began
+        while progress.step < len(plan):
+            batch = plan[progress.step]
+            progress.loss += self._step(batch) * len(batch)
+            progress.texts += len(batch)
+            progress.step += 1
+            texts += len(batch)
+            now = time.perf_counter()
+            loss = progress.loss / progress.texts
+            show(f"epoch {progress.epoch + 1}/{self.settings.epochs} loss {loss:.3f}", f"{texts / (now - began):.0f} texts/s")
+            if now - saved > CHECKPOINT_SECONDS:
+                self._save()
+                saved = time.perf_counter()
+
+    def _step(self, texts: Sequence[range]) -> float:
+        """One step of the optimizer; returns the loss."""
+        accelerator, settings = self.accelerator, self.settings
+        done = self._steps_done()
+        parts = self.batches.parts(texts, max(PARTS, accelerator.num_processes), self.progress.epoch)
+        labels = torch.cat([part.labels for part in parts])
+        counts = (labels != UNKNOWN).sum(0).tolist()
+        loss = torch.zeros(1, device=accelerator.device)
+        for number in range(accelerator.process_index, len(parts), accelerator.num_processes):
+            torch.manual_seed((settings.seed * 1_000_003 + done) * 1_009 + number)
+            with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=settings.bfloat16):
+                part = loss_of(self.network, parts[number].to(accelerator.device), self.groups, counts, settings.text_weight)
+            part.backward()  # type: ignore[no-untyped-call]
+            loss += part.detach()
+        if accelerator.num_processes > 1:
+            loss = self._add_up(loss)
+        if not math.isfinite(float(loss)):
+            raise BadInput(f"the loss became {float(loss)} at step {done + 1}; train anew with a lower --lr than {settings.lr}")
+        torch.nn.utils.clip_grad_norm_(self.trained.values(), 1.0)
+        for group in self.optimizer.param_groups:
+            group["lr"] = settings.lr * schedule(done, sum(self.epoch_steps))
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return float(loss)
+
+    def _add_up(self, loss: torch.Tensor) -> torch.Tensor:
+        """Gradients and loss added over the processes, as one message; a process without a part gives zeros."""
+        weights = list(self.trained.values())
+        grads = [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in weights]
+        flat = torch.cat([loss, *(grad.flatten() for grad in grads)])
+        flat = torch.as_tensor(self.accelerator.reduce(flat, reduction="sum"))
+        for weight, grad in zip(weights, torch.split(flat[1:], [weight.numel() for weight in weights]), strict=True):
+            weight.grad = grad.view_as(weight).contiguous()
+        return flat[:1]
+
+    def _end_epoch(self) -> None:
+        progress = self.progress
+        scores = self.scores()
+        found = {name: value for name, value in evaluate.figures(self.truth, Guess.of(scores)).items() if value is not None}
+        loss = evaluation_loss(scores, self.labels)
+        epoch = progress.epoch + 1
+        progress.history.append({"epoch": epoch, "loss": progress.loss / progress.texts, "evaluation_loss": loss, **found})
+        if not progress.best_epoch or loss < progress.history[progress.best_epoch - 1]["evaluation_loss"]:
+            progress.best_epoch = epoch
+            self.best = self._weights()
+        progress.epoch, progress.step, progress.loss, progress.texts = epoch, 0, 0.0, 0
+
+    def _save(self) -> None:
+        if self.checkpoint is not None and self.accelerator.is_main_process:
+            state = {"weights": self._weights(), "best": self.best, "optimizer": self.optimizer.state_dict()}
+            self.checkpoint.save({**state, "progress": asdict(self.progress)})
+
+    def _weights(self) -> dict[str, torch.Tensor]:
+        return {name: weight.detach().cpu().clone() for name, weight in self.trained.items()}
+
+    def _put(self, weights: dict[str, torch.Tensor]) -> None:
+        with torch.no_grad():
+            for name, weight in self.trained.items():
+                weight.copy_(weights[name])
+
+    def _steps_done(self) -> int:
+        return sum(self.epoch_steps[: self.progress.epoch]) + self.progress.step
+
+    def _is_out_of_patience(self) -> bool:
+        return self.progress.epoch - self.progress.best_epoch >= self.settings.patience and self.progress.best_epoch > 0
 
 
-def _core(network: Any) -> Any:
+def core_of(network: Any) -> Any:
     """The GPT-2 itself, under an adapter or bare."""
     return network.base_model.model if hasattr(network, "peft_config") else network
 
 
-def loss_of(network: Any, batch: dict[str, torch.Tensor], groups: dict[str, list[int]], text_weight: float) -> torch.Tensor:
-    """Cross-entropy over each group of labels at the words of the copy, and of the next token at some places of the text."""
-    core = _core(network)
-    hidden = core.transformer(batch["inputs"], use_cache=False).last_hidden_state
-    at_words = hidden[batch["rows"], batch["columns"]]
-    # The tied rows, taken through the embedding so that an adapter over it counts; the other 50,000 logits are never computed.
-    rows = core.get_input_embeddings()(torch.tensor([i for ids in groups.values() for i in ids]))
-    logits = functional.linear(at_words, rows.to(at_words.dtype)).float()
-    total = logits.new_zeros(())
-    start = 0
-    for name, ids in groups.items():
-        part = logits[:, start : start + len(ids)]
-        start += len(ids)
-        if (batch[name] != UNKNOWN).any():
-            total = total + functional.cross_entropy(part, batch[name], ignore_index=UNKNOWN)
-    if text_weight:
-        places = (batch["text"] != UNKNOWN).nonzero()
-        places = places[torch.randperm(len(places))[:TEXT_POSITIONS]]
-        here = hidden[places[:, 0], places[:, 1]]
-        total = total + text_weight * functional.cross_entropy(
-            core.lm_head(here).float(), batch["text"][places[:, 0], places[:, 1]]
-        )
-    return total
+def schedule(step: int, steps: int) -> float:
+    """Share of the learning rate at a step: a linear warm-up, then a cosine down to 2 %."""
+    warm_up = min(WARM_UP_STEPS, max(1, round(WARM_UP_SHARE * steps)))
+    return min((step + 1) / warm_up, 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps)))
 
 
-def fit(
-    network: Any,
-    tokenizer: Tokenizer,
-    train: Sequence[Example],
-    held_out: Sequence[Example],
-    *,
-    epochs: int,
-    lr: float,
-    batch_tokens: int,
-    seed: int,
-    text_weight: float,
-) -> None:
-    """AdamW with a linear warm-up and a cosine decay, bfloat16 where the processor has it."""
-    groups = {
-        "prominence": [token_id(tokenizer, t) for t in PROMINENCE],
-        "boundary": [token_id(tokenizer, t) for t in BOUNDARY],
-        "emphasis": [token_id(tokenizer, t) for t in (NONE, "<emph>")],
-    }
-    batches = Batches(tokenizer, train, seed)
-    trained = [p for p in network.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=lr, betas=(0.9, 0.98), weight_decay=0.05)
-    max_tokens = (network.config.n_positions - 1) // 2
-    per_epoch = sum(1 for _ in batches.epoch(batch_tokens, max_tokens))
-    steps = epochs * per_epoch * 1.02
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min((step + 1) / 60, 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps))))
-    )
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns) as progress:
-        for epoch in range(epochs):
-            network.train()
-            task = progress.add_task(f"epoch {epoch + 1}/{epochs}", total=per_epoch)
-            began, total, count = time.perf_counter(), 0.0, 0
-            for batch in batches.epoch(batch_tokens, max_tokens):
-                with torch.autocast("cpu", torch.bfloat16):
-                    loss = loss_of(network, batch, groups, text_weight)
-                loss.backward()  # type: ignore[no-untyped-call]
-                torch.nn.utils.clip_grad_norm_(trained, 1.0)
-                optimizer.step()
-                optimizer.zero_grad(set_to_none=True)
-                schedule.step()
-                total, count = total + loss.item(), count + 1
-                progress.update(task, advance=1, description=f"epoch {epoch + 1}/{epochs} loss {total / count:.3f}")
-            network.eval()
-            core = _core(network)
-            scored = evaluate.score_examples(TaggerModel(core, tokenizer), held_out)
-            line = {k: v for k, v in evaluate.figures(scored).items() if v is not None}
-            progress.console.print(f"epoch {epoch + 1}: loss {total / count:.4f}, {time.perf_counter() - began:.0f} s, {line}")
+def _line(epoch: dict[str, Any]) -> str:
+    named = {"loss": "loss", "evaluation_loss": "evaluation loss", "prominence_2way_accuracy": "2-way", "emph_ap": "class 2 AP"}
+    named |= {"sparse_emph_ap": "sparse AP", "pause_f1_nonfinal": "pause F1", "pause_ap_unpunctuated": "unpunctuated AP"}
+    return f"epoch {epoch['epoch']}: " + ", ".join(f"{name} {epoch[key]:.4f}" for key, name in named.items() if key in epoch)

@@ -5,6 +5,7 @@ the copy it knows the word and what follows (sequence repetition, arXiv 2601.175
 label tokens alone, and normalised over each group of labels. No word is ever generated.
 """
 
+import hashlib
 import json
 import warnings
 from collections.abc import Sequence
@@ -108,6 +109,7 @@ class TaggerModel:
         self._sep = token_id(tokenizer, SEP)
         labels = (*PROMINENCE, *BOUNDARY, NONE, *MARKS)
         self._rows: torch.Tensor = network.lm_head.weight.detach()[[token_id(tokenizer, label) for label in labels]].T.contiguous()
+        self._device = self._rows.device
         self.max_tokens: int = (network.config.n_positions - 1) // 2
         """The longest text that fits in one pass, in tokens."""
 
@@ -139,6 +141,7 @@ class TaggerModel:
                 f"the adapter {adapter} was trained over another base than {source!r}: its tokenizer has "
                 f"{tokenizer.get_vocab_size()} tokens, the base {network.config.vocab_size} without the marks"
             )
+        _refuse_another_base(adapter, network, source)
         network.resize_token_embeddings(tokenizer.get_vocab_size(), mean_resizing=False)
         return cls(_merge(network, adapter, source), tokenizer)
 
@@ -156,13 +159,33 @@ class TaggerModel:
             rows.extend([row] * len(item.last))
             columns.extend(len(item.ids) + 1 + last for last in item.last)
         with torch.inference_mode():
-            hidden = self._transformer(ids, use_cache=False).last_hidden_state
-            logits = hidden[rows, columns] @ self._rows
+            hidden = self._transformer(ids.to(self._device), use_cache=False).last_hidden_state
+            logits = (hidden[rows, columns] @ self._rows).cpu()
             prominence = logits[:, :3].softmax(-1).numpy()
             boundary = logits[:, 3:5].softmax(-1)[:, 1].numpy()
             marks = (logits[:, 6:] - logits[:, 5:6]).sigmoid().numpy()
         bounds = np.cumsum([len(item.last) for item in batch])[:-1]
         return [Scores(*parts) for parts in zip(*(np.split(a, bounds) for a in (prominence, boundary, marks)), strict=True)]
+
+
+def fingerprint(network: Any) -> str:
+    """What tells one base from another of its shape: a SHA-256 over its position embeddings, in 16 bit as they may be stored."""
+    weights = network.transformer.wpe.weight.detach().half().contiguous()
+    return hashlib.sha256(weights.cpu().numpy().tobytes()).hexdigest()
+
+
+def _refuse_another_base(adapter: Path, network: Any, source: str) -> None:
+    """An adapter whose `training.json` names the base's fingerprint works over that base alone."""
+    try:
+        trained: Any = json.loads((adapter / "training.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return
+    base = trained.get("base") if isinstance(trained, dict) else None
+    if isinstance(base, dict) and base.get("fingerprint", "") not in ("", fingerprint(network)):
+        raise ModelError(
+            f"the adapter {adapter} was trained over another base than {source!r}: that was {base.get('name')!r}; "
+            "give that one, or train an adapter over this base with train-tagger"
+        )
 
 
 def _base_of(adapter: Path) -> str:

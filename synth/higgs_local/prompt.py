@@ -23,9 +23,9 @@ INSTRUCTION = "Generate audio following instruction."
 
 _BEGIN, _END = "<|begin_of_text|>", "<|eot_id|>"
 _ROLE, _ROLE_END = "<|start_header_id|>", "<|end_header_id|>"
-_SCENE, _SCENE_END = "<|scene_desc_start|>", "<|scene_desc_end|>"
+SCENE, SCENE_END = "<|scene_desc_start|>", "<|scene_desc_end|>"
 _AUDIO_END = "<|audio_eos|>"
-_CONTROL = (_BEGIN, _END, _ROLE, _ROLE_END, _SCENE, _SCENE_END, _AUDIO_END)
+_CONTROL = (_BEGIN, _END, _ROLE, _ROLE_END, SCENE, SCENE_END, _AUDIO_END)
 _LIKE_CONTROL = r"<\|[^<>|]{0,64}\|>"
 
 
@@ -144,7 +144,7 @@ class PromptWriter:
         if not scenery:
             return [*self._header("system", INSTRUCTION), self._ids[_END]]
         head = self._header("system", f"{INSTRUCTION}\n\n")
-        return [*head, self._ids[_SCENE], *self._encode(f"\n{scenery}\n"), self._ids[_SCENE_END], self._ids[_END]]
+        return [*head, self._ids[SCENE], *self._encode(f"\n{scenery}\n"), self._ids[SCENE_END], self._ids[_END]]
 
     def _message(self, system: str) -> list[int]:
         words = self.words(system)

@@ -15,7 +15,7 @@ import pytest
 import soundfile
 
 from ai_core import cli, main
-from ai_core.ending import exit_code
+from prosody_tagger.ending import exit_code
 from prosody_tagger.markup import KINDS, parse
 from prosody_tagger.tagger import INTENSITIES
 from synth import base
@@ -293,7 +293,7 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 def test_speaking_marked_text_imports_no_tagger() -> None:
-    code = "import sys\nfrom ai_core.ending import exit_code\nfrom ai_core.cli import app\n"
+    code = "import sys\nfrom prosody_tagger.ending import exit_code\nfrom ai_core.cli import app\n"
     code += "exit_code(app, ['say', '--marked', 'It works.', '-o', '/dev/null'])\n"
     code += "print({'torch', 'transformers', 'httpx'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

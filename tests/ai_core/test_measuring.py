@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import typer
 
-from ai_core.ending import exit_code
 from ai_core.labelling import label
 from ai_core.measuring import measure
+from prosody_tagger.ending import exit_code
 from prosody_tagger.markup import parse
 from synth.base import Audio, SpeechRequest
 from synth.embedded.voice import EmbeddedVoice

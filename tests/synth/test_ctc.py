@@ -17,13 +17,13 @@ import typer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ai_core.ending import exit_code
 from ai_core.finding import find_words
 from ai_core.finishing import finish
 from ai_core.labelling import label
 from ai_core.measuring import measure
 from ai_core.parts import Parts
 from ai_core.settings import Settings
+from prosody_tagger.ending import exit_code
 from prosody_tagger.errors import BadInput, ModelError
 from prosody_tagger.markup import parse
 from prosody_tagger.segment import words

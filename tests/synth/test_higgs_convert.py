@@ -455,7 +455,7 @@ def test_an_adapter_that_cannot_be_converted(
 
 
 def run(*args: str) -> int:
-    from ai_core.ending import exit_code
+    from prosody_tagger.ending import exit_code
 
     return exit_code(higgs, list(args))
 

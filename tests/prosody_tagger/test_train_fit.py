@@ -1,0 +1,285 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import TOKENIZER
+from safetensors.torch import load_file
+from tokenizers import Tokenizer
+from typer.testing import CliRunner
+
+from prosody_tagger import evaluating
+from prosody_tagger import train as training
+from prosody_tagger.batches import Batches, labels_of
+from prosody_tagger.data import UNKNOWN, Example, from_marked
+from prosody_tagger.errors import BadInput, DataError, ModelError
+from prosody_tagger.markup import KINDS, parse
+from prosody_tagger.model import ADDED_TOKENS, SEP, encode, read_tokenizer, token_id
+from prosody_tagger.segment import words
+from prosody_tagger.tagger import ProsodyTagger
+from prosody_tagger.train_settings import TrainSettings
+
+ROOT = Path(__file__).resolve().parents[2]
+DIE_AFTER = """
+import os, signal, sys
+from prosody_tagger import checkpoint, fit
+from prosody_tagger.train import app
+fit.CHECKPOINT_SECONDS = 0.0
+save, count = checkpoint.Checkpoint.save, [0]
+def save_and_die(self, state):
+    save(self, state)
+    count[0] += 1
+    if count[0] == int(sys.argv[1]):
+        os.kill(os.getpid(), signal.SIGKILL)
+checkpoint.Checkpoint.save = save_and_die
+app(sys.argv[2:])
+"""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sentences in which "never" is emphasised, with a pause after "saw" or "found"."""
+    draw = np.random.default_rng(0)
+    lines = []
+    for number in range(60):
+        one, two = (f"{stem}{draw.integers(1000)}" for stem in ("cap", "map"))
+        verb = "<emph>never saw" if number % 3 else "found"
+        lines.append(f"The {one} {verb} <pause_short>the {two} on day {number}.")
+    path = tmp_path_factory.mktemp("data") / "train.txt"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network that can tell words apart from the start: their places are told quietly, as in a trained one."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(0)
+    network = GPT2LMHeadModel(
+        GPT2Config(vocab_size=50257, n_layer=2, n_head=2, n_embd=32, n_positions=128, resid_pdrop=0, embd_pdrop=0)
+    )
+    with torch.no_grad():
+        network.transformer.wpe.weight.mul_(0.1)
+    folder = tmp_path_factory.mktemp("made") / "base"
+    network.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return read_tokenizer(TOKENIZER)
+
+
+def settings_of(base: Path, data: Path, output: Path, **others: Any) -> TrainSettings:
+    return TrainSettings(data=(data,), base=str(base), output=output, **({"epochs": 2, "lr": 0.02, "lora_r": 2} | others))
+
+
+@pytest.fixture(scope="module")
+def trained(base: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("trained") / "tagger"
+    training.train(settings_of(base, data, output, epochs=8, batch_size=4))
+    return output
+
+
+@pytest.fixture(scope="module")
+def whole(base: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What two epochs give when nothing comes between."""
+    output = tmp_path_factory.mktemp("whole") / "tagger"
+    training.train(settings_of(base, data, output))
+    return output
+
+
+def record(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "training.json").read_text())
+    return found
+
+
+def test_the_result_is_whole_and_loads(trained: Path, data: Path, base: Path) -> None:
+    names = {path.name for path in trained.iterdir()}
+    expected = {
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "tokenizer.json",
+        "thresholds.json",
+        "training.json",
+        "README.md",
+    }
+    assert names == expected | {"loss.png", "precision-recall.png"}
+    found = record(trained)
+    assert found["settings"]["lora_r"] == 2
+    assert len(found["data"][0]["sha256"]) == 64
+    assert found["versions"]["torch"] == torch.__version__
+    card = (trained / "README.md").read_text()
+    assert f"{found['evaluation_loss']:.4f}" in card
+    assert "| emph | tagger |" in card
+    tagger = ProsodyTagger.load(trained)
+    marked = tagger.mark("The cap1 never saw the map2 on day 3.")
+    assert marked.text == "The cap1 never saw the map2 on day 3."
+    assert any(mark.kind == "pause_short" and mark.offset == marked.text.index("the map2") for mark in marked.marks)
+
+
+def test_evaluating_on_what_it_was_trained_on_is_said(trained: Path, data: Path) -> None:
+    args = ["--data", str(data), "--tagger", str(trained), "--json"]
+    found = json.loads(CliRunner().invoke(evaluating.app, args, catch_exceptions=False).stdout)
+    assert found["trained_on"] == [str(data)]
+    assert found["marks"]["pause_short"]["within_one_word"]["f1"] >= found["marks"]["pause_short"]["exact"]["f1"] > 0.3
+
+
+def test_it_learns(trained: Path) -> None:
+    found = record(trained)
+    losses = [epoch["evaluation_loss"] for epoch in found["history"]]
+    assert min(losses) < 0.75 * losses[0]
+    assert found["evaluation_loss"] == min(losses)
+    assert found["figures"]["pause_ap_unpunctuated"] > 0.5  # one slot in nine has a pause
+
+
+def test_only_lora_over_attention_and_mlp_and_our_rows_are_trained(trained: Path) -> None:
+    names = load_file(trained / "adapter_model.safetensors").keys()
+    assert {name.split(".")[-3] for name in names if "lora_" in name} == {"c_attn", "c_proj", "c_fc"}
+    (rows,) = (name for name in names if "lora_" not in name)
+    assert load_file(trained / "adapter_model.safetensors")[rows].shape[0] == len(ADDED_TOKENS)
+    config = json.loads((trained / "adapter_config.json").read_text())
+    assert config["trainable_token_indices"] == list(range(50257, 50257 + len(ADDED_TOKENS)))
+
+
+def test_the_kept_epoch_is_what_is_loaded(trained: Path, data: Path) -> None:
+    """The loss of the folder as the runtime loads it is that of the best epoch."""
+    from prosody_tagger import evaluate
+    from prosody_tagger.fit import evaluation_loss
+
+    settings = TrainSettings.model_validate(record(trained)["settings"])
+    _, parts = training.prepare(settings)
+    scores = evaluate.score_examples(ProsodyTagger.load(trained).model, parts.held_out)
+    labels = np.concatenate(labels_of(parts.held_out))
+    labels[:, (np.concatenate(labels_of(parts.train)) == UNKNOWN).all(0)] = UNKNOWN
+    assert evaluation_loss(scores, labels) == pytest.approx(record(trained)["evaluation_loss"], abs=1e-5)
+
+
+def test_killed_and_resumed_it_ends_the_same(base: Path, data: Path, whole: Path, tmp_path: Path) -> None:
+    args = [str(data), "--base", str(base), "--epochs", "2", "--lr", "0.02", "--lora-r", "2", "-o", str(tmp_path / "cut")]
+    env = os.environ | {"PYTHONWARNINGS": "ignore", "PYTHONPATH": str(ROOT)}
+    process = subprocess.run([sys.executable, "-c", DIE_AFTER, "4", *args, "--resume"], env=env, capture_output=True)
+    assert process.returncode == -9, process.stderr.decode()
+    state = torch.load(tmp_path / "cut" / "checkpoint.pt")["progress"]
+    assert (state["epoch"], state["step"]) == (1, 1)  # in the middle of the second epoch
+    with pytest.raises(BadInput, match=r"lr 0\.02, now 0\.01"):
+        training.train(settings_of(base, data, tmp_path / "cut", lr=0.01), resume=True)
+    training.train(settings_of(base, data, tmp_path / "cut"), resume=True)
+    cut = record(tmp_path / "cut")
+    for name in ("history", "figures", "thresholds"):
+        assert cut[name] == record(whole)[name]
+    name = "adapter_model.safetensors"
+    assert (tmp_path / "cut" / name).read_bytes() == (whole / name).read_bytes()
+    assert not (tmp_path / "cut" / "checkpoint.pt").exists()
+    again = training.train(settings_of(base, data, tmp_path / "cut"), resume=True)
+    assert again == cut
+
+
+def test_two_processes_train_what_one_does(base: Path, data: Path, whole: Path, tmp_path: Path) -> None:
+    args = [str(data), "--base", str(base), "--epochs", "2", "--lr", "0.02", "--lora-r", "2", "-o", str(tmp_path / "two")]
+    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "prosody_tagger.train"]
+    process = subprocess.run([*launch, *args], env=env, capture_output=True, text=True, timeout=120)
+    assert process.returncode == 0, process.stderr
+    one, two = record(whole)["history"], record(tmp_path / "two")["history"]
+    assert [epoch["evaluation_loss"] for epoch in two] == pytest.approx([epoch["evaluation_loss"] for epoch in one], abs=1e-3)
+
+
+def test_early_stopping_keeps_the_best(base: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from prosody_tagger import fit
+
+    losses = iter([3.0, 1.0, 2.0, 2.0, 0.5])
+    monkeypatch.setattr(fit, "evaluation_loss", lambda *_: next(losses))
+    found = training.train(settings_of(base, data, tmp_path / "out", epochs=5, patience=2))
+    assert [epoch["evaluation_loss"] for epoch in found["history"]] == [3.0, 1.0, 2.0, 2.0]
+    assert found["best_epoch"] == 2
+
+
+def test_bad_lines_train_nothing(base: Path, data: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.txt"
+    bad.write_text("fine <emph>line\nbad <emp>line\nbad end <emph>\n")
+    with pytest.raises(DataError) as caught:
+        CliRunner().invoke(training.app, [str(data), "--data", str(bad), "-o", str(tmp_path / "o")], catch_exceptions=False)
+    assert caught.value.exit_code == 2
+    assert f"{bad}:2:" in str(caught.value)
+    assert f"{bad}:3:" in str(caught.value)
+    assert not (tmp_path / "o").exists()
+
+
+def test_what_cannot_be_trained_is_refused(base: Path, trained: Path, data: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "letter.txt").write_text("x")
+    with pytest.raises(BadInput, match="no tagger's"):
+        training.train(settings_of(base, data, tmp_path / "mine"))
+    with pytest.raises(ModelError, match="is an adapter"):
+        training.train(settings_of(trained, data, tmp_path / "o"))
+    with pytest.raises(ModelError, match="cannot load the base"):
+        training.train(settings_of(tmp_path / "nothing", data, tmp_path / "o"))
+    (tmp_path / "o").mkdir(exist_ok=True)
+    (tmp_path / "o" / "checkpoint.pt").write_bytes(b"not a checkpoint")
+    with pytest.raises(BadInput, match="is broken"):
+        training.train(settings_of(base, data, tmp_path / "o"), resume=True)
+
+
+def test_marks_of_every_kind_can_be_learnt(base: Path, tmp_path: Path) -> None:
+    data = tmp_path / "pitch.txt"
+    lines = [f"Is {word} here <pause_long>or <pitch_rising>not {n}?" for n, word in enumerate(["red", "old", "big", "new"] * 15)]
+    data.write_text("\n".join(lines))
+    training.train(settings_of(base, data, tmp_path / "out", epochs=6, batch_size=4))
+    marked = ProsodyTagger.load(tmp_path / "out").mark("Is blue here or not 7?")
+    assert {(mark.kind, mark.offset) for mark in marked.marks} >= {("pause_long", 13), ("pitch_rising", 16)}
+
+
+def test_the_loss_is_taken_at_the_slots_only(tokenizer: Tokenizer) -> None:
+    """Labels stand at the last token of each word of the copy; words longer than the model are cut."""
+    example = from_marked(parse("Unbelievably <emph>so, " + "x1" * 200 + " then."))
+    made = Batches(tokenizer, [example] * 3, max_tokens=40, batch_size=2, batch_tokens=1000, swap_rare=False, seed=0)
+    assert sum(len(item.last) for item in made.items) == 3 * len(example.prominence)
+    assert all(len(item.ids) <= 40 for item in made.items)
+    for texts in made.plan(0):
+        for part in made.parts(texts, 4, 0):
+            sep = token_id(tokenizer, SEP)
+            middle = [int((row == sep).nonzero()[0]) for row in part.inputs]
+            assert all(column > middle[row] for row, column in zip(part.rows, part.columns, strict=True))
+            assert len(part.labels) == len(part.rows)
+
+
+def test_a_plan_has_every_item_once_and_is_the_same_again(tokenizer: Tokenizer) -> None:
+    examples = [from_marked(parse(f"Word <emph>{number} " + "and more " * (number % 7))) for number in range(50)]
+    made = Batches(tokenizer, examples, max_tokens=60, batch_size=4, batch_tokens=300, swap_rare=True, seed=3)
+    for epoch in range(2):
+        plan = made.plan(epoch)
+        assert sorted(index for batch in plan for text in batch for index in text) == list(range(50))
+        assert plan == made.plan(epoch)
+        assert all(len(batch) <= 4 for batch in plan)
+        for batch in plan:
+            one, many = made.parts(batch, 1, epoch)[0], made.parts(batch, 3, epoch)
+            assert one.labels.tolist() == [row for part in many for row in part.labels.tolist()]
+    assert made.plan(0) != made.plan(1)
+
+
+def test_labels_of_each_kind_of_data() -> None:
+    emph = 2 + KINDS.index("emph")
+    marked = from_marked(parse("a <emph>b <pause_short>c"))
+    nan = float("nan")
+    v1 = Example("1_1_1", "a b", (0, 2), (0, 2), (nan, nan))
+    v3 = Example("1_1_1", "a b", (0, 2), (0, 2), (0.1, 2.5))
+    (labels,) = labels_of([marked])
+    assert labels[:, emph].tolist() == [0, 1, 0]
+    assert labels[:, 1].tolist() == [0, 1, UNKNOWN]
+    assert (labels[:, 2 + KINDS.index("pitch_high")] == UNKNOWN).all()
+    assert labels_of([v3])[0][:, [0, 1, emph]].tolist() == [[0, 0, 0], [2, 1, 1]]
+    assert labels_of([v1])[0][:, emph].tolist() == [0, 1]  # class 2, where nothing else says what emphasis is
+    assert (labels_of([v1, v3])[0][:, emph] == UNKNOWN).all()
+
+
+def test_encoding_of_joined_texts_is_that_of_the_text(tokenizer: Tokenizer) -> None:
+    texts = ["He's here.", "It costs $299, no?", "He's here. It costs $299, no?"]
+    one, two, both = encode(tokenizer, texts, [words(text) for text in texts])
+    assert one.ids + two.ids == both.ids
