@@ -32,6 +32,9 @@ CONTEXT_TOKENS = 36
 BATCH_TOKENS = 2048
 """Padded tokens of one forward pass over several windows."""
 
+STRETCH_CHARS = 5000
+"""A longer text is read in stretches of whole sentences of about this many characters."""
+
 PORTION_WINDOWS = 8
 """A long text is tagged so many windows at a time, after a first one."""
 
@@ -141,27 +144,42 @@ class ProsodyTagger:
             focuses: for each text its focus, as in `tag`.
         """
         each = [intensity] * len(texts) if isinstance(intensity, str) else intensity
-        items = [_Item(*item, self.model) for item in zip(texts, each, focuses or [()] * len(texts), strict=True)]
-        self._score([(item, window) for item in items for window in item.windows])
-        return [_joined(item, [self._decide(item, portion) for portion in item.portions]) for item in items]
+        stretches = [list(self._stretches(*item)) for item in zip(texts, each, focuses or [()] * len(texts), strict=True)]
+        self._score([(stretch, window) for text in stretches for stretch in text for window in stretch.windows])
+        return [_joined([tagged for stretch in text for tagged in self._decided(stretch)]) for text in stretches]
 
     def tag_in_portions(self, text: str, intensity: str = "medium", focus: Sequence[Span] = ()) -> Iterator[Tagged]:
         """What `tag` gives, in portions of whole sentences, each worked out when it is asked for.
 
         A short text is one portion. The first of a long text takes as long as any other text's first.
         """
-        item = _Item(text, intensity, focus, self.model)
-        for portion in item.portions:
-            self._score([(item, window) for window in portion.windows])
-            yield self._decide(item, portion)
+        for stretch in self._stretches(text, intensity, focus):
+            for portion in stretch.portions:
+                self._score([(stretch, window) for window in portion.windows])
+                yield self._decide(stretch, portion)
 
     def score(self, text: str) -> Scores:
         """The model's scores for each word of ``text``, of `segment.words`."""
-        item = _Item(text, "medium", (), self.model)
-        self._score([(item, window) for window in item.windows])
-        return item.scores
+        stretches = list(self._stretches(text, "medium", ()))
+        self._score([(stretch, window) for stretch in stretches for window in stretch.windows])
+        parts = [stretch.scores for stretch in stretches]
+        return Scores(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("prominence", "boundary", "marks")))
 
-    def _score(self, windows: Sequence[tuple["_Item", "_Window"]]) -> None:
+    def _stretches(self, text: str, intensity: str, focus: Sequence[Span]) -> Iterator["_Stretch"]:
+        """The stretches of a text, each made when it is asked for, and told of the one before."""
+        if intensity not in INTENSITIES:
+            raise BadInput(f"unknown intensity {intensity!r}; give one of {', '.join(INTENSITIES)}")
+        plain(text)
+        before: _Stretch | None = None
+        for start, end in _stretches(text):
+            before = _Stretch(text[start:end], intensity, [(a - start, b - start) for a, b in focus], self.model, before)
+            yield before
+
+    def _decided(self, stretch: "_Stretch") -> Iterator[Tagged]:
+        for portion in stretch.portions:
+            yield self._decide(stretch, portion)
+
+    def _score(self, windows: Sequence[tuple["_Stretch", "_Window"]]) -> None:
         """Have the words of these windows scored, together in as few passes as they fit in."""
         for batch in _batches(windows):
             for (item, window), scores in zip(batch, self.model.score([window.encoded for _, window in batch]), strict=True):
@@ -170,12 +188,17 @@ class ProsodyTagger:
                 item.scores.boundary[place] = scores.boundary
                 item.scores.marks[place] = scores.marks
 
-    def _decide(self, item: "_Item", portion: "_Portion") -> Tagged:
+    def _decide(self, item: "_Stretch", portion: "_Portion") -> Tagged:
         """Thresholds over the scores of a portion. A pause after its last word stands at the start of the next."""
         runs, first, last = item.runs, portion.first_word, portion.last_word
+        if first == 0 and item.before is not None:
+            self._go_on(item, item.before)
         emph = item.scores.marks[:, KINDS.index("emph")]
         boundary = item.scores.boundary
         marks: dict[Mark, float] = {}
+        if first == 0 and runs and item.pause_before is not None:
+            kind, score = item.pause_before
+            marks[Mark(kind, runs[0].start)] = score
         for index in range(max(0, first - 1), min(last, len(runs) - 1)):
             at = runs[index + 1].start
             if boundary[index] >= self.thresholds.pause and portion.start <= at < portion.end:
@@ -203,7 +226,17 @@ class ProsodyTagger:
         marked = normalise(MarkedText(item.text[portion.start : portion.end], tuple(moved)))
         return Tagged(marked, tuple(round(moved[mark], 4) for mark in marked.marks))
 
-    def _is_long(self, item: "_Item", index: int) -> bool:
+    def _go_on(self, item: "_Stretch", before: "_Stretch") -> None:
+        """Take over what the stretch before means for this one."""
+        item.before = None
+        item.pause_before, item.last_stressed = before.pause_before, before.last_stressed
+        if before.runs:
+            score = float(before.scores.boundary[-1])
+            long = self._is_long(before, len(before.runs) - 1)
+            item.pause_before = ("pause_long" if long else "pause_short", score) if score >= self.thresholds.pause else None
+            item.last_stressed -= len(before.runs)
+
+    def _is_long(self, item: "_Stretch", index: int) -> bool:
         """Whether the pause after a word is a long one."""
         if self.thresholds.pause_long is None:
             return index in item.sentence_ends
@@ -229,13 +262,12 @@ class _Portion:
     windows: Sequence[_Window]
 
 
-class _Item:
-    """A text on its way: its words, the windows they are scored in, and their scores as they come in."""
+class _Stretch:
+    """Sentences of a text on their way: their words, the windows they are scored in, and their scores as they come in."""
 
-    def __init__(self, text: str, intensity: str, focus: Sequence[Span], model: TaggerModel) -> None:
-        if intensity not in INTENSITIES:
-            raise BadInput(f"unknown intensity {intensity!r}; give one of {', '.join(INTENSITIES)}")
-        plain(text)
+    def __init__(self, text: str, intensity: str, focus: Sequence[Span], model: TaggerModel, before: "_Stretch | None") -> None:
+        self.before = before
+        self.pause_before: tuple[str, float] | None = None
         self.text = text
         self.intensity = intensity
         self.focus = focus
@@ -253,14 +285,29 @@ class _Item:
         self.last_stressed = -2
 
 
-def _joined(item: _Item, portions: Sequence[Tagged]) -> Tagged:
+def _stretches(text: str) -> Iterator[Span]:
+    """A text in parts of whole sentences, found one after the other, so that nothing of the first waits for the rest."""
+    start, size = 0, STRETCH_CHARS
+    while start + size < len(text):
+        spans = sentences(text[start : start + size])
+        end = spans[-1][0] if spans else size  # the last may go on
+        if end == 0:
+            size *= 2
+            continue
+        yield start, start + end
+        start, size = start + end, STRETCH_CHARS
+    yield start, len(text)
+
+
+def _joined(portions: Sequence[Tagged]) -> Tagged:
     """The portions of a text, put together."""
-    marks = [
-        replace(mark, offset=mark.offset + portion.start)
-        for portion, tagged in zip(item.portions, portions, strict=True)
-        for mark in tagged.marked.marks
-    ]
-    return Tagged(MarkedText(item.text, tuple(marks)), tuple(score for tagged in portions for score in tagged.scores))
+    marks: list[Mark] = []
+    offset = 0
+    for tagged in portions:
+        marks.extend(replace(mark, offset=mark.offset + offset) for mark in tagged.marked.marks)
+        offset += len(tagged.marked.text)
+    text = "".join(tagged.marked.text for tagged in portions)
+    return Tagged(MarkedText(text, tuple(marks)), tuple(score for tagged in portions for score in tagged.scores))
 
 
 def _stress_one(words_of: Sequence[int], scores: NDArray[np.float32], stressed: set[int]) -> None:
@@ -336,9 +383,9 @@ def _body_end(last: Sequence[int], first: int, sentence_ends: Sequence[int], lim
     return sentence_ends[at] + 1 if at >= 0 and sentence_ends[at] >= first else fitting
 
 
-def _batches(windows: Sequence[tuple[_Item, _Window]]) -> Iterator[list[tuple[_Item, _Window]]]:
+def _batches(windows: Sequence[tuple[_Stretch, _Window]]) -> Iterator[list[tuple[_Stretch, _Window]]]:
     """Windows of like length together, so that little is padded."""
-    batch: list[tuple[_Item, _Window]] = []
+    batch: list[tuple[_Stretch, _Window]] = []
     for item, window in sorted(windows, key=lambda entry: len(entry[1].encoded.ids)):
         if batch and (len(batch) + 1) * (2 * len(window.encoded.ids) + 1) > BATCH_TOKENS:
             yield batch

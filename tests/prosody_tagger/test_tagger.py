@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -128,6 +129,18 @@ def test_the_first_portion_of_a_long_text_is_small(tagger: ProsodyTagger) -> Non
     first, *others = tagger.tag_in_portions("It was cold. " * 2000)
     assert 0 < len(first.marked.text) < 1000
     assert len(others) > 3
+
+
+def test_a_long_text_is_marked_throughout(shipped: ProsodyTagger) -> None:
+    """Also where one stretch of it ends and the next begins: the pause between two sentences is never lost."""
+    text = "We looked at it on Monday, and nobody had an answer. Then the rain came down for days. " * 250
+    marked = shipped.mark(text, "low")
+    pauses = {mark.offset for mark in marked.marks if mark.kind == "pause_long"}
+    starts = {word.start for word in words(text) if word.core(text) == "We"} - {0}
+    assert starts <= pauses
+    stressed = [mark.offset for mark in marked.marks if mark.kind == "emph"]
+    order = {word.start: index for index, word in enumerate(words(text))}
+    assert all(order[b] - order[a] > 1 for a, b in pairwise(stressed))
 
 
 def test_each_text_of_a_batch_has_its_own_intensity(tagger: ProsodyTagger) -> None:

@@ -1,0 +1,115 @@
+"""How the service ends and comes back: SIGTERM under load, then kill -9 and start.
+
+SIGTERM comes while clients ask, each on a connection of its own. An answer that was begun must come whole; a client that was not
+heard any more may be refused the connection, and who was connected without an answer to come may find it closed. After kill -9
+the time from the start of the process until `/ready` says yes is compared with that of a bare process that imports and loads the
+tagger; the two take turns, and the median of the ratios counts.
+
+python benchmarks/service_ends.py [--rounds 5] [--json FILE]
+"""
+
+import argparse
+import asyncio
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import own_server
+
+from prosody_tagger.markup import parse
+
+TEXTS = [parse(line).text for line in own_server.SENTENCES if line]
+LONG = " ".join(TEXTS[:5])
+CLIENTS = 16
+LOAD_SECONDS = 2.0
+MOST = 1.2
+
+_BARE = "from prosody_tagger.tagger import ProsodyTagger; ProsodyTagger.load()"
+
+
+async def terminated() -> Counter[str]:
+    """How the requests of a server end that is told to end while it works, and the server itself."""
+    ended: Counter[str] = Counter()
+    with own_server.server() as running:
+        told = False
+
+        async def client(number: int) -> None:
+            seed = number * 1_000_000
+            while True:
+                seed += 1
+                async with own_server.connection(running.port) as connection:
+                    body = {"text": LONG, "seed": seed, "stream": seed % 2 == 0, "format": "wav"}
+                    try:
+                        await connection.send("POST", "/speak", body)
+                    except OSError:
+                        ended["not let in after SIGTERM" if told else "not let in before SIGTERM"] += 1
+                        return
+                    try:
+                        answer = await connection.answer()
+                    except own_server.Broken:
+                        # Asked when nobody listened any more: no byte of an answer was ever sent.
+                        ended["broken" if connection.answered or not told else "closed before any answer"] += 1
+                        return
+                    ended[f"{answer.status} after SIGTERM" if told else f"{answer.status}"] += 1
+
+        clients = [asyncio.create_task(client(number)) for number in range(CLIENTS)]
+        await asyncio.sleep(LOAD_SECONDS)
+        told = True
+        running.process.send_signal(signal.SIGTERM)
+        began = time.perf_counter()
+        await asyncio.gather(*clients)
+        status = await asyncio.to_thread(running.process.wait, 60)
+        ended[f"server ended with {status}"] += 1
+        ended["server ended after ms"] = round((time.perf_counter() - began) * 1000)
+    return ended
+
+
+def loaded() -> float:
+    """Seconds that a bare process takes to load the tagger."""
+    began = time.perf_counter()
+    subprocess.run([sys.executable, "-c", _BARE], check=True, cwd=own_server.ROOT, capture_output=True)
+    return time.perf_counter() - began
+
+
+def restarted() -> float:
+    """Seconds from the start of a server until it is ready; it is killed at once."""
+    began = time.perf_counter()
+    running = own_server.start()
+    try:
+        running.wait_until_ready()
+        return time.perf_counter() - began
+    finally:
+        running.process.kill()
+        running.process.wait()
+
+
+def measure(rounds: int) -> dict[str, object]:
+    ended = asyncio.run(terminated())
+    loaded(), restarted()
+    pairs = [(loaded(), restarted()) for _ in range(rounds)]
+    return {
+        "SIGTERM": dict(ended),
+        "broken answers": ended["broken"],
+        "tagger loaded in a bare process, s": own_server.middle([bare for bare, _ in pairs]),
+        "ready after kill -9 and start, s": own_server.middle([ours for _, ours in pairs]),
+        f"ratio (at most {MOST:g})": own_server.middle([ours / bare for bare, ours in pairs]),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    asked = parser.parse_args()
+    found = measure(asked.rounds)
+    if asked.json:
+        asked.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    own_server.show("Ends", ["figure", "value"], list(found.items()))
+
+
+if __name__ == "__main__":
+    main()
