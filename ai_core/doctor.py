@@ -12,6 +12,9 @@ from synth import registry
 EXTRAS: dict[str, tuple[str, ...]] = {
     "plot": ("matplotlib",),
     "higgs": ("safetensors", "huggingface-hub"),
+    "train-higgs": ("safetensors", "matplotlib"),
+    "tensorboard": ("tensorboard",),
+    "eval": ("resemblyzer",),
     "test": ("pytest", "hypothesis"),
     "dev": ("ruff", "mypy"),
 }

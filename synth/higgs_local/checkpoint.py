@@ -59,12 +59,12 @@ def load_checkpoint(settings: HiggsLocalSettings) -> Checkpoint:
     device = torch.device(choose_device(settings))
     dtype = settings.dtype if settings.dtype != "auto" else ("bfloat16" if device.type == "cuda" else "float32")
     folder = find(settings.model, settings.revision, MODEL_TYPE, "model")
-    codec_folder = _find_codec(settings, folder)
+    codec_folder = find_codec(settings, folder)
     _check_memory(folder, codec_folder, device, dtype)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        model = _read(HiggsAudioV2ForConditionalGeneration, folder, getattr(torch, dtype))
-        codec = _read(codec_type, codec_folder, torch.float32)
+        model = read_part(HiggsAudioV2ForConditionalGeneration, folder, getattr(torch, dtype))
+        codec = read_part(codec_type, codec_folder, torch.float32)
         return Checkpoint(model.to(device), tokenizer, codec.to(device), folder)
     except torch.cuda.OutOfMemoryError:
         raise BackendUnavailable(f"the memory of {device} is full; {_LESS_MEMORY}") from None
@@ -139,7 +139,7 @@ def _from_hub(name: str, revision: str | None, what: str) -> Path:
     )
 
 
-def _find_codec(settings: HiggsLocalSettings, folder: Path) -> Path:
+def find_codec(settings: HiggsLocalSettings, folder: Path) -> Path:
     """The codec that the settings name, else one within or beside the model's folder, else the one that the processor names."""
     if settings.codec is not None:
         return find(settings.codec, settings.codec_revision, CODEC_TYPE, "codec")
@@ -216,7 +216,7 @@ def _file_bytes(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
 
 
-def _read(kind: Any, folder: Path, dtype: Any) -> Any:
+def read_part(kind: Any, folder: Path, dtype: Any) -> Any:
     """A model from a folder, whole."""
     from safetensors import SafetensorError
 
