@@ -50,18 +50,17 @@ def draw_curves(folder: Path) -> bool:
     except ImportError:
         return False
     lines = list(read_journal(folder / JOURNAL))
-    if not lines:
+    if not any(name in line for line in lines for name in ("audio", "text")):
         return False
-    figure = Figure(figsize=(9, 4), layout="constrained")
-    axes = figure.subplots(1, 2)
-    for panel, name in zip(axes, ("audio", "text"), strict=True):
+    names = [name for name in ("audio", "text") if any(name in line for line in lines)]
+    figure = Figure(figsize=(4.5 * len(names), 4), layout="constrained")
+    for panel, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
         for kind, style in (("train", "-"), ("held_out", "o-")):
             points = [(line["step"], line[name]) for line in lines if line["kind"] == kind and name in line]
             if points:
                 panel.plot(*zip(*points, strict=True), style, label=kind.replace("_", " "), linewidth=1, markersize=4)
         panel.set(title=f"{name} loss", xlabel="step", ylabel="nats a label")
-        if panel.lines:
-            panel.legend()
+        panel.legend()
         panel.grid(alpha=0.3)
     figure.savefig(folder / CURVES, dpi=120)
     return True
