@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
-from conftest import LONG, TEXT, Server, wait_until
+from own_service import LONG, TEXT, Server, wait_until
 
 pytestmark = [pytest.mark.clients, pytest.mark.filterwarnings("ignore")]
 

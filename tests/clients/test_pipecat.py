@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from conftest import LONG, TEXT, Server
+from own_service import LONG, TEXT, Server
 
 pytestmark = [pytest.mark.clients, pytest.mark.filterwarnings("ignore")]
 

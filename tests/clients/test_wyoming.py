@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from typing import Any
 
 import pytest
-from conftest import LONG, TEXT, Server, clean_environment, free_port, running, serving
+from own_service import LONG, TEXT, Server, clean_environment, free_port, running, serving
 
 pytestmark = [
     pytest.mark.clients,

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import make_tagger
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tiny_tagger import make_tagger
 
 from prosody_tagger.errors import BadInput, MarkupError, ModelError
 from prosody_tagger.markup import normalise, parse, render

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import TOKENIZER
 from safetensors.torch import load_file
+from tiny_tagger import TOKENIZER
 from tokenizers import Tokenizer
 from typer.testing import CliRunner
 
