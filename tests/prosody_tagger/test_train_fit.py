@@ -134,7 +134,7 @@ def test_evaluating_on_what_it_was_trained_on_is_said(trained: Path, data: Path)
 def test_it_learns(trained: Path) -> None:
     found = record(trained)
     losses = [epoch["evaluation_loss"] for epoch in found["history"]]
-    assert min(losses) < 0.75 * losses[0]
+    assert min(losses) < 0.85 * losses[0]
     assert found["evaluation_loss"] == min(losses)
     assert found["figures"]["pause_ap_unpunctuated"] > 0.5  # one slot in nine has a pause
 
