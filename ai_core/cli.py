@@ -16,6 +16,7 @@ from ai_core.serving import serve
 from prosody_tagger.ending import run_command
 
 if TYPE_CHECKING:
+    from ai_core.parts import Portion
     from ai_core.pipeline import Job, Result
     from ai_core.settings import Settings
     from prosody_tagger.markup import MarkedText
@@ -123,12 +124,16 @@ def mark(
     from prosody_tagger.markup import render
     from prosody_tagger.ssml import to_ssml as write_ssml
 
-    marked, scores = asyncio.run(_mark(_read(_source(text), False, ssml), intensity, _settings(tagger)))
+    marked, scores, warnings = asyncio.run(_mark(_read(_source(text), False, ssml), intensity, _settings(tagger)))
     written = write_ssml(marked) if to_ssml else render(marked)
     if as_json:
-        out.print_json({"text": marked.text, "marked": written, "marks": out.marks_json(marked, scores)})
+        marks = out.marks_json(marked, scores)
+        told = {"warnings": list(warnings)} if warnings else {}
+        out.print_json({"text": marked.text, "marked": written, "marks": marks, **told})
     else:
         out.print_marked(written)
+        for warning in warnings:
+            out.print_rows(("warning", out.shown(warning)), to_people=True)
 
 
 @app.command()
@@ -187,9 +192,7 @@ async def _collect(job: "Job", settings: "Settings") -> "Result":
         await parts.close()
 
 
-async def _mark(
-    text: "str | MarkedText", intensity: "base.Intensity | None", settings: "Settings"
-) -> "tuple[MarkedText, tuple[float | None, ...]]":
+async def _mark(text: "str | MarkedText", intensity: "base.Intensity | None", settings: "Settings") -> "Portion":
     from ai_core.parts import Parts
     from ai_core.pipeline import check_length
 

@@ -10,6 +10,9 @@ from synth.base import Intensity
 if TYPE_CHECKING:
     from prosody_tagger.tagger import ProsodyTagger, Tagged
 
+Density = Intensity | float
+"""How many words are stressed: low, medium or high, or a number of emphases a word, from 0 to 1."""
+
 Focus = tuple[tuple[int, int], ...]
 """Spans of a text that it is said for."""
 
@@ -21,7 +24,7 @@ _MOST_TOGETHER = 64
 
 class _Waiting(NamedTuple):
     text: str
-    intensity: Intensity
+    intensity: Density
     focus: Focus
     tagged: "asyncio.Future[Tagged]"
 
@@ -34,7 +37,7 @@ class Marker:
         self._waiting: list[_Waiting] = []
         self._worker: asyncio.Task[None] | None = None
 
-    async def portions(self, text: str, intensity: Intensity, focus: Focus = ()) -> "AsyncGenerator[Tagged, None]":
+    async def portions(self, text: str, intensity: Density, focus: Focus = ()) -> "AsyncGenerator[Tagged, None]":
         """``text`` tagged, in portions of whole sentences; the first of them does not wait for the rest.
 
         Raises:
@@ -47,7 +50,7 @@ class Marker:
         while (portion := await asyncio.to_thread(next, portions, None)) is not None:
             yield portion
 
-    async def _tag(self, text: str, intensity: Intensity, focus: Focus) -> "Tagged":
+    async def _tag(self, text: str, intensity: Density, focus: Focus) -> "Tagged":
         plain(text)  # what cannot be tagged must not fail the others
         waiting = _Waiting(text, intensity, focus, asyncio.get_running_loop().create_future())
         self._waiting.append(waiting)

@@ -3,22 +3,30 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from ai_core.marking import Focus, Marker
+from ai_core.marking import Density, Focus, Marker
 from ai_core.pieces import at_slots, whole
 from ai_core.settings import Settings, load_settings
 from prosody_tagger.errors import ModelError
 from prosody_tagger.markup import MarkedText
 from synth import registry
-from synth.base import Intensity, Synthesizer
+from synth.base import Synthesizer
 
 if TYPE_CHECKING:
     from prosody_tagger.tagger import ProsodyTagger
     from synth.acoustics.ctc import CtcAligner
 
 Scores = tuple[float | None, ...]
-"""The tagger's score of each mark; None where the user set it."""
+"""The tagger's score of each mark; None where the user or a rule set it."""
+
+
+class Portion(NamedTuple):
+    """Whole sentences with their marks at their slots, the score of each, and what the tagger did not do, in words."""
+
+    marked: MarkedText
+    scores: Scores
+    warnings: tuple[str, ...] = ()
 
 
 class Parts:
@@ -57,27 +65,27 @@ class Parts:
                 self._aligner = await asyncio.to_thread(_load_aligner, source)
             return self._aligner
 
-    async def portions(
-        self, text: str | MarkedText, intensity: Intensity, focus: Focus = ()
-    ) -> AsyncGenerator[tuple[MarkedText, Scores], None]:
-        """The text with its marks at their slots, and the tagger's score of each, in portions of whole sentences.
+    async def portions(self, text: str | MarkedText, intensity: Density, focus: Focus = ()) -> AsyncGenerator[Portion, None]:
+        """The text with its marks, in portions of whole sentences.
 
         A text that has marks keeps them, unscored. The first portion of a long text does not wait for the rest.
         """
         if isinstance(text, MarkedText):
-            yield at_slots(text), (None,) * len(text.marks)
+            yield Portion(at_slots(text), (None,) * len(text.marks))
             return
         tagger = await self.tagger()
         self._marker = self._marker or Marker(tagger)
         async with aclosing(self._marker.portions(text, intensity, focus)) as portions:
             async for tagged in portions:
-                yield tagged.marked, tagged.scores
+                yield Portion(tagged.marked, tagged.scores, tagged.warnings)
 
-    async def mark(self, text: str | MarkedText, intensity: Intensity, focus: Focus = ()) -> tuple[MarkedText, Scores]:
+    async def mark(self, text: str | MarkedText, intensity: Density, focus: Focus = ()) -> Portion:
         """The whole of what `portions` gives."""
         async with aclosing(self.portions(text, intensity, focus)) as portions:
             found = [portion async for portion in portions]
-        return whole([marked for marked, _ in found]), tuple(score for _, scores in found for score in scores)
+        warnings = dict.fromkeys(warning for portion in found for warning in portion.warnings)
+        scores = tuple(score for portion in found for score in portion.scores)
+        return Portion(whole([portion.marked for portion in found]), scores, tuple(warnings))
 
     def voice(self, name: str) -> Synthesizer:
         """The backend of that name.

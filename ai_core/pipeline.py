@@ -12,16 +12,17 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from ai_core.finding import GUIDE
-from ai_core.marking import Focus
+from ai_core.marking import Density, Focus
 from ai_core.parts import Parts
 from ai_core.pieces import whole
 from ai_core.settings import Settings
 from ai_core.speaker import Sentence, Speaker
+from prosody_tagger.density import nearest
 from prosody_tagger.errors import BadInput, MarkupError
 from prosody_tagger.markup import Mark, MarkedText, place, plain
 from prosody_tagger.segment import sentences, word_after, words
 from synth.audio import concatenate
-from synth.base import Audio, Intensity, Reference, SpeechRequest, WordTime
+from synth.base import Audio, Reference, SpeechRequest, WordTime
 
 if TYPE_CHECKING:
     from synth.acoustics.report import Report
@@ -33,6 +34,7 @@ _GLANCE = 200
 class Job:
     """What to speak, and how. None means the setting's default.
 
+    ``intensity`` says how many words the tagger stresses; a number of emphases a word is spoken as strongly as the nearest name.
     A ``str`` is plain text, which the tagger marks; a `MarkedText` is spoken with its own marks and no others. ``focus`` are the
     spans of a plain text that it is said for: the tagger stresses a word in each. ``reference`` is a recording to take the voice
     from, in place of a voice's name. ``language`` is that of the text, a BCP 47 tag: where the voice does not know when it says
@@ -42,7 +44,7 @@ class Job:
     """
 
     text: str | MarkedText
-    intensity: Intensity | None = None
+    intensity: Density | None = None
     backend: str | None = None
     voice: str | None = None
     speed: float = 1.0
@@ -62,7 +64,7 @@ class Result:
     Attributes:
         audio: the sound.
         marked: the text, untouched, and its marks, each at its slot; offsets count from its own start.
-        scores: for each mark the tagger's probability, or None where the user set it.
+        scores: for each mark the tagger's probability, or None where the user or a rule set it.
         words: when each word is heard, in seconds from the start of ``audio``; empty if the backend does not know.
         backend: who spoke; of a job within which the voice had to change, who spoke its end.
         fallback: who was asked first, if somebody else had to speak.
@@ -154,9 +156,9 @@ async def stream(job: Job | str | MarkedText, parts: Parts | None = None) -> Asy
     began = time.perf_counter()
     timings: dict[str, float] = {}
     settings = parts.settings
-    intensity = job.intensity or settings.intensity
+    intensity = settings.intensity if job.intensity is None else job.intensity
     check(job.text, settings)
-    request = SpeechRequest(plain(""), job.voice, job.speed, job.seed, intensity, reference=job.reference)
+    request = SpeechRequest(plain(""), job.voice, job.speed, job.seed, nearest(intensity), reference=job.reference)
     realise = settings.realise if job.realise is None else job.realise
     speaker = Speaker(parts, job.backend or settings.backend, request, realise=realise, language=job.language, times=job.times)
     if isinstance(job.text, str):
@@ -178,20 +180,20 @@ async def stream(job: Job | str | MarkedText, parts: Parts | None = None) -> Asy
                 one.backend,
                 one.fallback,
                 left=one.left,
-                warnings=one.warnings,
+                warnings=(*one.sentence.warnings, *one.warnings),
                 complete=one.complete,
                 timings={**timings, "speak": now - start - timings["tag"], "total": now - began},
             )
 
 
 async def _sentences(
-    text: str | MarkedText, intensity: Intensity, focus: Focus, parts: Parts, timings: dict[str, float]
+    text: str | MarkedText, intensity: Density, focus: Focus, parts: Parts, timings: dict[str, float]
 ) -> AsyncGenerator[Sentence, None]:
     """The sentences of a text with their marks. How long the first had to wait is put into ``timings``."""
     began = time.perf_counter()
     left = len(text if isinstance(text, str) else text.text)
     async with aclosing(parts.portions(text, intensity, focus)) as portions:
-        async for marked, scores in portions:
+        async for marked, scores, warnings in portions:
             timings.setdefault("tag", time.perf_counter() - began)
             left -= len(marked.text)
             score_of = dict(zip(marked.marks, scores, strict=True))
@@ -199,7 +201,7 @@ async def _sentences(
                 last = not left and end == len(marked.text)
                 sentence = marked.slice(start, end, with_end=last)
                 known = tuple(score_of[replace(mark, offset=mark.offset + start)] for mark in sentence.marks)
-                yield Sentence(sentence, known, last)
+                yield Sentence(sentence, known, last, () if start else warnings)
 
 
 def check_length(text: str | MarkedText, settings: Settings) -> None:

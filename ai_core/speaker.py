@@ -28,11 +28,15 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Sentence:
-    """A sentence to speak, its marks at slots, with the tagger's score of each; ``last`` says whether the text ends with it."""
+    """A sentence to speak, its marks at slots, with the tagger's score of each and what it did not do from here on, in words.
+
+    ``last`` says whether the text ends with it.
+    """
 
     marked: MarkedText
     scores: tuple[float | None, ...] = ()
     last: bool = True
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

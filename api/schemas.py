@@ -71,7 +71,7 @@ class MarkRequest(_Strict):
 
 
 class MarkShown(BaseModel):
-    """A mark, the word that it stands before, and the tagger's score or null where the user set it."""
+    """A mark, the word that it stands before, and the tagger's score or null where the user or a rule set it."""
 
     kind: str
     offset: int = Field(description="In code points of the text.")
@@ -86,6 +86,7 @@ class Marked(BaseModel):
     text: str
     marked: str
     marks: list[MarkShown]
+    warnings: list[str] = Field(default=[], description="What was not done, or not as asked, in words.")
 
 
 class WordShown(BaseModel):
@@ -108,7 +109,6 @@ class Spoken(Marked):
     seconds: float
     backend: str
     fallback: str | None = Field(description="Who was asked first, if somebody else had to speak.")
-    warnings: list[str]
     timings: dict[str, float]
     reply: str | None = Field(description="The reply that was spoken, if there was something to reply to.")
     report: dict[str, Any] | None = Field(description="What was measured of each mark.")

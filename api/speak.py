@@ -124,15 +124,16 @@ def spoken_json(result: Result, data: bytes, form: Form, reply: str | None) -> S
     )
 
 
-@router.post("/mark", responses=documented(503, 504), summary="Mark a text")
+@router.post("/mark", responses=documented(503, 504), summary="Mark a text", response_model_exclude_defaults=True)
 async def mark(request: Request, asked: MarkRequest, service: Here) -> Marked:
-    """Where the tagger would stress words and pause."""
+    """Where the tagger would stress words and pause. `warnings` stands there where there are any."""
     check_length(asked.text, service.settings)
 
     async def work() -> Marked:
         async with service.stage.gate(MARKING).place():
-            marked, scores = await service.parts.mark(asked.text, asked.intensity or service.settings.intensity)
-        return Marked(text=marked.text, marked=render(marked), marks=marks_json(marked, scores))  # type: ignore[arg-type]
+            marked, scores, warnings = await service.parts.mark(asked.text, asked.intensity or service.settings.intensity)
+        marks = marks_json(marked, scores)
+        return Marked(text=marked.text, marked=render(marked), marks=marks, warnings=list(warnings))  # type: ignore[arg-type]
 
     return await unless_gone(request, work)
 

@@ -1,19 +1,23 @@
-"""How well the shipped tagger places marks on speakers that it never saw, beside the baseline of word identity.
+"""How well the tagger's recipe places marks on speakers that it never saw, beside the baselines: five folds by speaker over dev.
 
-python benchmarks/tagger_quality.py FOLDER_OF_THE_HELSINKI_PROSODY_CORPUS
+Each fold has an adapter that learnt nothing of its speakers, by `python -m prosody_tagger.pretrain adapter --leave-out FOLD`. Their
+scores are put together, so that each sentence of dev counts once; the intervals come from drawing speakers anew.
+
+python benchmarks/tagger_quality.py FOLDER_OF_THE_HELSINKI_PROSODY_CORPUS FOLD=ADAPTER [FOLD=ADAPTER ...]
 """
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from prosody_tagger import evaluate, report
+from prosody_tagger.data import Example, speaker_fold
 from prosody_tagger.evaluate import MEASURES, Guess, Truth
 from prosody_tagger.model import TaggerModel
-from prosody_tagger.pretrain import held_out_split
+from prosody_tagger.pretrain import dev
 from prosody_tagger.reading import read_examples
-from prosody_tagger.thresholds import DENSITY
 
 WORD_IDENTITY_SHARE = 8
 """How often the released labelling counts in the word-identity baseline against the older one: where that does best."""
@@ -21,18 +25,28 @@ WORD_IDENTITY_SHARE = 8
 
 def main() -> None:
     helsinki = Path(sys.argv[1])
-    train, held_out = held_out_split(helsinki)
+    adapters = [argument.split("=", 1) for argument in sys.argv[2:]]
     older = read_examples(helsinki / "train_100_v1.txt")
-    scores = evaluate.score_examples(TaggerModel.load(), held_out)
-    truth, guess = Truth.of(held_out), Guess.of(scores)
-    rows = report.guess_rows(truth, guess, Truth.of([*older, *(train * WORD_IDENTITY_SHARE)]))
-    names = ", ".join(sorted({example.speaker for example in held_out}))
-    print(f"{len(held_out):,} sentences, {len(truth.text):,} words, speakers held out: {names}\n")
-    print(report.markdown(report.table(rows, MEASURES, evaluate.intervals(truth, guess))), "\n")
-    emph = scores.marks[:, 0]
-    for name, density in DENSITY.items():
-        threshold = evaluate.at_density(emph, density)
-        print(f"{np.mean(emph >= threshold):8.4f}  emphases a word at {name} (threshold {threshold:.4f})")
+    examples: list[Example] = []
+    tagger: list[Guess] = []
+    identity: list[Guess] = []
+    for fold, adapter in adapters:
+        train, held_out = speaker_fold(dev(helsinki), int(fold))
+        examples.extend(held_out)
+        tagger.append(Guess.of(evaluate.score_examples(TaggerModel.load(Path(adapter)), held_out)))
+        identity.append(evaluate.word_identity(Truth.of(held_out), Truth.of([*older, *(train * WORD_IDENTITY_SHARE)])))
+    truth, guess = Truth.of(examples), _together(tagger)
+    rows = {"tagger": evaluate.figures(truth, guess), **report.baselines(truth)}
+    rows["word_identity"] = evaluate.figures(truth, _together(identity))
+    speakers = len({example.speaker for example in examples})
+    print(f"{len(examples):,} sentences, {len(truth.text):,} words, {speakers} speakers in {len(adapters)} folds\n")
+    print(report.markdown(report.table(rows, MEASURES, evaluate.intervals(truth, guess))))
+
+
+def _together(guesses: Sequence[Guess]) -> Guess:
+    """The guesses of all folds as one."""
+    parts = [[getattr(guess, name) for guess in guesses] for name in ("prominence", "emph", "boundary")]
+    return Guess(*(None if any(part is None for part in column) else np.concatenate(column) for column in parts))
 
 
 if __name__ == "__main__":

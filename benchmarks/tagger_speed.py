@@ -1,58 +1,98 @@
-"""What marking costs beside one bare forward pass of the same model over the same tokens. One run, one machine.
+"""What marking costs: beside one bare forward pass over the same tokens, beside writing the marked text, and in batches.
 
 python benchmarks/tagger_speed.py
+
+One run on one machine, once on one core and once on two, each in a process of its own.
 """
 
+import argparse
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 
 import torch
 from transformers import GPT2LMHeadModel
+from transformers.utils import logging
 
+from prosody_tagger.markup import render
 from prosody_tagger.model import SEP, SHIPPED, encode, token_id
 from prosody_tagger.segment import words
 from prosody_tagger.tagger import ProsodyTagger
 
 SENTENCE = "It was a bright cold day in April, and the clocks were all striking thirteen when Winston Smith slipped in."
-ROUNDS = 200
+ROUNDS, GENERATED, BATCHES = 60, 5, (1, 8, 64)
+WARM_UP = 3
 
 
 def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    arguments.add_argument("--threads", type=int, help="measure here, on so many cores")
+    threads = arguments.parse_args().threads
+    if threads is not None:
+        measure(threads)
+        return
+    for count in (1, 2):
+        subprocess.run([sys.executable, __file__, "--threads", str(count)], check=True)
+
+
+def measure(threads: int) -> None:
+    torch.set_num_threads(threads)
+    logging.disable_progress_bar()
     tagger = ProsodyTagger.load()
     tokenizer = tagger.model.tokenizer
     (encoded,) = encode(tokenizer, [SENTENCE], [words(SENTENCE)])
-    ids = torch.tensor([[*encoded.ids, token_id(tokenizer, SEP), *encoded.ids]])
-    bare = GPT2LMHeadModel.from_pretrained(SHIPPED / "tagger-base", dtype=torch.float32).eval()
-    bare.resize_token_embeddings(tokenizer.get_vocab_size(), mean_resizing=False)
+    sep = token_id(tokenizer, SEP)
+    prompt = torch.tensor([[*encoded.ids, sep]])
+    whole = torch.tensor([[*encoded.ids, sep, *encoded.ids]])
+    network = GPT2LMHeadModel.from_pretrained(SHIPPED / "tagger-base", dtype=torch.float32).eval()
+    network.resize_token_embeddings(tokenizer.get_vocab_size(), mean_resizing=False)
+    # A model that writes puts out each token of the text and each mark. Which ones does not change how long that takes.
+    length = len(encoded.ids) + len(tagger.mark(SENTENCE).marks)
 
     def forward() -> None:
         with torch.inference_mode():
-            bare(ids)
+            network(whole)
 
-    def mark() -> None:
-        tagger.mark(SENTENCE)
+    def generate() -> None:
+        with torch.inference_mode():
+            network.generate(
+                prompt,
+                attention_mask=torch.ones_like(prompt),
+                min_new_tokens=length,
+                max_new_tokens=length,
+                do_sample=False,
+                pad_token_id=sep,
+            )
 
-    print(f"{len(words(SENTENCE))} words, {ids.shape[1]} tokens in one pass, {torch.get_num_threads()} threads")
-    times: dict[str, list[float]] = {"bare forward": [], "mark": []}
-    for step in range(ROUNDS + 10):
-        for name, call in (("bare forward", forward), ("mark", mark)):
-            taken = _timed(call)
-            if step >= 10:
-                times[name].append(taken)
-    middle = {name: statistics.median(values) for name, values in times.items()}
+    print(f"{threads} threads; {len(words(SENTENCE))} words, {whole.shape[1]} tokens in one pass, {length} to write")
+    calls: dict[str, Callable[[], object]] = {"bare forward": forward, "mark": lambda: tagger.mark(SENTENCE)}
+    middle = _medians(calls, ROUNDS) | _medians({"generate()": generate}, GENERATED)
     for name, value in middle.items():
-        print(f"{value * 1000:7.2f} ms  {name}")
+        print(f"{value * 1000:8.2f} ms  {name}")
     print(f"mark / bare forward: {middle['mark'] / middle['bare forward']:.2f}  (must be <= 1.3)")
-    long_text = f"{SENTENCE} " * 5000
-    taken = _timed(lambda: tagger.mark(long_text))
-    print(f"{len(words(long_text)):,} words in one text: {taken:.2f} s, {len(words(long_text)) / taken:,.0f} words a second")
+    print(f"generate() / mark: {middle['generate()'] / middle['mark']:.1f}  (must be >= 10)")
+    for size in BATCHES:
+        texts = [SENTENCE] * size
+        (taken,) = _medians({"": lambda texts=texts: tagger.mark_batch(texts)}, max(3, ROUNDS // size)).values()
+        print(f"{size * len(words(SENTENCE)) / taken:8,.0f} words a second, {size} texts at once")
+    long_text = f"{SENTENCE} " * 1000
+    (taken,) = _medians({"": lambda: tagger.mark(long_text)}, 1).values()
+    print(f"{len(words(long_text)) / taken:8,.0f} words a second, one text of {len(words(long_text)):,} words")
+    print(f"         such as: {render(tagger.mark(SENTENCE))}", flush=True)
 
 
-def _timed(call: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    call()
-    return time.perf_counter() - began
+def _medians(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """The median time of each call, in seconds; the calls take turns."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for step in range(rounds + min(WARM_UP, rounds)):
+        for name, call in calls.items():
+            began = time.perf_counter()
+            call()
+            if step >= min(WARM_UP, rounds):
+                times[name].append(time.perf_counter() - began)
+    return {name: statistics.median(values) for name, values in times.items()}
 
 
 if __name__ == "__main__":

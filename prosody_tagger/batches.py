@@ -23,14 +23,19 @@ from prosody_tagger.segment import words
 RARE_COUNT = 3
 """A word seen at most so often may be swapped for tokens never seen, so that unseen words are known to be rare words."""
 
+SHARES = 5
+"""Columns of `Example.shares`."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Item:
-    """A text as tokens, the index of the last token of each of its n words, and the words' labels, [n, groups]."""
+    """A text as tokens, the index of the last token of each of its n words, the words' labels, [n, groups], and what a teacher says
+    of them, [n, 5] as in `Example.shares`."""
 
     ids: list[int]
     last: list[int]
     labels: NDArray[np.int64]
+    shares: NDArray[np.float32]
     speaker: str
 
 
@@ -43,6 +48,7 @@ class Batch:
         text: [texts, width] the next token of the plain text, `UNKNOWN` elsewhere.
         rows, columns: [n] where the words of the copies end.
         labels: [n, groups].
+        shares: [n, 5], as in `Example.shares`; nan where no teacher says anything.
     """
 
     inputs: torch.Tensor
@@ -50,9 +56,10 @@ class Batch:
     rows: torch.Tensor
     columns: torch.Tensor
     labels: torch.Tensor
+    shares: torch.Tensor
 
     def to(self, device: torch.device) -> "Batch":
-        return Batch(*(getattr(self, name).to(device) for name in ("inputs", "text", "rows", "columns", "labels")))
+        return Batch(*(getattr(self, name).to(device) for name in ("inputs", "text", "rows", "columns", "labels", "shares")))
 
 
 def label_groups(tokenizer: Tokenizer) -> list[list[int]]:
@@ -63,6 +70,11 @@ def label_groups(tokenizer: Tokenizer) -> list[list[int]]:
         [token_id(tokenizer, token) for token in BOUNDARY],
         *([none, token_id(tokenizer, mark)] for mark in MARKS),
     ]
+
+
+def taught_groups() -> list[tuple[int, slice]]:
+    """For each column of `label_groups` of which a teacher speaks, its number, and its columns of `Example.shares`."""
+    return [(0, slice(0, 3)), (1, slice(3, 4)), (2 + KINDS.index("emph"), slice(4, 5))]
 
 
 def labels_of(examples: Sequence[Example]) -> list[NDArray[np.int64]]:
@@ -116,7 +128,7 @@ class Batches:
         self.items = [
             piece
             for item, labels, example in zip(encoded, labels_of(examples), examples, strict=True)
-            for piece in _cut(Item(item.ids, item.last, labels, example.speaker), max_tokens)
+            for piece in _cut(Item(item.ids, item.last, labels, _shares(example), example.speaker), max_tokens)
         ]
         counts = Counter(i for item in self.items for i in item.ids)
         self.unseen = [i for i in range(tokenizer.get_vocab_size() - len(ADDED_TOKENS)) if counts[i] == 0]
@@ -168,6 +180,7 @@ class Batches:
             torch.tensor([row for row, item in enumerate(joined) for _ in item.last]),
             torch.tensor([len(item.ids) + 1 + place for item in joined for place in item.last]),
             torch.from_numpy(np.concatenate([item.labels for item in joined])),
+            torch.from_numpy(np.concatenate([item.shares for item in joined])),
         )
 
     def _joined(self, text: range, epoch: int) -> Item:
@@ -177,7 +190,13 @@ class Batches:
         for item in (self.items[index] for index in text):
             last.extend(len(ids) + place for place in item.last)
             ids.extend(swap.choice(self.unseen) if i in self.rare and swap.random() < 0.5 else i for i in item.ids)
-        return Item(ids, last, np.concatenate([self.items[index].labels for index in text]), self.items[text.start].speaker)
+        items = self.items[text.start : text.stop]
+        labels, shares = (np.concatenate([getattr(item, name) for item in items]) for name in ("labels", "shares"))
+        return Item(ids, last, labels, shares, items[0].speaker)
+
+
+def _shares(example: Example) -> NDArray[np.float32]:
+    return np.full((len(example.prominence), SHARES), np.nan, np.float32) if example.shares is None else example.shares
 
 
 def _cut(item: Item, max_tokens: int) -> Iterator[Item]:
@@ -188,5 +207,6 @@ def _cut(item: Item, max_tokens: int) -> Iterator[Item]:
         end = max(first + 1, int(np.searchsorted(item.last, start + max_tokens, side="left")))
         stop = item.last[end - 1] + 1
         start = max(start, stop - max_tokens)
-        yield Item(item.ids[start:stop], [place - start for place in item.last[first:end]], item.labels[first:end], item.speaker)
+        last = [place - start for place in item.last[first:end]]
+        yield Item(item.ids[start:stop], last, item.labels[first:end], item.shares[first:end], item.speaker)
         first = end

@@ -8,8 +8,11 @@ first number is the speaker.
 import math
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from prosody_tagger.errors import DataError
 from prosody_tagger.markup import MarkedText
@@ -33,6 +36,8 @@ class Example:
         emphasis: the real-valued prominence, nan where unknown.
         marks: of marked text, the kinds of mark on each word and the pauses after it; None for text without marks.
         reader: who speaks or wrote it, where the source does not say.
+        shares: [n, 5] probabilities that a teacher gives: of prominence 0, 1 and 2, of a boundary, of emphasis; nan where it says
+            nothing. None without a teacher.
     """
 
     source: str
@@ -42,6 +47,7 @@ class Example:
     emphasis: tuple[float, ...]
     marks: tuple[frozenset[str], ...] | None = None
     reader: str = ""
+    shares: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
 
     @property
     def speaker(self) -> str:
@@ -57,6 +63,12 @@ class Example:
 
 
 _HELSINKI_SOURCE = re.compile(r"(\d+)_\d+_")
+
+
+def unlabelled(text: str, source: str = "") -> Example:
+    """A text of which nothing is known."""
+    count = len(words(text))
+    return Example(source, text, (UNKNOWN,) * count, (UNKNOWN,) * count, (math.nan,) * count)
 
 
 def from_marked(marked: MarkedText, source: str = "", reader: str = "") -> Example:
@@ -104,12 +116,12 @@ def wrong_in_columns(fields: Sequence[str]) -> str | None:
     """What is wrong with the fields of a line of the corpus; None if nothing is."""
     if len(fields) not in (3, 5):
         return f"expected a token with its labels in 3 or 5 columns, got {len(fields)}: {chr(9).join(fields)[:60]!r}"
-    for field in fields[1:3]:
-        if field not in {"0", "1", "2", "NA"}:
-            return f"a label is 0, 1, 2 or NA, got {field[:20]!r}"
-    for field in fields[3:]:
-        if field != "NA" and not _REAL.fullmatch(field):
-            return f"a real-valued label is a number or NA, got {field[:20]!r}"
+    for label in fields[1:3]:
+        if label not in {"0", "1", "2", "NA"}:
+            return f"a label is 0, 1, 2 or NA, got {label[:20]!r}"
+    for real in fields[3:]:
+        if real != "NA" and not _REAL.fullmatch(real):
+            return f"a real-valued label is a number or NA, got {real[:20]!r}"
     return None
 
 
@@ -131,11 +143,10 @@ def with_boundaries(examples: Sequence[Example], others: Sequence[Example]) -> l
     return merged
 
 
-def split_by_speaker(examples: Sequence[Example], held_out: int) -> tuple[list[Example], list[Example]]:
-    """Training and held-out sentences; the latter are all those of ``held_out`` speakers, spread evenly over the sorted names."""
+def speaker_fold(examples: Sequence[Example], fold: int, folds: int = 5) -> tuple[list[Example], list[Example]]:
+    """Training and held-out sentences; the latter are all those of every ``folds``-th speaker, in the order of their names."""
     speakers = sorted({example.speaker for example in examples}, key=lambda name: (len(name), name))
-    step = len(speakers) / held_out
-    chosen = {speakers[int(index * step)] for index in range(held_out)}
+    chosen = set(speakers[fold::folds])
     return [e for e in examples if e.speaker not in chosen], [e for e in examples if e.speaker in chosen]
 
 

@@ -16,7 +16,7 @@ import torch
 from torch.nn import functional
 
 from prosody_tagger import evaluate
-from prosody_tagger.batches import Batch, Batches, label_groups, labels_of
+from prosody_tagger.batches import Batch, Batches, label_groups, labels_of, taught_groups
 from prosody_tagger.checkpoint import Checkpoint, Progress
 from prosody_tagger.data import UNKNOWN, Example
 from prosody_tagger.errors import BadInput
@@ -43,8 +43,9 @@ class FitSettings:
     Attributes:
         batch_size, batch_tokens: texts and padded tokens in a batch at most, over all processes.
         text_weight: weight of the next-word loss on the plain text.
+        teacher_weight: weight of the cross-entropy with a teacher's probabilities, where there is one.
         swap_rare: whether rare words are swapped for tokens never seen.
-        patience: epochs without a lower evaluation loss before training ends.
+        patience: epochs without a lower evaluation loss before training ends; 0 trains all epochs and keeps the last.
         bfloat16: whether the network computes in it; weights and gradients stay in 32 bit.
     """
 
@@ -56,13 +57,15 @@ class FitSettings:
     patience: int
     bfloat16: bool
     text_weight: float = 0.0
+    teacher_weight: float = 1.0
     swap_rare: bool = False
 
 
-def loss_of(network: Any, batch: Batch, groups: Sequence[Sequence[int]], counts: Sequence[int], text_weight: float) -> torch.Tensor:
-    """Cross-entropy over each group of labels at the words of the copy, and of the next token at some places of the text.
+def loss_of(network: Any, batch: Batch, groups: Sequence[Sequence[int]], counts: "Counts", settings: FitSettings) -> torch.Tensor:
+    """Cross-entropy over each group of labels at the words of the copy, with a teacher's probabilities where there is one, and of
+    the next token at some places of the text.
 
-    ``counts`` are the labels of each group in the whole batch, of which this may be a part.
+    ``counts`` are those of the whole batch, of which this may be a part.
     """
     core = core_of(network)
     hidden = core.transformer(batch.inputs, use_cache=False).last_hidden_state
@@ -72,18 +75,48 @@ def loss_of(network: Any, batch: Batch, groups: Sequence[Sequence[int]], counts:
     logits = functional.linear(at_words, core.get_input_embeddings()(ids).to(at_words.dtype)).float()
     total = logits.new_zeros(())
     start = 0
-    for column, (group, count) in enumerate(zip(groups, counts, strict=True)):
-        part = logits[:, start : start + len(group)]
+    parts = []
+    for column, (group, count) in enumerate(zip(groups, counts.labels, strict=True)):
+        parts.append(logits[:, start : start + len(group)])
         start += len(group)
         if count:
-            total = total + functional.cross_entropy(part, batch.labels[:, column], ignore_index=UNKNOWN, reduction="sum") / count
-    if text_weight:
+            total = (
+                total + functional.cross_entropy(parts[-1], batch.labels[:, column], ignore_index=UNKNOWN, reduction="sum") / count
+            )
+    for (column, columns), count in zip(taught_groups(), counts.taught, strict=True):
+        if count and settings.teacher_weight:
+            total = total + settings.teacher_weight * _distance(parts[column], batch.shares[:, columns]) / count
+    if settings.text_weight:
         places = (batch.text != UNKNOWN).nonzero()
         places = places[torch.randperm(len(places))[: TEXT_POSITIONS // PARTS].to(places.device)]
         here = hidden[places[:, 0], places[:, 1]]
         next_word = functional.cross_entropy(core.lm_head(here).float(), batch.text[places[:, 0], places[:, 1]])
-        total = total + text_weight / PARTS * next_word
+        total = total + settings.text_weight / PARTS * next_word
     return total
+
+
+def _distance(logits: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
+    """Sum of the cross-entropies with a teacher's probabilities, [n, classes], or [n, 1] for the second of two classes."""
+    known = ~shares[:, 0].isnan()
+    shares = shares[known]
+    if shares.shape[1] == 1:
+        shares = torch.cat([1 - shares, shares], 1)
+    return functional.cross_entropy(logits[known], shares, reduction="sum")
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How many words of a batch have a label of each group, and of how many a teacher speaks, for each of `taught_groups`."""
+
+    labels: list[int]
+    taught: list[int]
+
+    @classmethod
+    def of(cls, parts: Sequence[Batch]) -> "Counts":
+        labels = torch.cat([part.labels for part in parts])
+        shares = torch.cat([part.shares for part in parts])
+        taught = [int((~shares[:, columns.start].isnan()).sum()) for _, columns in taught_groups()]
+        return cls((labels != UNKNOWN).sum(0).tolist(), taught)
 
 
 def evaluation_loss(scores: Scores, labels: np.ndarray[Any, np.dtype[np.int64]]) -> float:
@@ -223,13 +256,12 @@ class Fit:
         accelerator, settings = self.accelerator, self.settings
         done = self._steps_done()
         parts = self.batches.parts(texts, max(PARTS, accelerator.num_processes), self.progress.epoch)
-        labels = torch.cat([part.labels for part in parts])
-        counts = (labels != UNKNOWN).sum(0).tolist()
+        counts = Counts.of(parts)
         loss = torch.zeros(1, device=accelerator.device)
         for number in range(accelerator.process_index, len(parts), accelerator.num_processes):
             torch.manual_seed((settings.seed * 1_000_003 + done) * 1_009 + number)
             with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=settings.bfloat16):
-                part = loss_of(self.network, parts[number].to(accelerator.device), self.groups, counts, settings.text_weight)
+                part = loss_of(self.network, parts[number].to(accelerator.device), self.groups, counts, settings)
             part.backward()  # type: ignore[no-untyped-call]
             loss += part.detach()
         if accelerator.num_processes > 1:
@@ -260,7 +292,8 @@ class Fit:
         loss = evaluation_loss(scores, self.labels)
         epoch = progress.epoch + 1
         progress.history.append({"epoch": epoch, "loss": progress.loss / progress.texts, "evaluation_loss": loss, **found})
-        if not progress.best_epoch or loss < progress.history[progress.best_epoch - 1]["evaluation_loss"]:
+        never_looks_back = not self.settings.patience or not progress.best_epoch
+        if never_looks_back or loss < progress.history[progress.best_epoch - 1]["evaluation_loss"]:
             progress.best_epoch = epoch
             self.best = self._weights()
         progress.epoch, progress.step, progress.loss, progress.texts = epoch, 0, 0.0, 0
@@ -282,7 +315,8 @@ class Fit:
         return sum(self.epoch_steps[: self.progress.epoch]) + self.progress.step
 
     def _is_out_of_patience(self) -> bool:
-        return self.progress.epoch - self.progress.best_epoch >= self.settings.patience and self.progress.best_epoch > 0
+        patience, progress = self.settings.patience, self.progress
+        return patience > 0 and progress.best_epoch > 0 and progress.epoch - progress.best_epoch >= patience
 
 
 def core_of(network: Any) -> Any:

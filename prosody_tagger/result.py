@@ -11,11 +11,12 @@ from typing import Any
 from prosody_tagger import report
 from prosody_tagger.checkpoint import Progress
 from prosody_tagger.data import Example
+from prosody_tagger.density import DENSITY
 from prosody_tagger.evaluate import MEASURES, Guess, Truth
 from prosody_tagger.mark_scores import MarkScores
 from prosody_tagger.model import Scores, fingerprint
 from prosody_tagger.tagger import ProsodyTagger
-from prosody_tagger.thresholds import DENSITY, set_thresholds
+from prosody_tagger.thresholds import set_thresholds
 
 PACKAGES = ("prosody-speech", "torch", "transformers", "peft", "accelerate", "tokenizers", "numpy")
 TRAINING_FILE = "training.json"
@@ -56,6 +57,8 @@ def write_result(
     truth, guess = Truth.of(held_out), Guess.of(scores)
     rows = report.guess_rows(truth, guess, elsewhere)
     thresholds = set_thresholds(scores, truth)
+    if record["settings"]["language"]:
+        thresholds["languages"] = record["settings"]["language"]
     write_json(output / "thresholds.json", thresholds)
     marks = _marks(ProsodyTagger.load(output), held_out)
     figures, *others = rows.values()

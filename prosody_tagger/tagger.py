@@ -1,4 +1,4 @@
-"""From a text to its marks: windows over long texts, and thresholds over the model's scores.
+"""From a text to its marks: windows over long texts, thresholds over the model's scores, and as much emphasis as is asked for.
 
 tagger = ProsodyTagger.load()
 render(tagger.mark("It costs only nine dollars today."))
@@ -13,14 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from prosody_tagger.errors import BadInput, ModelError
+from prosody_tagger.density import DENSITY, Account, density_of
+from prosody_tagger.errors import ModelError
+from prosody_tagger.language import Verdict, known_words, primary
 from prosody_tagger.markup import KINDS, PITCHES, Mark, MarkedText, normalise, plain
 from prosody_tagger.model import SHIPPED_ADAPTER, Encoded, Scores, TaggerModel, encode
+from prosody_tagger.punctuation import pause_after
 from prosody_tagger.segment import Word, sentences, words
 
-INTENSITIES = ("low", "medium", "high")
+INTENSITIES = tuple(DENSITY)
+Intensity = str | float
+"""low, medium or high, or how many emphases there are to be a word: a number from 0 to 1."""
 
 Span = tuple[int, int]
 """A part ``[start, end)`` of a text, as offsets in code points."""
@@ -38,16 +42,19 @@ STRETCH_CHARS = 5000
 PORTION_WINDOWS = 8
 """A long text is tagged so many windows at a time, after a first one."""
 
-SHORTEST_STRESSED = 4
-"""A sentence of so many words gets an emphasis at medium and high intensity, whatever the threshold says."""
-
 
 @dataclass(frozen=True, slots=True)
 class Tagged:
-    """Marked text, and the model's score for each of its marks in the same order: a probability."""
+    """Marked text, and how it came about.
+
+    Attributes:
+        scores: the model's for each mark in the same order, a probability; None where a rule set the mark.
+        warnings: what was not done, in words.
+    """
 
     marked: MarkedText
-    scores: tuple[float, ...]
+    scores: tuple[float | None, ...]
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +62,17 @@ class Thresholds:
     """Scores from which a word is stressed, for each intensity, and from which a pause follows it.
 
     Attributes:
+        emph: where a text begins; as it goes on, its own scores count more and more (`density.Account`).
         pause_long: score from which a pause is long; None lets it be long between sentences and short within.
         pitch: score of each pitch mark that is set, none of them by a tagger that was shown none.
+        languages: tags, such as "en", of the languages that the tagger knows; None where it takes every text.
     """
 
     emph: dict[str, float]
     pause: float
     pause_long: float | None = None
     pitch: dict[str, float] = field(default_factory=dict)
+    languages: tuple[str, ...] | None = None
 
     @classmethod
     def load(cls, path: Path) -> "Thresholds":
@@ -74,10 +84,11 @@ class Thresholds:
         try:
             data: Any = json.loads(path.read_text(encoding="utf-8"))
             return cls(
-                {name: float(data["emph"][name]) for name in INTENSITIES},
+                {name: float(data["emph"][name]) for name in DENSITY},
                 float(data["pause"]),
                 None if data.get("pause_long") is None else float(data["pause_long"]),
                 {PITCHES[PITCHES.index(kind)]: float(score) for kind, score in data.get("pitch", {}).items()},
+                None if data.get("languages") is None else tuple(primary(tag) for tag in data["languages"]),
             )
         except OSError:
             raise ModelError(f"{path} is missing: the adapter was trained without thresholds; train it anew") from None
@@ -107,33 +118,37 @@ class ProsodyTagger:
         model = TaggerModel.load(folder, base)
         return cls(model, Thresholds.load(folder / "thresholds.json"))
 
-    def mark(self, text: str, intensity: str = "medium") -> MarkedText:
+    def mark(self, text: str, intensity: Intensity = "medium") -> MarkedText:
         """``text`` with the marks that it wants, in the form of `markup.normalise`.
 
         Raises:
             MarkupError: the text holds a lone surrogate.
-            BadInput: an intensity that is not low, medium or high.
+            BadInput: an intensity that is not low, medium or high, nor a number from 0 to 1.
         """
         return self.tag(text, intensity).marked
 
-    def mark_batch(self, texts: Sequence[str], intensity: str = "medium") -> list[MarkedText]:
+    def mark_batch(self, texts: Sequence[str], intensity: Intensity = "medium") -> list[MarkedText]:
         """Mark several texts, together in as few passes as they fit in."""
         return [tagged.marked for tagged in self.tag_batch(texts, intensity)]
 
-    def tag(self, text: str, intensity: str = "medium", focus: Sequence[Span] = ()) -> Tagged:
+    def tag(self, text: str, intensity: Intensity = "medium", focus: Sequence[Span] = ()) -> Tagged:
         """Like `mark`, with the score of each mark.
 
         Args:
             text: the text to mark.
-            intensity: how many words are stressed.
+            intensity: how many words are stressed: of a text of 1,000 words or more that share to within 10 %, of a short one what
+                its scores say. At medium and above, a sentence of four words gets an emphasis, counted with the others; below, no
+                two neighbours do.
             focus: spans ``[start, end)`` of the text that carry what it is said for; each of them gets an emphasis.
+
+        What is in a language that the tagger does not know gets pauses at its punctuation and no emphasis, and a warning.
         """
         return self.tag_batch([text], intensity, [focus])[0]
 
     def tag_batch(
         self,
         texts: Sequence[str],
-        intensity: str | Sequence[str] = "medium",
+        intensity: Intensity | Sequence[Intensity] = "medium",
         focuses: Sequence[Sequence[Span]] | None = None,
     ) -> list[Tagged]:
         """Like `mark_batch`, with the score of each mark.
@@ -143,98 +158,95 @@ class ProsodyTagger:
             intensity: one for all, or one for each.
             focuses: for each text its focus, as in `tag`.
         """
-        each = [intensity] * len(texts) if isinstance(intensity, str) else intensity
-        stretches = [list(self._stretches(*item)) for item in zip(texts, each, focuses or [()] * len(texts), strict=True)]
+        each = [intensity] * len(texts) if isinstance(intensity, str | float | int) else intensity
+        accounts = [self._account(one) for one in each]
+        spans = focuses or [()] * len(texts)
+        stretches = [
+            list(self._stretches(text, focus, self.thresholds.languages)) for text, focus in zip(texts, spans, strict=True)
+        ]
         self._score([(stretch, window) for text in stretches for stretch in text for window in stretch.windows])
-        return [_joined([tagged for stretch in text for tagged in self._decided(stretch)]) for text in stretches]
+        return [
+            _joined([self._decide(stretch, portion, account) for stretch in text for portion in stretch.portions])
+            for text, account in zip(stretches, accounts, strict=True)
+        ]
 
-    def tag_in_portions(self, text: str, intensity: str = "medium", focus: Sequence[Span] = ()) -> Iterator[Tagged]:
+    def tag_in_portions(self, text: str, intensity: Intensity = "medium", focus: Sequence[Span] = ()) -> Iterator[Tagged]:
         """What `tag` gives, in portions of whole sentences, each worked out when it is asked for.
 
         A short text is one portion. The first of a long text takes as long as any other text's first.
         """
-        for stretch in self._stretches(text, intensity, focus):
+        account = self._account(intensity)
+        for stretch in self._stretches(text, focus, self.thresholds.languages):
             for portion in stretch.portions:
                 self._score([(stretch, window) for window in portion.windows])
-                yield self._decide(stretch, portion)
+                yield self._decide(stretch, portion, account)
 
     def score(self, text: str) -> Scores:
         """The model's scores for each word of ``text``, of `segment.words`."""
-        stretches = list(self._stretches(text, "medium", ()))
+        stretches = list(self._stretches(text, (), None))
         self._score([(stretch, window) for stretch in stretches for window in stretch.windows])
         parts = [stretch.scores for stretch in stretches]
         return Scores(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("prominence", "boundary", "marks")))
 
-    def _stretches(self, text: str, intensity: str, focus: Sequence[Span]) -> Iterator["_Stretch"]:
+    def _account(self, intensity: Intensity) -> Account:
+        return Account(density_of(intensity), self.thresholds.emph)
+
+    def _stretches(self, text: str, focus: Sequence[Span], languages: Sequence[str] | None) -> Iterator["_Stretch"]:
         """The stretches of a text, each made when it is asked for, and told of the one before."""
-        if intensity not in INTENSITIES:
-            raise BadInput(f"unknown intensity {intensity!r}; give one of {', '.join(INTENSITIES)}")
         plain(text)
         before: _Stretch | None = None
         for start, end in _stretches(text):
-            before = _Stretch(text[start:end], intensity, [(a - start, b - start) for a, b in focus], self.model, before)
+            before = _Stretch(text[start:end], [(a - start, b - start) for a, b in focus], self.model, before, languages)
             yield before
 
-    def _decided(self, stretch: "_Stretch") -> Iterator[Tagged]:
-        for portion in stretch.portions:
-            yield self._decide(stretch, portion)
-
     def _score(self, windows: Sequence[tuple["_Stretch", "_Window"]]) -> None:
-        """Have the words of these windows scored, together in as few passes as they fit in."""
-        for batch in _batches(windows):
+        """Have the words of these windows scored, together in as few passes as they fit in; none where no language is known."""
+        for batch in _batches([(item, window) for item, window in windows if item.verdict.known[window.words].any()]):
             for (item, window), scores in zip(batch, self.model.score([window.encoded for _, window in batch]), strict=True):
-                place = slice(window.first_word, window.first_word + len(window.encoded.last))
-                item.scores.prominence[place] = scores.prominence
-                item.scores.boundary[place] = scores.boundary
-                item.scores.marks[place] = scores.marks
+                item.scores.prominence[window.words] = scores.prominence
+                item.scores.boundary[window.words] = scores.boundary
+                item.scores.marks[window.words] = scores.marks
 
-    def _decide(self, item: "_Stretch", portion: "_Portion") -> Tagged:
-        """Thresholds over the scores of a portion. A pause after its last word stands at the start of the next."""
+    def _decide(self, item: "_Stretch", portion: "_Portion", account: Account) -> Tagged:
+        """The marks of a portion, by its scores. A pause after its last word stands at the start of the next."""
         runs, first, last = item.runs, portion.first_word, portion.last_word
-        if first == 0 and item.before is not None:
-            self._go_on(item, item.before)
-        emph = item.scores.marks[:, KINDS.index("emph")]
-        boundary = item.scores.boundary
-        marks: dict[Mark, float] = {}
-        if first == 0 and runs and item.pause_before is not None:
-            kind, score = item.pause_before
-            marks[Mark(kind, runs[0].start)] = score
-        for index in range(max(0, first - 1), min(last, len(runs) - 1)):
+        inside = slice(first, last)
+        known = item.verdict.known[inside]
+        marks: dict[Mark, float | None] = {}
+        for index in range(first - 1, min(last, len(runs) - 1)):
             at = runs[index + 1].start
-            if boundary[index] >= self.thresholds.pause and portion.start <= at < portion.end:
-                marks[Mark("pause_long" if self._is_long(item, index) else "pause_short", at)] = float(boundary[index])
-        stressed = {first + int(index) for index in np.flatnonzero(emph[first:last] >= self.thresholds.emph[item.intensity])}
-        for span in item.focus:
-            inside = [i for i in range(first, last) if span[0] <= runs[i].core_start < span[1]]
-            _stress_one(inside, emph, stressed)
-        if item.intensity == "low":
-            stressed = _without_neighbours(emph, stressed, item.last_stressed)
-            item.last_stressed = max(stressed, default=item.last_stressed)
-        else:
-            ends = [index for index in sorted(item.sentence_ends) if first <= index < last]
-            for before, end in pairwise([first - 1, *ends]):
-                if end - before >= SHORTEST_STRESSED:
-                    _stress_one(range(before + 1, end + 1), emph, stressed)
-        for index in stressed:
-            marks[Mark("emph", runs[index].start)] = float(emph[index])
+            pause = self._pause_after(item, index) if portion.start <= at < portion.end else None
+            if pause is not None:
+                marks[Mark(pause[0], at)] = pause[1]
+        emph = item.scores.marks[inside, KINDS.index("emph")]
+        ends = [index for index in sorted(item.sentence_ends) if first <= index < last]
+        parts = [range(before + 1 - first, end + 1 - first) for before, end in pairwise([first - 1, *ends])]
+        focus = [[i for i in range(last - first) if a <= runs[first + i].core_start < b] for a, b in item.focus]
+        for index in account.choose(emph, known & item.verdict.writable[inside], parts, focus):
+            marks[Mark("emph", runs[first + index].start)] = float(emph[index])
         for kind, threshold in self.thresholds.pitch.items():
-            pitch = item.scores.marks[:, KINDS.index(kind)]
-            for index in range(first, last):
-                if pitch[index] >= threshold:
-                    marks[Mark(kind, runs[index].start)] = float(pitch[index])
+            pitch = item.scores.marks[inside, KINDS.index(kind)]
+            for index in np.flatnonzero(known & (pitch >= threshold)).tolist():
+                marks[Mark(kind, runs[first + index].start)] = float(pitch[index])
         moved = {replace(mark, offset=mark.offset - portion.start): score for mark, score in marks.items()}
         marked = normalise(MarkedText(item.text[portion.start : portion.end], tuple(moved)))
-        return Tagged(marked, tuple(round(moved[mark], 4) for mark in marked.marks))
+        warnings = () if known.all() else (_unknown(self.thresholds.languages or (), item.verdict.found),)
+        return Tagged(marked, tuple(_rounded(moved[mark]) for mark in marked.marks), warnings)
 
-    def _go_on(self, item: "_Stretch", before: "_Stretch") -> None:
-        """Take over what the stretch before means for this one."""
-        item.before = None
-        item.pause_before, item.last_stressed = before.pause_before, before.last_stressed
-        if before.runs:
-            score = float(before.scores.boundary[-1])
-            long = self._is_long(before, len(before.runs) - 1)
-            item.pause_before = ("pause_long" if long else "pause_short", score) if score >= self.thresholds.pause else None
-            item.last_stressed -= len(before.runs)
+    def _pause_after(self, item: "_Stretch", index: int) -> tuple[str, float | None] | None:
+        """The pause after a word, and its score; after word -1 that of the last word of the stretch before."""
+        if index < 0:
+            if item.before is not None:
+                item.pause_before = self._pause_after(item.before, len(item.before.runs) - 1)
+                item.before = None
+            return item.pause_before
+        if not item.verdict.known[index]:
+            kind = pause_after(item.text, item.runs, index, ends_sentence=index in item.sentence_ends)
+            return None if kind is None else (kind, None)
+        score = float(item.scores.boundary[index])
+        if score < self.thresholds.pause:
+            return None
+        return "pause_long" if self._is_long(item, index) else "pause_short", score
 
     def _is_long(self, item: "_Stretch", index: int) -> bool:
         """Whether the pause after a word is a long one."""
@@ -249,6 +261,11 @@ class _Window:
 
     first_word: int
     encoded: Encoded
+
+    @property
+    def words(self) -> slice:
+        """The words of its body."""
+        return slice(self.first_word, self.first_word + len(self.encoded.last))
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,14 +282,21 @@ class _Portion:
 class _Stretch:
     """Sentences of a text on their way: their words, the windows they are scored in, and their scores as they come in."""
 
-    def __init__(self, text: str, intensity: str, focus: Sequence[Span], model: TaggerModel, before: "_Stretch | None") -> None:
+    def __init__(
+        self,
+        text: str,
+        focus: Sequence[Span],
+        model: TaggerModel,
+        before: "_Stretch | None",
+        languages: Sequence[str] | None,
+    ) -> None:
         self.before = before
-        self.pause_before: tuple[str, float] | None = None
+        self.pause_before: tuple[str, float | None] | None = None
         self.text = text
-        self.intensity = intensity
         self.focus = focus
         self.runs = words(text)
         spans = sentences(text)
+        self.verdict: Verdict = known_words(text, self.runs, spans, languages, None if before is None else before.verdict)
         self.sentence_ends = _last_words(self.runs, spans)
         self.windows = list(
             _windows(encode(model.tokenizer, [text], [self.runs])[0], self.runs, self.sentence_ends, model.max_tokens)
@@ -282,7 +306,6 @@ class _Stretch:
         self.scores = Scores(
             np.zeros((count, 3), np.float32), np.zeros(count, np.float32), np.zeros((count, len(KINDS)), np.float32)
         )
-        self.last_stressed = -2
 
 
 def _stretches(text: str) -> Iterator[Span]:
@@ -307,25 +330,22 @@ def _joined(portions: Sequence[Tagged]) -> Tagged:
         marks.extend(replace(mark, offset=mark.offset + offset) for mark in tagged.marked.marks)
         offset += len(tagged.marked.text)
     text = "".join(tagged.marked.text for tagged in portions)
-    return Tagged(MarkedText(text, tuple(marks)), tuple(score for tagged in portions for score in tagged.scores))
+    scores = tuple(score for tagged in portions for score in tagged.scores)
+    warnings = dict.fromkeys(warning for tagged in portions for warning in tagged.warnings)
+    return Tagged(MarkedText(text, tuple(marks)), scores, tuple(warnings))
 
 
-def _stress_one(words_of: Sequence[int], scores: NDArray[np.float32], stressed: set[int]) -> None:
-    """See that at least one of these words is stressed: the likeliest, if none is."""
-    if words_of and stressed.isdisjoint(words_of):
-        stressed.add(max(words_of, key=lambda index: float(scores[index])))
+def _rounded(score: float | None) -> float | None:
+    return None if score is None else round(score, 4)
 
 
-def _without_neighbours(scores: NDArray[np.float32], stressed: set[int], before: int) -> set[int]:
-    """The stressed words, less the weaker of any two that stand side by side; ``before`` is stressed already, and stays."""
-    kept: list[int] = []
-    for index in sorted(stressed - {before + 1}):
-        if kept and kept[-1] == index - 1:
-            if scores[index] <= scores[kept[-1]]:
-                continue
-            kept.pop()
-        kept.append(index)
-    return set(kept)
+def _unknown(languages: Sequence[str], found: Sequence[str]) -> str:
+    """What to say of text in a language that the tagger does not know."""
+    looks = f" (it looks like {', '.join(found)})" if found else ""
+    return (
+        f"no emphasis where the text is not in a language that the tagger knows, {', '.join(languages)}{looks}: it has pauses at "
+        "its punctuation; for emphasis give a tagger trained on that language, with --tagger or PROSODY_TAGGER__ADAPTER"
+    )
 
 
 def _last_words(runs: Sequence[Word], spans: Sequence[Span]) -> set[int]:

@@ -3,12 +3,11 @@
 from typing import Any
 
 from prosody_tagger.data import UNKNOWN
+from prosody_tagger.density import DENSITY
 from prosody_tagger.evaluate import Truth, at_density
 from prosody_tagger.markup import KINDS, PITCHES
 from prosody_tagger.model import Scores
 
-DENSITY = {"low": 0.05, "medium": 0.09, "high": 0.18}
-"""Emphases a word that each intensity aims at."""
 NO_LABELS = 0.5
 """The threshold where the held-out text has no labels to set one by."""
 

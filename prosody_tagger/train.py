@@ -76,6 +76,14 @@ def train_tagger(
         int | None, typer.Option("--max-examples", help="Train on so many examples at most.", show_default=False)
     ] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Of all that is drawn.", show_default=_default("seed"))] = None,
+    language: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--language",
+            help="What the data is written in, such as en; text in another language then gets no emphasis.",
+            show_default="every language is taken",
+        ),
+    ] = None,
     precision: Annotated[
         Precision | None, typer.Option("--precision", help="What the network computes in.", show_default=_default("precision"))
     ] = None,

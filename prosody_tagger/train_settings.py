@@ -5,9 +5,10 @@ import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from prosody_tagger.errors import BadInput
+from prosody_tagger.language import primary
 from prosody_tagger.model import SHIPPED
 
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -24,7 +25,7 @@ class TrainSettings(BaseModel):
         base: folder or hub name of a GPT-2.
         output: folder for the result.
         epochs: times through the data, at most.
-        patience: epochs without a lower evaluation loss before training ends.
+        patience: epochs without a lower evaluation loss before training ends; 0 trains all epochs and keeps the last.
         batch_size: texts in a batch, over all processes.
         batch_tokens: padded tokens in a batch at most, over all processes.
         lr: learning rate at its highest.
@@ -33,6 +34,7 @@ class TrainSettings(BaseModel):
         eval_data: files to evaluate on, in place of a share.
         max_examples: train on so many of the examples, drawn by the seed; the evaluation keeps all of its own.
         seed: of everything that is drawn.
+        language: tags, such as "en", of the languages that the tagger will know; in others it sets no emphasis. None: it takes all.
         swap_rare: swap rare words for tokens never seen, so that unseen words are known to be rare; for thousands of sentences.
         precision: auto computes in bfloat16 on a GPU that can.
     """
@@ -43,7 +45,7 @@ class TrainSettings(BaseModel):
     base: str = str(SHIPPED / "tagger-base")
     output: Path = Path("output/tagger")
     epochs: int = Field(default=8, ge=1, le=1000)
-    patience: int = Field(default=3, ge=1)
+    patience: int = Field(default=3, ge=0)
     batch_size: int = Field(default=16, ge=1)
     batch_tokens: int = Field(default=16_384, ge=1)
     lr: float = Field(default=1e-3, gt=0, le=1, allow_inf_nan=False)
@@ -54,8 +56,14 @@ class TrainSettings(BaseModel):
     eval_data: tuple[Path, ...] = ()
     max_examples: int | None = Field(default=None, ge=1)
     seed: int = Field(default=0, ge=0, lt=2**32)
+    language: tuple[str, ...] = ()
     swap_rare: bool = False
     precision: Precision = "auto"
+
+    @field_validator("language")
+    @classmethod
+    def _tags(cls, tags: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(primary(tag) for tag in tags)
 
     @model_validator(mode="after")
     def _one_evaluation(self) -> "TrainSettings":
