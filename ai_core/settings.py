@@ -4,9 +4,9 @@ A default is written on the lowest class that uses it; this file puts those clas
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ai_core.chat import ChatSettings
@@ -15,6 +15,17 @@ from synth.base import Intensity
 from synth.embedded.voice import EmbeddedSettings
 from synth.higgs_http.settings import HiggsSettings
 from synth.higgs_local.settings import HiggsLocalSettings
+
+
+def _name_or_number(given: Any, read: ValidatorFunctionWrapHandler) -> Any:
+    try:
+        return read(None if isinstance(given, bool) else given)
+    except ValidationError:
+        raise ValueError("give low, medium or high, or a number of emphases a word from 0 to 1") from None
+
+
+Density = Annotated[Intensity | Annotated[float, Field(ge=0, le=1)], WrapValidator(_name_or_number)]
+"""How many words are stressed, as settings and requests give it."""
 
 
 class TaggerSettings(BaseModel):
@@ -35,7 +46,7 @@ class Settings(BaseSettings):
             take embedded and the service none.
         realise: whether marks that the voice does not obey are made in its sound.
         reply: who writes the reply of the main job.
-        intensity: how often the tagger stresses a word, and how strongly.
+        intensity: how often the tagger stresses a word, and how strongly; a number is emphases a word.
         rate: sample rate of what comes out, Hz.
         max_chars: the longest text that is taken, in code points.
         max_silence: the most that the pauses of one text may add up to, in seconds.
@@ -49,7 +60,7 @@ class Settings(BaseSettings):
     fallback: Literal["none", "embedded"] | None = None
     realise: bool = True
     reply: Literal["template", "chat"] = "template"
-    intensity: Intensity = "medium"
+    intensity: Density = "medium"
     rate: int = Field(default=24_000, ge=8_000, le=48_000)
     max_chars: int = Field(default=20_000, ge=1)
     max_silence: float = Field(default=600.0, ge=0)

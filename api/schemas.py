@@ -4,10 +4,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from ai_core.settings import Density
 from synth.tempo import FASTEST, SLOWEST
 
 Form = Literal["wav", "flac", "mp3", "opus", "aac", "pcm"]
-Intensity = Literal["low", "medium", "high"]
 
 MAX_POINTS = 100
 
@@ -22,7 +22,9 @@ class Manner(_Strict):
     backend: str | None = Field(default=None, max_length=100, description="Who speaks; GET /v1/prosody lists them.")
     voice: str | None = Field(default=None, max_length=200, description="A name of the backend's, or the id of an uploaded voice.")
     language: str | None = Field(default=None, max_length=35, description="BCP 47 tag of what is spoken.", examples=["en-gb"])
-    intensity: Intensity | None = Field(default=None, description="How often and how strongly words are stressed.")
+    intensity: Density | None = Field(
+        default=None, description="How often and how strongly words are stressed; a number is emphases a word, such as 0.12."
+    )
     speed: float = Field(default=1.0, ge=SLOWEST, le=FASTEST, description="1 is the voice's own rate, 2 twice as fast.")
     seed: int | None = Field(default=None, ge=0, lt=2**63, description="Makes a voice that samples repeatable.")
     realise: bool | None = Field(default=None, description="Make the marks that the voice does not obey in its sound.")
@@ -67,7 +69,7 @@ class MarkRequest(_Strict):
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"text": "We ship on Monday."}]})
 
     text: str
-    intensity: Intensity | None = None
+    intensity: Density | None = None
 
 
 class MarkShown(BaseModel):
@@ -146,7 +148,7 @@ class SpeechRequest(BaseModel):
     speed: float = Field(default=1.0, ge=SLOWEST, le=FASTEST)
     stream_format: Literal["audio", "sse"] = "audio"
     marked: bool = Field(default=False, description="The input holds marks of its own, such as <emph>.")
-    intensity: Intensity | None = None
+    intensity: Density | None = None
     seed: int | None = Field(default=None, ge=0, lt=2**63)
     realise: bool | None = None
     language: str | None = Field(default=None, max_length=35)

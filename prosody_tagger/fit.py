@@ -169,7 +169,7 @@ class Fit:
             seed=settings.seed,
         )
         self.trained = {name: weight for name, weight in network.named_parameters() if weight.requires_grad}
-        self.optimizer = torch.optim.AdamW(self.trained.values(), lr=settings.lr, betas=(0.9, 0.98), weight_decay=0.05)
+        self.optimizer = torch.optim.AdamW(self.trained.values(), lr=settings.lr, betas=(0.9, 0.98), weight_decay=0.05, fused=True)
         self.epoch_steps = [len(self.batches.plan(epoch)) for epoch in range(settings.epochs)]
         self.progress = Progress()
         self.best: dict[str, torch.Tensor] = {}

@@ -73,14 +73,17 @@ class Teacher(nn.Module):
         )
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
         self.head = nn.Linear(self.encoder.config.hidden_size, HEADS)
+        self.knows_emphasis = False  # only the released labelling tells it
         if (folder / HEAD_FILE).exists():
-            self.head.load_state_dict(torch.load(folder / HEAD_FILE, weights_only=True))
+            state = torch.load(folder / HEAD_FILE, weights_only=True)
+            self.knows_emphasis = state.pop("knows_emphasis")
+            self.head.load_state_dict(state)
 
     def save(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.encoder.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
-        torch.save(self.head.state_dict(), folder / HEAD_FILE)
+        torch.save({**self.head.state_dict(), "knows_emphasis": self.knows_emphasis}, folder / HEAD_FILE)
 
     def forward(self, items: Sequence[Item]) -> torch.Tensor:
         """Logits for the words of all items, [n, HEADS]."""
@@ -195,6 +198,7 @@ def fit(teacher: Teacher, examples: Sequence[Example], *, epochs: int, lr: float
     device = _device()
     teacher.to(device).train()
     items = teacher.items(examples)
+    teacher.knows_emphasis = any((item.labels[:, 2] == 1).any() for item in items)
     plan = []
     for epoch in range(epochs):
         order = random.Random(f"{seed} {epoch}")
@@ -224,7 +228,7 @@ def fit(teacher: Teacher, examples: Sequence[Example], *, epochs: int, lr: float
 
 
 def shares(teacher: Teacher, examples: Sequence[Example]) -> NDArray[np.float16]:
-    """Probabilities for all words, [words, 5]: prominence 0, 1 and 2, a boundary, emphasis."""
+    """Probabilities for all words, [words, 5]: prominence 0, 1 and 2, a boundary, emphasis (nan if it never learnt that)."""
     device = _device()
     teacher.to(device).eval()
     items = teacher.items(examples)
@@ -239,13 +243,15 @@ def shares(teacher: Teacher, examples: Sequence[Example]) -> NDArray[np.float16]
             for place in batch:
                 start, stop = stop, stop + len(items[place].spans)
                 found[bounds[place] : bounds[place + 1]] = part[start:stop]
+    if not teacher.knows_emphasis:
+        found[:, 4] = np.nan
     return found
 
 
 def show(teacher: Teacher, held_out: Sequence[Example]) -> dict[str, float | None]:
     """Figures on held-out sentences."""
     found = shares(teacher, held_out).astype(np.float32)
-    guess = Guess(found[:, :3], found[:, 4], found[:, 3])
+    guess = Guess(found[:, :3], found[:, 4] if teacher.knows_emphasis else None, found[:, 3])
     figures = evaluate.figures(Truth.of(held_out), guess)
     console.print({name: None if value is None else round(value, 4) for name, value in figures.items()})
     return figures

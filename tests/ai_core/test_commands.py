@@ -14,7 +14,7 @@ from typing import Any, get_args, get_type_hints
 import pytest
 import soundfile
 
-from ai_core import cli, main
+from ai_core import cli, main, options
 from prosody_tagger.ending import exit_code
 from prosody_tagger.markup import KINDS, parse
 from prosody_tagger.tagger import INTENSITIES
@@ -251,10 +251,17 @@ def test_every_mark_can_be_spoken(run: Run) -> None:
 
 def test_the_choices_of_the_commands_are_those_of_the_code() -> None:
     """They are written out in the options, so that --help need not import the code."""
-    offered = {form.__name__: get_type_hints(form) for form in (cli.say, main.main)}
-    assert get_args(offered["say"]["form"]) == tuple(FORMATS)
-    for hints in offered.values():
-        assert get_args(get_args(hints["intensity"])[0]) == get_args(base.Intensity) == INTENSITIES
+    assert get_args(get_type_hints(cli.say)["form"]) == tuple(FORMATS)
+    assert options.INTENSITIES == get_args(base.Intensity) == INTENSITIES
+
+
+def test_an_intensity_may_be_a_number(run: Run) -> None:
+    text = "We ship on Monday, and the returns are free. It costs nine dollars, not ten. Nobody asked me. " * 12
+    words = len(text.split())
+    for density in (0.06, 0.12, 0.24):
+        assert run("mark", text, "--intensity", str(density))[1].count("<emph>") == pytest.approx(density * words, rel=0.15)
+    assert "0 to 1" in error_of(run("mark", text, "--intensity", "1.5"))
+    assert "0 to 1" in error_of(run("mark", text, "--intensity", "nan"))
 
 
 def start(*args: str, cwd: Path) -> "subprocess.Popen[bytes]":

@@ -81,6 +81,8 @@ WRONG_FIELDS = [
     {"text": "a \ud800 b"},
     {"text": SENTENCE, "intensity": "extreme"},
     {"text": SENTENCE, "intensity": ["low"]},
+    {"text": SENTENCE, "intensity": True},
+    {"text": SENTENCE, "intensity": -0.1},
 ]
 SPEAK_ALONE = [
     {"text": SENTENCE, "points": ["a"]},

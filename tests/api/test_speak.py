@@ -163,11 +163,15 @@ def test_speed(client):
 
 
 def test_intensity(client):
-    def marks(intensity: str) -> int:
+    def marks(intensity: str | float) -> int:
         answer = client.post("/speak", json={"text": LONG, "intensity": intensity}, headers=AS_JSON)
         return sum(mark["kind"] == "emph" for mark in answer.json()["marks"])
 
-    assert marks("low") < marks("high")
+    assert marks("low") < marks("high") < marks(0.4)
+    wrong = client.post("/speak", json={"text": SENTENCE, "intensity": 7})
+    assert wrong.status_code == 422
+    assert wrong.json()["error"]["param"] == "intensity"
+    assert "from 0 to 1" in wrong.json()["error"]["message"]
 
 
 def test_voice_and_language(client):
