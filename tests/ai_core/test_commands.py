@@ -265,8 +265,16 @@ def test_an_intensity_may_be_a_number(run: Run) -> None:
 
 
 def start(*args: str, cwd: Path) -> "subprocess.Popen[bytes]":
+    pipe = subprocess.PIPE
+    # Whoever is started in the background ignores ctrl-C, and so would what it starts.
     return subprocess.Popen(
-        [sys.executable, "-m", "ai_core.cli", *args], cwd=cwd, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [sys.executable, "-m", "ai_core.cli", *args],
+        cwd=cwd,
+        stdin=pipe,
+        stdout=pipe,
+        stderr=pipe,
+        env=os.environ | {"PROSODY_MAX_CHARS": "100000"},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
@@ -282,9 +290,7 @@ def test_ctrl_c_ends_with_130_and_leaves_no_file(tmp_path: Path) -> None:
 
 def test_ctrl_c_while_it_speaks(tmp_path: Path) -> None:
     text = "It was a bright cold day in April, and the clocks were striking thirteen. " * 250
-    environment = os.environ | {"PROSODY_MAX_CHARS": "100000"}
-    command = [sys.executable, "-m", "ai_core.cli", "say", "--marked", text, "-o", "a.wav"]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
+    process = start("say", "--marked", text, "-o", "a.wav", cwd=tmp_path)
     time.sleep(1.5)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=20)
