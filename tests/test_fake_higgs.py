@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -673,7 +674,15 @@ class TestByHand:
     def test_prints_settings_that_work(self) -> None:
         options = ["--port", "0", "--dialect", "openai-speech", "--key", "k"]
         command = [sys.executable, "-W", "error", "-m", "tests.fake_higgs", *options]
-        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        with subprocess.Popen(
+            command,
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            # Whoever is started in the background ignores ctrl-C, and so would what it starts.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        ) as process:
             assert process.stdout is not None
             lines = [process.stdout.readline().strip() for _ in range(6)]
             settings = dict(line.removeprefix("export ").split("=") for line in lines if line.startswith("export "))
@@ -683,7 +692,7 @@ class TestByHand:
                 headers={"Authorization": f"Bearer {settings['PROSODY_HIGGS__API_KEY']}"},
                 trust_env=False,
             )
-            process.send_signal(2)
+            process.send_signal(signal.SIGINT)
             _, errors = process.communicate(timeout=5)
         assert answer.status_code == 200
         assert settings["PROSODY_BACKEND"] == "higgs-http"
