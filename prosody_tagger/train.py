@@ -116,6 +116,8 @@ def train(settings: TrainSettings, *, resume: bool = False) -> dict[str, Any]:
 
 def train_on(settings: TrainSettings, files: "Sequence[DataFile]", split: "Split", *, resume: bool = False) -> dict[str, Any]:
     """Like `train`, with the examples as they were read from ``files`` and split."""
+    import torch
+
     _check_output(settings.output)
     accelerator, say = start(settings.seed)
     try:
@@ -124,6 +126,7 @@ def train_on(settings: TrainSettings, files: "Sequence[DataFile]", split: "Split
         return _train(settings, files, split, accelerator, say, resume)
     finally:
         accelerator.end_training()
+        torch.set_flush_denormal(False)  # the caller's own computations are exact again
 
 
 def prepare(settings: TrainSettings) -> "tuple[list[DataFile], Split]":

@@ -231,7 +231,7 @@ def test_marks_of_every_kind_can_be_learnt(base: Path, tmp_path: Path) -> None:
     data = tmp_path / "pitch.txt"
     lines = [f"Is {word} here <pause_long>or <pitch_rising>not {n}?" for n, word in enumerate(["red", "old", "big", "new"] * 15)]
     data.write_text("\n".join(lines))
-    training.train(settings_of(base, data, tmp_path / "out", epochs=6, batch_size=4))
+    training.train(settings_of(base, data, tmp_path / "out", epochs=14, batch_size=4))
     marked = ProsodyTagger.load(tmp_path / "out").mark("Is blue here or not 7?")
     assert {(mark.kind, mark.offset) for mark in marked.marks} >= {("pause_long", 13), ("pitch_rising", 16)}
 
