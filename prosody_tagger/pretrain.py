@@ -9,6 +9,7 @@ adapter on other data. The loop and the loss are the same, in `fit`.
 """
 
 import json
+import os
 import random
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +28,8 @@ OLDER_SHARE = 3
 """Every third sentence of the older labelling goes along with the released one, for its boundaries and for what a teacher says."""
 THRESHOLD_SHARE = 21
 """Of the older labelling, the share that is not trained on and sets the thresholds where no speaker of dev is held out."""
+WEIGHTS_FILE = "adapter_model.safetensors"
+"""Kept in 16 bit, as the base is."""
 MANY = 1_000_000
 """Texts in a batch, where its tokens are what counts."""
 
@@ -158,6 +161,8 @@ def adapter(
 
     The last epoch is kept, so that nothing is chosen by what is held out but the thresholds.
     """
+    from safetensors.torch import load_file, save_file
+
     from prosody_tagger.splitting import Split
     from prosody_tagger.train import train_on
     from prosody_tagger.train_settings import TrainSettings
@@ -195,6 +200,9 @@ def adapter(
     card = output / "README.md"
     written = card.read_text(encoding="utf-8") if card.exists() else None
     train_on(settings, files, Split([*train, *along], held_out, notes), resume=resume)
+    if os.environ.get("RANK", "0") == "0":
+        weights = load_file(output / WEIGHTS_FILE)
+        save_file({name: weight.half() for name, weight in weights.items()}, output / WEIGHTS_FILE, {"format": "pt"})
     if written is not None:  # the shipped card says more than train-tagger knows
         card.write_text(written, encoding="utf-8")
 
