@@ -23,7 +23,8 @@ from prosody_tagger.reading import read_examples, read_files, read_taught
 
 # gelu_pytorch_tanh is GPT-2's own activation, gelu_new, as one kernel instead of eight.
 BASE_SHAPE = {"n_layer": 5, "n_head": 6, "n_embd": 384, "n_positions": 512, "activation_function": "gelu_pytorch_tanh"}
-DROPOUT = 0.1
+ADAPTER_DROPOUT = 0.1
+"""Within the base while an adapter learns over it. The base itself sees so much text, so seldom, that it needs none."""
 OLDER_SHARE = 3
 """Every third sentence of the older labelling goes along with the released one, for its boundaries and for what a teacher says."""
 THRESHOLD_SHARE = 21
@@ -78,9 +79,9 @@ def base(
         Path | None, typer.Option(help="folder of an encoder as wide as this, whose word pieces the tokens start as")
     ] = None,
     text_weight: Annotated[float, typer.Option(help="weight of the next-word loss on the text")] = 0.0,
-    epochs: int = 2,
+    epochs: int = 1,
     lr: float = 1e-3,
-    batch_tokens: int = 16384,
+    batch_tokens: int = 8192,
     seed: int = 0,
     resume: bool = False,
 ) -> None:
@@ -97,9 +98,7 @@ def base(
     tokenizer = read_tokenizer(tokenizer_file)
     vocab = tokenizer.get_vocab_size()
     network = GPT2LMHeadModel(
-        GPT2Config(
-            vocab_size=vocab, bos_token_id=0, eos_token_id=0, resid_pdrop=DROPOUT, embd_pdrop=DROPOUT, attn_pdrop=0, **BASE_SHAPE
-        )
+        GPT2Config(vocab_size=vocab, bos_token_id=0, eos_token_id=0, resid_pdrop=0, embd_pdrop=0, attn_pdrop=0, **BASE_SHAPE)
     )
     if words_from is not None:
         from prosody_tagger.word_pieces import start_from_word_pieces
@@ -131,6 +130,7 @@ def base(
         rows = network.transformer.wte.weight.detach()[-len(ADDED_TOKENS) :].clone()
         network.resize_token_embeddings(vocab - len(ADDED_TOKENS))
         network.config.bos_token_id = network.config.eos_token_id = vocab - len(ADDED_TOKENS) - 1
+        network.config.resid_pdrop = network.config.embd_pdrop = ADAPTER_DROPOUT
         network.half().save_pretrained(output)
         (output / "generation_config.json").unlink(missing_ok=True)  # this model never generates
         save_file({"rows": rows}, output / ROWS_FILE)
