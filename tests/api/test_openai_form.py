@@ -283,7 +283,8 @@ def test_the_sdk_comes_back_when_it_is_told_to(tiny_tagger: Path):
 def failing(tiny_tagger: Path) -> Iterator[Server]:
     """A service whose voice fails at the third sentence."""
     with serve(Options()) as fake:
-        higgs = HiggsSettings(url=fake.url, api_key=fake.options.key, retries=0)
+        # One connection, so that sentences come one after the other and the third is the one that fails.
+        higgs = HiggsSettings(url=fake.url, api_key=fake.options.key, retries=0, max_connections=1)
         fake.misbehave(Fault.ERROR_500, after=2)
         with serving(tiny_tagger, backend="higgs-http", higgs=higgs, realise=False) as server:
             yield server
