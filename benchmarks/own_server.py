@@ -274,3 +274,10 @@ def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -
     for row in rows:
         table.add_row(*(f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in row))
     Console().print(table)
+
+
+def report(title: str, found: Mapping[str, object], file: Path | None) -> None:
+    """Print figures by name, and write them to a file if one is asked for."""
+    if file:
+        file.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    show(title, ["figure", "value"], list(found.items()))

@@ -10,7 +10,6 @@ python benchmarks/service_ends.py [--rounds 5] [--json FILE]
 
 import argparse
 import asyncio
-import json
 import signal
 import subprocess
 import sys
@@ -106,9 +105,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE")
     asked = parser.parse_args()
     found = measure(asked.rounds)
-    if asked.json:
-        asked.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-    own_server.show("Ends", ["figure", "value"], list(found.items()))
+    own_server.report("Ends", found, asked.json)
 
 
 if __name__ == "__main__":

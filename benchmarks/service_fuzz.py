@@ -64,9 +64,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE")
     asked = parser.parse_args()
     found = measure(asked.cases, asked.seed)
-    if asked.json:
-        asked.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-    own_server.show("The service against its own description", ["figure", "value"], list(found.items()))
+    own_server.report("The service against its own description", found, asked.json)
     sys.exit(1 if found["faults"] else 0)
 
 

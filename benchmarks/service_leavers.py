@@ -11,7 +11,6 @@ python benchmarks/service_leavers.py [--clients 1000] [--json FILE]
 import argparse
 import asyncio
 import contextlib
-import json
 import random
 import time
 from pathlib import Path
@@ -109,9 +108,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE")
     asked = parser.parse_args()
     found = asyncio.run(measure(asked.clients))
-    if asked.json:
-        asked.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-    own_server.show("Clients that leave", ["figure", "value"], list(found.items()))
+    own_server.report("Clients that leave", found, asked.json)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ python benchmarks/service_overload.py [--seconds 60] [--json FILE]
 import argparse
 import asyncio
 import itertools
-import json
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -146,9 +145,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE")
     asked = parser.parse_args()
     found = asyncio.run(measure(asked.seconds))
-    if asked.json:
-        asked.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-    own_server.show("Overload", ["figure", "value"], list(found.items()))
+    own_server.report("Overload", found, asked.json)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from prosody_tagger.batches import Batch, Batches
 from prosody_tagger.data import UNKNOWN, Example, speaker_fold
 from prosody_tagger.evaluate import Guess, Truth
 from prosody_tagger.fit import Fit, FitSettings, core_of
-from prosody_tagger.model import BOUNDARY, MARKS, NONE, PROMINENCE, SHIPPED, Encoded, Scores, TaggerModel, token_id
+from prosody_tagger.model import PROMINENCE, SHIPPED, Encoded, Scores, TaggerModel, split_scores, token_id
 from prosody_tagger.pretrain import dev
 from prosody_tagger.reading import read_examples
 from prosody_tagger.train import start
@@ -84,7 +84,7 @@ class TextAloneModel(TaggerModel):
         columns = [place for item in batch for place in item.last]
         with torch.inference_mode():
             hidden = self._transformer(ids, use_cache=False).last_hidden_state[rows, columns]
-        return _split(hidden @ self._rows, [len(item.last) for item in batch])
+        return split_scores(hidden @ self._rows, [len(item.last) for item in batch])
 
 
 class FedBackModel(TaggerModel):
@@ -105,14 +105,7 @@ class FedBackModel(TaggerModel):
                 cache = out.past_key_values
                 found.append(out.last_hidden_state[0, -1] @ self._rows)
                 before, written = place + 1, [prominence[int(found[-1][:3].argmax())]]
-        return _split(torch.stack(found), [len(item.last)])[0]
-
-
-def _split(logits: torch.Tensor, counts: Sequence[int]) -> list[Scores]:
-    assert logits.shape[1] == len((*PROMINENCE, *BOUNDARY, NONE, *MARKS))
-    scores = (logits[:, :3].softmax(-1), logits[:, 3:5].softmax(-1)[:, 1], (logits[:, 6:] - logits[:, 5:6]).sigmoid())
-    bounds = np.cumsum(counts)[:-1]
-    return [Scores(*parts) for parts in zip(*(np.split(part.numpy(), bounds) for part in scores), strict=True)]
+        return split_scores(torch.stack(found), [len(item.last)])[0]
 
 
 def learn(

@@ -161,11 +161,16 @@ class TaggerModel:
         with torch.inference_mode():
             hidden = self._transformer(ids.to(self._device), use_cache=False).last_hidden_state
             logits = (hidden[rows, columns] @ self._rows).cpu()
-            prominence = logits[:, :3].softmax(-1).numpy()
-            boundary = logits[:, 3:5].softmax(-1)[:, 1].numpy()
-            marks = (logits[:, 6:] - logits[:, 5:6]).sigmoid().numpy()
-        bounds = np.cumsum([len(item.last) for item in batch])[:-1]
-        return [Scores(*parts) for parts in zip(*(np.split(a, bounds) for a in (prominence, boundary, marks)), strict=True)]
+            return split_scores(logits, [len(item.last) for item in batch])
+
+
+def split_scores(logits: Any, counts: Sequence[int]) -> list[Scores]:
+    """The scores of texts of so many words each, from the logits of all their words for the labels, [words, labels]."""
+    prominence = logits[:, :3].softmax(-1).numpy()
+    boundary = logits[:, 3:5].softmax(-1)[:, 1].numpy()
+    marks = (logits[:, 6:] - logits[:, 5:6]).sigmoid().numpy()
+    bounds = np.cumsum(counts)[:-1]
+    return [Scores(*parts) for parts in zip(*(np.split(a, bounds) for a in (prominence, boundary, marks)), strict=True)]
 
 
 def fingerprint(network: Any) -> str:

@@ -164,7 +164,8 @@ def start(seed: int) -> "tuple[Accelerator, Say]":
     import numpy as np
     import torch
     from accelerate import Accelerator
-    from rich.console import Console
+
+    from prosody_tagger.ending import people
 
     # Rows of words that seldom come leave the optimizer numbers so small that a processor computes them in microcode, a hundred
     # times slower. Threads take this over from the one that makes them, so it stands before the first computation.
@@ -173,7 +174,7 @@ def start(seed: int) -> "tuple[Accelerator, Say]":
     np.random.seed(seed)
     torch.manual_seed(seed)
     accelerator = Accelerator(cpu=not torch.cuda.is_available())
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = people()
 
     def say(line: str) -> None:
         if accelerator.is_main_process:

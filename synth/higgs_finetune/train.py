@@ -144,7 +144,7 @@ def _create_sample_data(path: Path) -> None:
     from synth.higgs_finetune.sample import create_sample_data
 
     manifest = create_sample_data(path)
-    people().print(f"written: {manifest}; check it with --train-data {manifest} --validate-data-only", markup=False, soft_wrap=True)
+    people().print(f"written: {manifest}; check it with --train-data {manifest} --validate-data-only", markup=False)
 
 
 def _validate(paths: Sequence[Path]) -> None:
@@ -162,7 +162,7 @@ def _validate(paths: Sequence[Path]) -> None:
         show(report, screen)
     both = in_both(*reports) if len(reports) == 2 else ()
     for fault in both:
-        screen.print(f"{fault.source}: {fault.reason}", style="red", markup=False, soft_wrap=True)
+        screen.print(f"{fault.source}: {fault.reason}", style="red", markup=False)
     bad = sum(len(report.bad) for report in reports) + len(both)
     if bad:
         raise BadInput(f"{bad} rows cannot be used as they are; they are named above")
