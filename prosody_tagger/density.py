@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from prosody_tagger.errors import BadInput
 
 Intensity = Literal["low", "medium", "high"]
+"""How often the tagger stresses a word, and how strongly a voice does."""
 
 DENSITY: dict[Intensity, float] = {"low": 0.05, "medium": 0.09, "high": 0.18}
 """Emphases a word that each intensity aims at."""

@@ -9,10 +9,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from prosody_tagger.density import Intensity as Intensity
 from prosody_tagger.markup import KINDS, Mark, MarkedText
-
-Intensity = Literal["low", "medium", "high"]
-"""How often the tagger stresses a word, and how strongly a voice does."""
 
 Support = Literal["native", "rendered", "realised", "dropped"]
 """What becomes of a mark: the model obeys it, controls of the engine do, it is made in the audio afterwards, or nothing does it."""
