@@ -7,16 +7,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer, decoders, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from prosody_tagger.errors import ModelError
-from prosody_tagger.model import ADDED_TOKENS, SHIPPED_ADAPTER, add_tokens, read_tokenizer
+from prosody_tagger.model import ADDED_TOKENS, SHIPPED, add_tokens, read_tokenizer
 
 ROWS_FILE = "token-rows.safetensors"
 """Beside a base: the rows of our tokens as its training left them, for an adapter to start from."""
 LORA_MODULES = ("c_attn", "c_proj", "c_fc")
 """Attention and MLP of GPT-2."""
 GPT2_VOCABULARY = 50_257
+GPT2_TOKENIZER = SHIPPED / "gpt2-vocabulary" / "tokenizer.json"
+"""GPT-2's own, with our tokens."""
 NEW_ROW_STD = 0.02
 
 
@@ -114,19 +116,23 @@ def _without_future_warnings() -> Iterator[None]:
 
 
 def _tokenizer(source: str, vocab: int) -> Tokenizer:
-    """The base's own tokenizer with our tokens, which reads a text as if a space stood before it."""
+    """The base's own tokenizer with our tokens, which, if it is GPT-2's kind, reads a text as if a space stood before it."""
     folder = Path(source)
     if folder.is_dir() and not any((folder / name).exists() for name in ("tokenizer.json", "vocab.json")):
         if vocab != GPT2_VOCABULARY:
             raise ModelError(f"the base {source!r} has no tokenizer.json, and its {vocab} tokens are not GPT-2's own; put it there")
-        return read_tokenizer(SHIPPED_ADAPTER / "tokenizer.json")
-    from transformers import AutoTokenizer
+        return read_tokenizer(GPT2_TOKENIZER)
+    if (folder / "tokenizer.json").exists():
+        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    else:
+        from transformers import AutoTokenizer
 
-    tokenizer: Tokenizer = AutoTokenizer.from_pretrained(source).backend_tokenizer
+        tokenizer = AutoTokenizer.from_pretrained(source).backend_tokenizer
     if tokenizer.get_vocab_size() != vocab:
         raise ModelError(f"the base {source!r} has {vocab} rows and its tokenizer {tokenizer.get_vocab_size()} tokens; mend it")
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
-    tokenizer.decoder = decoders.ByteLevel()
+    if isinstance(tokenizer.model, models.BPE):
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+        tokenizer.decoder = decoders.ByteLevel()
     tokenizer.no_padding()
     tokenizer.no_truncation()
     add_tokens(tokenizer)

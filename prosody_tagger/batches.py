@@ -6,7 +6,7 @@ So a run that was cut off goes on where it was, and several processes share one 
 import random
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -17,25 +17,30 @@ from tokenizers import Tokenizer
 from prosody_tagger.data import UNKNOWN, Example
 from prosody_tagger.evaluate import mark_labels
 from prosody_tagger.markup import KINDS
-from prosody_tagger.model import ADDED_TOKENS, BOUNDARY, MARKS, NONE, PROMINENCE, SEP, encode, token_id
+from prosody_tagger.model import (
+    ADDED_TOKENS,
+    BOUNDARY,
+    MARKS,
+    NONE,
+    PROMINENCE,
+    SEP,
+    Encoded,
+    encode,
+    positions_of,
+    token_id,
+)
 from prosody_tagger.segment import words
 
 RARE_COUNT = 3
 """A word seen at most so often may be swapped for tokens never seen, so that unseen words are known to be rare words."""
 
-SHARES = 5
-"""Columns of `Example.shares`."""
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Item:
-    """A text as tokens, the index of the last token of each of its n words, the words' labels, [n, groups], and what a teacher says
-    of them, [n, 5] as in `Example.shares`."""
+    """A text as tokens, and the labels of its n words, [n, groups]."""
 
-    ids: list[int]
-    last: list[int]
+    encoded: Encoded
     labels: NDArray[np.int64]
-    shares: NDArray[np.float32]
     speaker: str
 
 
@@ -45,21 +50,22 @@ class Batch:
 
     Attributes:
         inputs: [texts, width] tokens, padded on the right.
-        text: [texts, width] the next token of the plain text, `UNKNOWN` elsewhere.
+        positions: [texts, width], of each token.
         rows, columns: [n] where the words of the copies end.
         labels: [n, groups].
-        shares: [n, 5], as in `Example.shares`; nan where no teacher says anything.
+        texts: the texts themselves.
     """
 
     inputs: torch.Tensor
-    text: torch.Tensor
+    positions: torch.Tensor
     rows: torch.Tensor
     columns: torch.Tensor
     labels: torch.Tensor
-    shares: torch.Tensor
+    texts: list[Encoded]
 
     def to(self, device: torch.device) -> "Batch":
-        return Batch(*(getattr(self, name).to(device) for name in ("inputs", "text", "rows", "columns", "labels", "shares")))
+        names = ("inputs", "positions", "rows", "columns", "labels")
+        return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
 
 def label_groups(tokenizer: Tokenizer) -> list[list[int]]:
@@ -70,11 +76,6 @@ def label_groups(tokenizer: Tokenizer) -> list[list[int]]:
         [token_id(tokenizer, token) for token in BOUNDARY],
         *([none, token_id(tokenizer, mark)] for mark in MARKS),
     ]
-
-
-def taught_groups() -> list[tuple[int, slice]]:
-    """For each column of `label_groups` of which a teacher speaks, its number, and its columns of `Example.shares`."""
-    return [(0, slice(0, 3)), (1, slice(3, 4)), (2 + KINDS.index("emph"), slice(4, 5))]
 
 
 def labels_of(examples: Sequence[Example]) -> list[NDArray[np.int64]]:
@@ -128,9 +129,10 @@ class Batches:
         self.items = [
             piece
             for item, labels, example in zip(encoded, labels_of(examples), examples, strict=True)
-            for piece in _cut(Item(item.ids, item.last, labels, _shares(example), example.speaker), max_tokens)
+            if item.ids
+            for piece in _cut(Item(item, labels, example.speaker), max_tokens)
         ]
-        counts = Counter(i for item in self.items for i in item.ids)
+        counts = Counter(i for item in self.items for i in item.encoded.ids)
         self.unseen = [i for i in range(tokenizer.get_vocab_size() - len(ADDED_TOKENS)) if counts[i] == 0]
         self.rare = {i for i, count in counts.items() if count <= RARE_COUNT} if swap_rare and self.unseen else set()
 
@@ -141,15 +143,15 @@ class Batches:
         index = 0
         while index < len(self.items):
             wanted = 1 if order.random() < 0.5 else order.randint(2, 4)
-            stop, length = index + 1, len(self.items[index].ids)
+            stop, length = index + 1, len(self.items[index].encoded.ids)
             while stop < min(index + wanted, len(self.items)) and self.items[stop].speaker == self.items[index].speaker:
-                length += len(self.items[stop].ids)
+                length += len(self.items[stop].encoded.ids)
                 if length > self.max_tokens:
                     break
                 stop += 1
             texts.append(range(index, stop))
             index = stop
-        lengths = {text: sum(len(self.items[i].ids) for i in text) for text in texts}
+        lengths = {text: sum(len(self.items[i].encoded.ids) for i in text) for text in texts}
         texts.sort(key=lambda text: lengths[text] + order.random() * 8)
         batches: list[list[range]] = [[]]
         for text in texts:
@@ -168,45 +170,43 @@ class Batches:
 
     def _tensors(self, texts: Sequence[range], epoch: int) -> Batch:
         joined = [self._joined(text, epoch) for text in texts]
-        width = 2 * max(len(item.ids) for item in joined) + 1
-        inputs = torch.full((len(joined), width), self.sep)
-        text = torch.full((len(joined), width), UNKNOWN)
+        inputs = torch.full((len(joined), 2 * max(len(item.ids) for item in joined) + 1), self.sep)
+        positions = torch.zeros_like(inputs)
         for row, item in enumerate(joined):
-            inputs[row, : 2 * len(item.ids) + 1] = torch.tensor([*item.ids, self.sep, *item.ids])
-            text[row, : len(item.ids) - 1] = torch.tensor(item.ids[1:])
+            length = 2 * len(item.ids) + 1
+            inputs[row, :length] = torch.tensor([*item.ids, self.sep, *item.ids])
+            positions[row, :length] = torch.tensor(positions_of(len(item.ids)))
         return Batch(
             inputs,
-            text,
+            positions,
             torch.tensor([row for row, item in enumerate(joined) for _ in item.last]),
             torch.tensor([len(item.ids) + 1 + place for item in joined for place in item.last]),
-            torch.from_numpy(np.concatenate([item.labels for item in joined])),
-            torch.from_numpy(np.concatenate([item.shares for item in joined])),
+            self._labels(texts),
+            joined,
         )
 
-    def _joined(self, text: range, epoch: int) -> Item:
+    def _labels(self, texts: Sequence[range]) -> torch.Tensor:
+        return torch.from_numpy(np.concatenate([self.items[index].labels for text in texts for index in text]))
+
+    def _joined(self, text: range, epoch: int) -> Encoded:
         swap = random.Random(f"swap {self.seed} {epoch} {text.start}")
         ids: list[int] = []
         last: list[int] = []
-        for item in (self.items[index] for index in text):
+        for item in (self.items[index].encoded for index in text):
             last.extend(len(ids) + place for place in item.last)
             ids.extend(swap.choice(self.unseen) if i in self.rare and swap.random() < 0.5 else i for i in item.ids)
-        items = self.items[text.start : text.stop]
-        labels, shares = (np.concatenate([getattr(item, name) for item in items]) for name in ("labels", "shares"))
-        return Item(ids, last, labels, shares, items[0].speaker)
-
-
-def _shares(example: Example) -> NDArray[np.float32]:
-    return np.full((len(example.prominence), SHARES), np.nan, np.float32) if example.shares is None else example.shares
+        return Encoded(ids, last)
 
 
 def _cut(item: Item, max_tokens: int) -> Iterator[Item]:
     """The item in pieces of whole words that fit; of a word that does not fit, its last tokens."""
+    ids, ends = item.encoded.ids, item.encoded.last
     first = 0
-    while first < len(item.last):
-        start = item.last[first - 1] + 1 if first else 0
-        end = max(first + 1, int(np.searchsorted(item.last, start + max_tokens, side="left")))
-        stop = item.last[end - 1] + 1
-        start = max(start, stop - max_tokens)
-        last = [place - start for place in item.last[first:end]]
-        yield Item(item.ids[start:stop], last, item.labels[first:end], item.shares[first:end], item.speaker)
+    while first < len(ends):
+        start = ends[first - 1] + 1 if first else 0
+        end = max(first + 1, int(np.searchsorted(ends, start + max_tokens, side="left")))
+        stop = ends[end - 1] + 1
+        start = min(max(start, stop - max_tokens), stop - 1)
+        last = [max(place - start, 0) for place in ends[first:end]]
+        yield Item(Encoded(ids[start:stop], last), item.labels[first:end], item.speaker)
         first = end

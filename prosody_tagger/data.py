@@ -8,11 +8,8 @@ first number is the speaker.
 import math
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Literal
-
-import numpy as np
-from numpy.typing import NDArray
 
 from prosody_tagger.errors import DataError
 from prosody_tagger.markup import MarkedText
@@ -36,8 +33,6 @@ class Example:
         emphasis: the real-valued prominence, nan where unknown.
         marks: of marked text, the kinds of mark on each word and the pauses after it; None for text without marks.
         reader: who speaks or wrote it, where the source does not say.
-        shares: [n, 5] probabilities that a teacher gives: of prominence 0, 1 and 2, of a boundary, of emphasis; nan where it says
-            nothing. None without a teacher.
     """
 
     source: str
@@ -47,7 +42,6 @@ class Example:
     emphasis: tuple[float, ...]
     marks: tuple[frozenset[str], ...] | None = None
     reader: str = ""
-    shares: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
 
     @property
     def speaker(self) -> str:

@@ -16,21 +16,19 @@ import torch
 from torch.nn import functional
 
 from prosody_tagger import evaluate
-from prosody_tagger.batches import Batch, Batches, label_groups, labels_of, taught_groups
+from prosody_tagger.batches import Batch, Batches, label_groups, labels_of
 from prosody_tagger.checkpoint import Checkpoint, Progress
 from prosody_tagger.data import UNKNOWN, Example
 from prosody_tagger.errors import BadInput
 from prosody_tagger.evaluate import Guess, Truth
-from prosody_tagger.model import Scores, TaggerModel
+from prosody_tagger.model import Scores, TaggerModel, read
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
     from tokenizers import Tokenizer
 
-TEXT_POSITIONS = 512
-"""Next-word loss is taken at this many places a batch: its 50,257 logits cost more than the rest of so small a network."""
-PARTS = 4
-"""A batch is computed in so many parts, or in as many as there are processes if those are more."""
+    from prosody_tagger.teacher import Teacher
+
 CHECKPOINT_SECONDS = 60.0
 WARM_UP_STEPS = 60
 WARM_UP_SHARE = 0.06
@@ -42,11 +40,10 @@ class FitSettings:
 
     Attributes:
         batch_size, batch_tokens: texts and padded tokens in a batch at most, over all processes.
-        text_weight: weight of the next-word loss on the plain text.
-        teacher_weight: weight of the cross-entropy with a teacher's probabilities, where there is one.
         swap_rare: whether rare words are swapped for tokens never seen.
         patience: epochs without a lower evaluation loss before training ends; 0 trains all epochs and keeps the last.
         bfloat16: whether the network computes in it; weights and gradients stay in 32 bit.
+        parts: a batch is computed in so many parts, or in as many as there are processes if those are more.
     """
 
     epochs: int
@@ -56,67 +53,49 @@ class FitSettings:
     seed: int
     patience: int
     bfloat16: bool
-    text_weight: float = 0.0
-    teacher_weight: float = 1.0
+    parts: int = 4
     swap_rare: bool = False
 
 
-def loss_of(network: Any, batch: Batch, groups: Sequence[Sequence[int]], counts: "Counts", settings: FitSettings) -> torch.Tensor:
-    """Cross-entropy over each group of labels at the words of the copy, with a teacher's probabilities where there is one, and of
-    the next token at some places of the text.
+def loss_of(
+    network: Any, batch: Batch, groups: Sequence[Sequence[int]], counts: "Counts", teacher: "Teacher | None" = None
+) -> torch.Tensor:
+    """Cross-entropy over each group of labels at the words of the copy, and what a teacher adds, if there is one.
 
     ``counts`` are those of the whole batch, of which this may be a part.
     """
     core = core_of(network)
-    hidden = core.transformer(batch.inputs, use_cache=False).last_hidden_state
+    hidden = read(core.transformer, batch.inputs, batch.positions)
     at_words = hidden[batch.rows, batch.columns]
     # The tied rows, taken through the embedding so that an adapter over it counts; the other 50,000 logits are never computed.
     ids = torch.tensor([i for group in groups for i in group], device=hidden.device)
     logits = functional.linear(at_words, core.get_input_embeddings()(ids).to(at_words.dtype)).float()
+    parts = torch.split(logits, [len(group) for group in groups], 1)
     total = logits.new_zeros(())
-    start = 0
-    parts = []
-    for column, (group, count) in enumerate(zip(groups, counts.labels, strict=True)):
-        parts.append(logits[:, start : start + len(group)])
-        start += len(group)
+    for column, count in enumerate(counts.labels):
         if count:
-            total = (
-                total + functional.cross_entropy(parts[-1], batch.labels[:, column], ignore_index=UNKNOWN, reduction="sum") / count
-            )
-    for (column, columns), count in zip(taught_groups(), counts.taught, strict=True):
-        if count and settings.teacher_weight:
-            total = total + settings.teacher_weight * _distance(parts[column], batch.shares[:, columns]) / count
-    if settings.text_weight:
-        places = (batch.text != UNKNOWN).nonzero()
-        places = places[torch.randperm(len(places))[: TEXT_POSITIONS // PARTS].to(places.device)]
-        here = hidden[places[:, 0], places[:, 1]]
-        next_word = functional.cross_entropy(core.lm_head(here).float(), batch.text[places[:, 0], places[:, 1]])
-        total = total + settings.text_weight / PARTS * next_word
+            labels = batch.labels[:, column]
+            total = total + functional.cross_entropy(parts[column], labels, ignore_index=UNKNOWN, reduction="sum") / count
+    if teacher is not None:
+        from prosody_tagger.teaching import teaching_loss
+
+        total = total + teaching_loss(hidden, parts, batch.texts, counts.words, counts.tokens, teacher)
     return total
-
-
-def _distance(logits: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
-    """Sum of the cross-entropies with a teacher's probabilities, [n, classes], or [n, 1] for the second of two classes."""
-    known = ~shares[:, 0].isnan()
-    shares = shares[known]
-    if shares.shape[1] == 1:
-        shares = torch.cat([1 - shares, shares], 1)
-    return functional.cross_entropy(logits[known], shares, reduction="sum")
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """How many words of a batch have a label of each group, and of how many a teacher speaks, for each of `taught_groups`."""
+    """How many words of a batch have a label of each group, and how many words and tokens its texts have."""
 
     labels: list[int]
-    taught: list[int]
+    words: int
+    tokens: int
 
     @classmethod
     def of(cls, parts: Sequence[Batch]) -> "Counts":
         labels = torch.cat([part.labels for part in parts])
-        shares = torch.cat([part.shares for part in parts])
-        taught = [int((~shares[:, columns.start].isnan()).sum()) for _, columns in taught_groups()]
-        return cls((labels != UNKNOWN).sum(0).tolist(), taught)
+        tokens = sum(len(text.ids) for part in parts for text in part.texts)
+        return cls((labels != UNKNOWN).sum(0).tolist(), len(labels), tokens)
 
 
 def evaluation_loss(scores: Scores, labels: np.ndarray[Any, np.dtype[np.int64]]) -> float:
@@ -147,7 +126,9 @@ class Fit:
         settings: FitSettings,
         accelerator: "Accelerator",
         checkpoint: Checkpoint | None = None,
+        teacher: "Teacher | None" = None,
     ) -> None:
+        self.teacher = None if teacher is None else teacher.to(accelerator.device).requires_grad_(False).eval()
         self.network = network.to(accelerator.device)
         self.tokenizer = tokenizer
         self.held_out = list(held_out)
@@ -255,13 +236,13 @@ class Fit:
         """One step of the optimizer; returns the loss."""
         accelerator, settings = self.accelerator, self.settings
         done = self._steps_done()
-        parts = self.batches.parts(texts, max(PARTS, accelerator.num_processes), self.progress.epoch)
+        parts = self.batches.parts(texts, max(settings.parts, accelerator.num_processes), self.progress.epoch)
         counts = Counts.of(parts)
         loss = torch.zeros(1, device=accelerator.device)
         for number in range(accelerator.process_index, len(parts), accelerator.num_processes):
             torch.manual_seed((settings.seed * 1_000_003 + done) * 1_009 + number)
             with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=settings.bfloat16):
-                part = loss_of(self.network, parts[number].to(accelerator.device), self.groups, counts, settings)
+                part = loss_of(self.network, parts[number].to(accelerator.device), self.groups, counts, self.teacher)
             part.backward()  # type: ignore[no-untyped-call]
             loss += part.detach()
         if accelerator.num_processes > 1:

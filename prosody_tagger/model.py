@@ -76,6 +76,22 @@ def read_tokenizer(path: Path) -> Tokenizer:
     return tokenizer
 
 
+def positions_of(count: int) -> list[int]:
+    """The positions of ``text <SEP> text`` for a text of so many tokens: the copy begins anew, each token where its twin is."""
+    return [*range(count + 1), *range(count)]
+
+
+def read(transformer: Any, ids: Any, positions: Any) -> Any:
+    """The vectors of a GPT-2's last layer, [texts, width, dimensions]; ids and positions are [texts, width].
+
+    Padding stands to the right, where a causal model never looks back from, so all is told to be text. To be told nothing, the
+    library would take positions that begin anew for another text, and hide the first from its copy.
+    """
+    import torch
+
+    return transformer(ids, attention_mask=torch.ones_like(ids), position_ids=positions, use_cache=False).last_hidden_state
+
+
 def token_id(tokenizer: Tokenizer, token: str) -> int:
     """The id of a token that the vocabulary must hold.
 
@@ -89,12 +105,16 @@ def token_id(tokenizer: Tokenizer, token: str) -> int:
 
 
 def encode(tokenizer: Tokenizer, texts: Sequence[str], runs: Sequence[Sequence[Word]]) -> list[Encoded]:
-    """Tokens of each text, with a space before its first word as in running text. ``runs`` are the texts' words."""
+    """Tokens of each text, with a space before its first word as in running text. ``runs`` are the texts' words.
+
+    A word of which the tokenizer keeps nothing ends where the one before it does.
+    """
     encoded = []
     for encoding, text_words in zip(tokenizer.encode_batch(list(texts), add_special_tokens=False), runs, strict=True):
         starts = [start for start, _ in encoding.offsets]
         ends = [word.end for word in text_words]
-        encoded.append(Encoded(encoding.ids, (np.searchsorted(starts, ends, side="left") - 1).tolist()))
+        last = np.searchsorted(starts, ends, side="left") - 1
+        encoded.append(Encoded(encoding.ids, np.maximum(last, min(0, len(starts) - 1)).tolist()))
     return encoded
 
 
@@ -150,16 +170,17 @@ class TaggerModel:
         import torch
 
         length = max(len(item.ids) for item in batch)
-        # Padding stands to the right, where a causal model never looks back from: no mask is needed.
         ids = torch.full((len(batch), 2 * length + 1), self._sep)
+        positions = torch.zeros_like(ids)
         rows: list[int] = []
         columns: list[int] = []
         for row, item in enumerate(batch):
             ids[row, : 2 * len(item.ids) + 1] = torch.tensor([*item.ids, self._sep, *item.ids])
+            positions[row, : 2 * len(item.ids) + 1] = torch.tensor(positions_of(len(item.ids)))
             rows.extend([row] * len(item.last))
             columns.extend(len(item.ids) + 1 + last for last in item.last)
         with torch.inference_mode():
-            hidden = self._transformer(ids.to(self._device), use_cache=False).last_hidden_state
+            hidden = read(self._transformer, ids.to(self._device), positions.to(self._device))
             logits = (hidden[rows, columns] @ self._rows).cpu()
             return split_scores(logits, [len(item.last) for item in batch])
 

@@ -15,8 +15,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from prosody_tagger.data import UNKNOWN, Example, from_columns, from_marked, unlabelled, wrong_in_columns
 from prosody_tagger.errors import DataError, MarkupError
 from prosody_tagger.markup import Mark, MarkedText, parse
@@ -66,27 +64,6 @@ def read_examples(*paths: Path) -> list[Example]:
         DataError: as `read_files`.
     """
     return [example for file in read_files(paths) for example in file.examples]
-
-
-def read_taught(text: Path, shares: Path) -> list[Example]:
-    """Columns of the corpus, or lines of plain text, with what a teacher says of their words.
-
-    Args:
-        shares: an .npy of [words, 5] probabilities, as in `Example.shares`, for all words of the text in order.
-
-    Raises:
-        DataError: a file cannot be read, or they do not belong together.
-    """
-    examples = read_text(text)
-    try:
-        taught = np.load(shares, mmap_mode="r")
-    except (OSError, ValueError) as error:
-        raise DataError(f"cannot read {shares}: {error}") from None
-    bounds = np.cumsum([len(example.prominence) for example in examples])
-    if taught.shape != (bounds[-1], 5):
-        raise DataError(f"{shares} has the shape {taught.shape}, {text} has {bounds[-1]} words; label it anew")
-    parts = np.split(taught, bounds[:-1])
-    return [replace(example, shares=np.asarray(part, np.float32)) for example, part in zip(examples, parts, strict=True)]
 
 
 def read_text(path: Path) -> list[Example]:

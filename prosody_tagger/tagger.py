@@ -371,7 +371,7 @@ def _windows(encoded: Encoded, runs: Sequence[Word], sentence_ends: Collection[i
         # A word longer than a whole window is scored by its last tokens.
         begin = max(0, start - context, encoded.last[end - 1] + 1 - body - context)
         stop = min(len(encoded.ids), encoded.last[end - 1] + 1 + context)
-        yield _Window(first, Encoded(encoded.ids[begin:stop], [place - begin for place in encoded.last[first:end]]))
+        yield _Window(first, Encoded(encoded.ids[begin:stop], [max(0, place - begin) for place in encoded.last[first:end]]))
         first = end
 
 

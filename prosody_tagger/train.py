@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from prosody_tagger.data import Example
     from prosody_tagger.reading import DataFile
     from prosody_tagger.splitting import Split
+    from prosody_tagger.teacher import Teacher
 
     Say = Callable[[str], None]
 
@@ -114,8 +115,15 @@ def train(settings: TrainSettings, *, resume: bool = False) -> dict[str, Any]:
     return train_on(settings, files, split, resume=resume)
 
 
-def train_on(settings: TrainSettings, files: "Sequence[DataFile]", split: "Split", *, resume: bool = False) -> dict[str, Any]:
-    """Like `train`, with the examples as they were read from ``files`` and split."""
+def train_on(
+    settings: TrainSettings,
+    files: "Sequence[DataFile]",
+    split: "Split",
+    *,
+    resume: bool = False,
+    teacher: "Teacher | None" = None,
+) -> dict[str, Any]:
+    """Like `train`, with the examples as they were read from ``files`` and split, and with a teacher to follow if there is one."""
     import torch
 
     _check_output(settings.output)
@@ -123,7 +131,7 @@ def train_on(settings: TrainSettings, files: "Sequence[DataFile]", split: "Split
     try:
         for line in _about(files, split):
             say(line)
-        return _train(settings, files, split, accelerator, say, resume)
+        return _train(settings, files, split, accelerator, say, resume, teacher)
     finally:
         accelerator.end_training()
         torch.set_flush_denormal(False)  # the caller's own computations are exact again
@@ -184,7 +192,13 @@ def start(seed: int) -> "tuple[Accelerator, Say]":
 
 
 def _train(
-    settings: TrainSettings, files: "Sequence[DataFile]", split: "Split", accelerator: "Accelerator", say: "Say", resume: bool
+    settings: TrainSettings,
+    files: "Sequence[DataFile]",
+    split: "Split",
+    accelerator: "Accelerator",
+    say: "Say",
+    resume: bool,
+    teacher: "Teacher | None",
 ) -> dict[str, Any]:
     from prosody_tagger.bases import base_name, load_base, save_adapter, with_lora
     from prosody_tagger.checkpoint import Checkpoint
@@ -198,7 +212,7 @@ def _train(
     record = _record(settings, files, split, base)
     settings.output.mkdir(parents=True, exist_ok=True)
     checkpoint = Checkpoint(settings.output / CHECKPOINT_FILE, _identity(record))
-    fit = Fit(network, tokenizer, split.train, split.held_out, _fit_settings(settings), accelerator, checkpoint)
+    fit = Fit(network, tokenizer, split.train, split.held_out, _fit_settings(settings), accelerator, checkpoint, teacher)
     if resume:
         done = _finished(settings.output, checkpoint)
         if done is not None:

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-TOKENIZER = ROOT / "models" / "tagger" / "tokenizer.json"
+TOKENIZER = ROOT / "models" / "gpt2-vocabulary" / "tokenizer.json"
 
 
 def make_tagger(folder: Path, *, vocab: int = 50257, seed: int = 0) -> Path:

@@ -1,13 +1,8 @@
-"""A sentence encoder that learns prominence and boundaries, and labels text with its probabilities for the tagger to learn from.
-
-A GPT-2 of the tagger's size has read too little to know what words mean. An encoder that was trained on a thousand times as much
-knows, and can say it about any English text (knowledge distillation, Hinton et al., arXiv 1503.02531). It is not shipped: only what
-the tagger learns of it is.
+"""Trains a sentence encoder on prominence and boundaries: the teacher that `prosody_tagger.pretrain` starts and learns from.
 
     python benchmarks/gpu/teacher.py encoder DIR                  all-MiniLM-L6-v2 from the package that carries it
     python benchmarks/gpu/teacher.py older DIR --helsinki H --output T          the older labelling, train_100_v1
     python benchmarks/gpu/teacher.py released T --helsinki H --output T0 --leave-out 0    the released one, but for a fold
-    python benchmarks/gpu/teacher.py label T0 prose.txt --output shares.npy     probabilities for each word of each line
 
 Runs on a GPU where there is one; on two cores `older` takes some ten minutes. Any encoder of BERT's kind will do.
 """
@@ -26,23 +21,23 @@ import typer
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
-from torch import nn
+from tokenizers import Tokenizer
 from torch.nn import functional
 
 from prosody_tagger import evaluate
 from prosody_tagger.data import UNKNOWN, Example, speaker_fold, with_boundaries
 from prosody_tagger.evaluate import SPARSE_EMPHASIS, Guess, Truth
-from prosody_tagger.reading import read_examples, read_text
+from prosody_tagger.model import Encoded, encode
+from prosody_tagger.reading import read_examples
 from prosody_tagger.segment import words
+from prosody_tagger.teacher import Teacher
 
 REAL_WEIGHT = 0.3
 """Of the squared error of real-valued prominence, beside the cross-entropies."""
-HEADS = 6  # prominence 0, 1, 2; a boundary; emphasis; real-valued prominence
-HEAD_FILE = "head.pt"
 MAX_TOKENS = 254
-WIDTHS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 BATCH_TOKENS = 2048
 """Tokens in a batch, padding included."""
+AT_ONCE = 32
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
 console = Console(stderr=True)
@@ -52,78 +47,19 @@ Helsinki = Annotated[Path, typer.Option(help="folder of the Helsinki Prosody Cor
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Item:
-    """Some text in a row: tokens without the outer two, for each word its first token and the one after its last, labels [n, 4]."""
+    """Some text in a row, and the labels of its words, [n, 4]."""
 
-    ids: list[int]
-    spans: list[tuple[int, int]]
+    encoded: Encoded
     labels: NDArray[np.float32]  # prominence, boundary, emphasis, real-valued prominence; nan where unknown
     speaker: str
 
 
-class Teacher(nn.Module):
-    """An encoder with one linear layer on the mean of each word's tokens."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__()
-        from transformers import AutoModel, AutoTokenizer
-
-        # Dropout of attention leaves the fast kernels no way.
-        self.encoder = AutoModel.from_pretrained(
-            folder, dtype=torch.float32, attention_probs_dropout_prob=0.0, add_pooling_layer=False
-        )
-        self.tokenizer = AutoTokenizer.from_pretrained(folder)
-        self.head = nn.Linear(self.encoder.config.hidden_size, HEADS)
-        self.knows_emphasis = False  # only the released labelling tells it
-        if (folder / HEAD_FILE).exists():
-            state = torch.load(folder / HEAD_FILE, weights_only=True)
-            self.knows_emphasis = state.pop("knows_emphasis")
-            self.head.load_state_dict(state)
-
-    def save(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self.encoder.save_pretrained(folder)
-        self.tokenizer.save_pretrained(folder)
-        torch.save({**self.head.state_dict(), "knows_emphasis": self.knows_emphasis}, folder / HEAD_FILE)
-
-    def forward(self, items: Sequence[Item]) -> torch.Tensor:
-        """Logits for the words of all items, [n, HEADS]."""
-        device = self.head.weight.device
-        width = _width(items)
-        # Few shapes in all: a processor's kernels are made anew for each one.
-        ids = torch.full((max(len(items), BATCH_TOKENS // width), width), self.tokenizer.pad_token_id)
-        ids[:, 0] = self.tokenizer.cls_token_id
-        places: list[int] = []
-        words_of: list[int] = []
-        counts: list[int] = []
-        for row, item in enumerate(items):
-            ids[row, 1 : len(item.ids) + 2] = torch.tensor([*item.ids, self.tokenizer.sep_token_id])
-            for start, stop in item.spans:
-                places.extend(range(row * width + start + 1, row * width + stop + 1))
-                words_of.extend([len(counts)] * (stop - start))
-                counts.append(stop - start)
-        ids = ids.to(device)
-        hidden = self.encoder(input_ids=ids, attention_mask=(ids != self.tokenizer.pad_token_id).long()).last_hidden_state
-        picked = hidden.flatten(0, 1)[torch.tensor(places, device=device)].float()
-        sums = picked.new_zeros(len(counts), picked.shape[1]).index_add(0, torch.tensor(words_of, device=device), picked)
-        means = sums / torch.tensor(counts, device=device)[:, None]
-        with torch.autocast(device.type, enabled=False):
-            logits: torch.Tensor = self.head(functional.dropout(means, 0.1, self.training))
-        return logits
-
-    def items(self, examples: Sequence[Example]) -> list[Item]:
-        """Each example as tokens; of one that is too long the beginning."""
-        texts = [example.text for example in examples]
-        encoded = self.tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-        found = []
-        for example, ids, offsets in zip(examples, encoded["input_ids"], encoded["offset_mapping"], strict=True):
-            starts = [start for start, _ in offsets]
-            spans = []
-            for word in words(example.text):
-                first, stop = (int(np.searchsorted(starts, place)) for place in (word.start, word.end))
-                first = min(first, MAX_TOKENS - 1, len(ids) - 1)
-                spans.append((first, min(max(stop, first + 1), MAX_TOKENS)))
-            found.append(Item(ids[:MAX_TOKENS], spans, _labels(example), example.speaker))
-        return found
+def items_of(tokenizer: Tokenizer, examples: Sequence[Example]) -> list[Item]:
+    """Each example that fits."""
+    texts = [example.text for example in examples]
+    encoded = encode(tokenizer, texts, [words(text) for text in texts])
+    pairs = zip(encoded, examples, strict=True)
+    return [Item(item, _labels(example), example.speaker) for item, example in pairs if 0 < len(item.ids) <= MAX_TOKENS]
 
 
 def _labels(example: Example) -> NDArray[np.float32]:
@@ -140,22 +76,16 @@ def _labels(example: Example) -> NDArray[np.float32]:
     ).astype(np.float32)
 
 
-def batches(items: Sequence[Item], order: random.Random | None) -> Iterator[list[int]]:
-    """Indices of items of like length, in a random order if ``order`` is given."""
-    places = sorted(range(len(items)), key=lambda i: len(items[i].ids) + (order.random() * 4 if order else 0))
-    found: list[list[int]] = []
-    for place in places:
-        if not found or (len(found[-1]) + 1) * _width([*(items[i] for i in found[-1][-1:]), items[place]]) > BATCH_TOKENS:
+def batches(items: Sequence[Item], order: random.Random) -> Iterator[list[Item]]:
+    """Items of like length together, in a random order."""
+    places = sorted(items, key=lambda item: len(item.encoded.ids) + order.random() * 4)
+    found: list[list[Item]] = []
+    for item in places:
+        if not found or (len(found[-1]) + 1) * (len(item.encoded.ids) + 2) > BATCH_TOKENS:
             found.append([])
-        found[-1].append(place)
-    if order:
-        order.shuffle(found)
+        found[-1].append(item)
+    order.shuffle(found)
     yield from found
-
-
-def _width(items: Sequence[Item]) -> int:
-    longest = max(len(item.ids) for item in items) + 2
-    return next(width for width in WIDTHS if width >= longest)
 
 
 def joined(items: Sequence[Item], order: random.Random) -> list[Item]:
@@ -165,13 +95,11 @@ def joined(items: Sequence[Item], order: random.Random) -> list[Item]:
     while index < len(items):
         text, index, wanted = items[index], index + 1, 1 if order.random() < 0.5 else order.randint(2, 4)
         while wanted > 1 and index < len(items) and items[index].speaker == text.speaker:
-            following = items[index]
-            if len(text.ids) + len(following.ids) > MAX_TOKENS:
+            first, second = text.encoded, items[index].encoded
+            if len(first.ids) + len(second.ids) > MAX_TOKENS:
                 break
-            shift = len(text.ids)
-            spans = [(start + shift, stop + shift) for start, stop in following.spans]
-            labels = np.concatenate([text.labels, following.labels])
-            text = Item(text.ids + following.ids, text.spans + spans, labels, text.speaker)
+            together = Encoded(first.ids + second.ids, first.last + [len(first.ids) + place for place in second.last])
+            text = Item(together, np.concatenate([text.labels, items[index].labels]), text.speaker)
             index, wanted = index + 1, wanted - 1
         texts.append(text)
     return texts
@@ -197,13 +125,12 @@ def fit(teacher: Teacher, examples: Sequence[Example], *, epochs: int, lr: float
     """Train whatever requires a gradient."""
     device = _device()
     teacher.to(device).train()
-    items = teacher.items(examples)
+    items = items_of(teacher.tokenizer, examples)
     teacher.knows_emphasis = any((item.labels[:, 2] == 1).any() for item in items)
-    plan = []
+    plan: list[list[Item]] = []
     for epoch in range(epochs):
         order = random.Random(f"{seed} {epoch}")
-        texts = joined(items, order)
-        plan.extend([[texts[place] for place in batch] for batch in batches(texts, order)])
+        plan.extend(batches(joined(items, order), order))
     weights = [weight for weight in teacher.parameters() if weight.requires_grad]
     head = list(teacher.head.parameters())
     body = [weight for weight in weights if all(weight is not other for other in head)]
@@ -216,7 +143,7 @@ def fit(teacher: Teacher, examples: Sequence[Example], *, epochs: int, lr: float
         for group, base in zip(optimizer.param_groups, bases, strict=True):
             group["lr"] = base * share
         with torch.autocast(device.type, torch.bfloat16):
-            logits = teacher(batch)
+            _, logits = teacher([item.encoded for item in batch])
         loss = loss_of(logits, torch.from_numpy(np.concatenate([item.labels for item in batch])).to(device))
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
@@ -227,31 +154,23 @@ def fit(teacher: Teacher, examples: Sequence[Example], *, epochs: int, lr: float
             console.print(f"step {step + 1}/{len(plan)}  loss {recent:.4f}  {time.perf_counter() - began:.0f} s", highlight=False)
 
 
-def shares(teacher: Teacher, examples: Sequence[Example]) -> NDArray[np.float16]:
-    """Probabilities for all words, [words, 5]: prominence 0, 1 and 2, a boundary, emphasis (nan if it never learnt that)."""
-    device = _device()
-    teacher.to(device).eval()
-    items = teacher.items(examples)
-    bounds = np.concatenate([[0], np.cumsum([len(item.spans) for item in items])])
-    found = np.zeros((bounds[-1], 5), np.float16)
-    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16):
-        plan = list(batches(items, None))
-        for batch in track(plan, "labelling", console=console):
-            logits = teacher([items[place] for place in batch]).float().cpu()
-            part = torch.cat([logits[:, :3].softmax(-1), logits[:, 3:5].sigmoid()], 1).half().numpy()
-            stop = 0
-            for place in batch:
-                start, stop = stop, stop + len(items[place].spans)
-                found[bounds[place] : bounds[place + 1]] = part[start:stop]
-    if not teacher.knows_emphasis:
-        found[:, 4] = np.nan
-    return found
-
-
 def show(teacher: Teacher, held_out: Sequence[Example]) -> dict[str, float | None]:
     """Figures on held-out sentences."""
-    found = shares(teacher, held_out).astype(np.float32)
-    guess = Guess(found[:, :3], found[:, 4] if teacher.knows_emphasis else None, found[:, 3])
+    device = _device()
+    teacher.to(device).eval()
+    texts = [example.text for example in held_out]
+    encoded = encode(teacher.tokenizer, texts, [words(text) for text in texts])
+    found: list[torch.Tensor] = [torch.empty(0)] * len(encoded)
+    order = sorted(range(len(encoded)), key=lambda place: len(encoded[place].ids))
+    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16):
+        for first in track(range(0, len(order), AT_ONCE), "scoring", console=console):
+            places = order[first : first + AT_ONCE]
+            logits = teacher([encoded[place] for place in places])[1].float().cpu()
+            for place, part in zip(places, logits.split([len(encoded[place].last) for place in places]), strict=True):
+                found[place] = part
+    said = torch.cat(found)
+    emphasis = said[:, 4].sigmoid().numpy() if teacher.knows_emphasis else None
+    guess = Guess(said[:, :3].softmax(1).numpy(), emphasis, said[:, 3].sigmoid().numpy())
     figures = evaluate.figures(Truth.of(held_out), guess)
     console.print({name: None if value is None else round(value, 4) for name, value in figures.items()})
     return figures
@@ -313,18 +232,6 @@ def released(
     teacher.save(output)
     if held_out:
         (output / "figures.json").write_text(json.dumps(show(teacher, held_out), indent=1) + "\n", encoding="utf-8")
-
-
-@app.command()
-def label(
-    source: Annotated[Path, typer.Argument(help="folder of a teacher")],
-    text: Annotated[Path, typer.Argument(help="lines of text, or columns of the Helsinki Prosody Corpus")],
-    output: Annotated[Path, typer.Option(help="an .npy: [words, 5] probabilities in 16 bit")],
-    every: Annotated[int, typer.Option(help="only every so many lines or sentences")] = 1,
-) -> None:
-    """Write the probabilities of prominence 0, 1 and 2, a boundary and emphasis for each word of a text."""
-    examples = read_text(text)[::every]
-    np.save(output, shares(Teacher(source), examples))
 
 
 def _freeze_below(encoder: Any, layers: int) -> None:

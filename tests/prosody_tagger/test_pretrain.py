@@ -7,22 +7,27 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_tagger import TOKENIZER
 from typer.testing import CliRunner
 
 from prosody_tagger import pretrain
 from prosody_tagger.bases import load_base
 from prosody_tagger.batches import Batches, label_groups
-from prosody_tagger.data import UNKNOWN, Example, speaker_fold, unlabelled
-from prosody_tagger.errors import DataError
-from prosody_tagger.fit import Counts, FitSettings, loss_of
-from prosody_tagger.model import ADDED_TOKENS, encode, read_tokenizer
-from prosody_tagger.reading import read_taught, read_text
+from prosody_tagger.data import speaker_fold, unlabelled
+from prosody_tagger.fit import Counts, loss_of
+from prosody_tagger.model import encode, read
+from prosody_tagger.reading import read_text
 from prosody_tagger.segment import words
 from prosody_tagger.tagger import ProsodyTagger
-from prosody_tagger.word_pieces import start_from_word_pieces
+from prosody_tagger.teacher import Teacher
+from prosody_tagger.transplant import transplant
 
-SHAPE = {"n_layer": 1, "n_head": 2, "n_embd": 32, "n_positions": 128}
+PIECES = [
+    "[PAD]",
+    "[UNK]",
+    "[CLS]",
+    "[SEP]",
+    *"the cat never saw nine gold rings king ##dom ##s it all of them nobody asked for , .".split(),
+]
 LOUD = {"never", "nine", "gold"}
 Run = Callable[..., None]
 
@@ -53,10 +58,34 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch) -> Run:
-    monkeypatch.setattr(pretrain, "BASE_SHAPE", SHAPE)
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An encoder with random weights, as wide as they let it be told from another, and a head that has learnt nothing."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+    from transformers import BertConfig, BertModel
 
+    folder = tmp_path_factory.mktemp("encoder")
+    torch.manual_seed(0)
+    shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    network = BertModel(BertConfig(vocab_size=len(PIECES), max_position_embeddings=129, hidden_act="gelu", **shape))
+    with torch.no_grad():
+        for weight in network.parameters():
+            if weight.dim() == 2:
+                weight.mul_(5)  # as far from nothing as in a trained one
+    network.save_pretrained(folder)
+    pieces = Tokenizer(models.WordPiece({piece: number for number, piece in enumerate(PIECES)}, unk_token="[UNK]"))
+    pieces.normalizer = normalizers.Lowercase()
+    pieces.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    pieces.save(str(folder / "tokenizer.json"))
+    teacher = Teacher(folder)
+    with torch.no_grad():
+        teacher.head.bias.zero_()
+    teacher.save(folder)
+    return folder
+
+
+@pytest.fixture
+def run() -> Run:
     def run(*args: object) -> None:
         CliRunner().invoke(pretrain.app, [str(arg) for arg in args], catch_exceptions=False)
         torch.set_flush_denormal(False)
@@ -64,40 +93,41 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Run:
     return run
 
 
-def say(path: Path, examples: list[Example], shares: list[float]) -> Path:
-    """What a teacher would say who says the same of every word."""
-    np.save(path, np.tile(np.array(shares, np.float16), (sum(len(e.prominence) for e in examples), 1)))
-    return path
-
-
-def test_base_and_adapter_are_made_and_load(run: Run, corpus: Path, tmp_path: Path) -> None:
+def test_base_and_adapter_are_made_and_load(run: Run, encoder: Path, corpus: Path, tmp_path: Path) -> None:
     base, adapter = tmp_path / "base", tmp_path / "adapter"
     prose = tmp_path / "prose.txt"
     prose.write_text("The king never saw it.\n\nNine rings, all of them gold.\n" * 3)
-    taught = say(tmp_path / "prose.npy", read_text(prose), [0.1, 0.2, 0.7, 0.4, np.nan])
-    older = say(tmp_path / "older.npy", read_text(corpus / "train_100_v1.txt"), [0.6, 0.2, 0.2, 0.1, 0.1])
     common = ("--helsinki", corpus, "--epochs", 1, "--batch-tokens", 1024)
-    run("base", *common, "--output", base, "--tokenizer-file", TOKENIZER, "--taught", f"{prose}={taught}", "--older-shares", older)
-    assert {path.name for path in base.iterdir()} == {"config.json", "model.safetensors", "token-rows.safetensors"}
-    run("adapter", *common, "--base", base, "--output", adapter, "--leave-out", 1, "--older-shares", older)
+    run("base", encoder, *common, "--output", base, "--text", prose)
+    assert {path.name for path in base.iterdir()} == {
+        "config.json",
+        "model.safetensors",
+        "token-rows.safetensors",
+        "tokenizer.json",
+    }
+    run("adapter", encoder, *common, "--base", base, "--output", adapter, "--leave-out", 1)
     record = json.loads((adapter / "training.json").read_text())
     assert record["split"]["held_out_speakers"] == ["2"]
-    assert record["split"]["train"] == 24 + 22
+    assert record["split"]["train"] == 24 + 11
     assert record["settings"]["patience"] == 0
     assert json.loads((adapter / "thresholds.json").read_text())["languages"] == ["en"]
     assert ProsodyTagger.load(adapter).mark("The cat never saw nine gold rings.").text == "The cat never saw nine gold rings."
 
 
-def test_an_adapter_of_all_speakers_keeps_its_card(run: Run, corpus: Path, tmp_path: Path) -> None:
+def test_an_adapter_of_all_speakers_keeps_its_card(run: Run, encoder: Path, corpus: Path, tmp_path: Path) -> None:
     base, adapter = tmp_path / "base", tmp_path / "adapter"
-    run("base", "--helsinki", corpus, "--output", base, "--tokenizer-file", TOKENIZER, "--epochs", 1)
+    run("base", encoder, "--helsinki", corpus, "--output", base, "--epochs", 1)
     adapter.mkdir()
     (adapter / "README.md").write_text("what people wrote")
-    (adapter / "tokenizer.json").write_bytes(TOKENIZER.read_bytes())
-    run("adapter", "--helsinki", corpus, "--base", base, "--output", adapter, "--epochs", 1, "--max-examples", 7)
+    (adapter / "tokenizer.json").write_text("{}")
+    thresholds = tmp_path / "thresholds.json"
+    thresholds.write_text('{"emph": {"low": 0.9, "medium": 0.8, "high": 0.7}, "pause": 0.6, "languages": ["en"]}')
+    options = ("--epochs", 1, "--batch-tokens", 1024, "--thresholds", thresholds)
+    run("adapter", encoder, "--helsinki", corpus, "--base", base, "--output", adapter, *options)
     assert (adapter / "README.md").read_text() == "what people wrote"
+    assert (adapter / "thresholds.json").read_text() == thresholds.read_text()
     split = json.loads((adapter / "training.json").read_text())["split"]
-    assert (split["train"], split["held_out"]) == (7, 4)
+    assert (split["train"], split["held_out"]) == (30 + 11, 4)
 
 
 def test_folds_hold_every_speaker_once(corpus: Path) -> None:
@@ -109,79 +139,76 @@ def test_folds_hold_every_speaker_once(corpus: Path) -> None:
         assert not {e.speaker for e in train} & {e.speaker for e in part}
 
 
-def test_what_a_teacher_says_must_belong_to_the_text(tmp_path: Path) -> None:
+def test_lines_without_words_are_no_text(tmp_path: Path) -> None:
     text = tmp_path / "text.txt"
     text.write_text("One two three.\n- -\nFour five.\n")
-    examples = read_text(text)
-    assert [example.text for example in examples] == ["One two three.", "Four five."]
-    shares = say(tmp_path / "a.npy", examples, [0.5, 0.25, 0.25, 0.125, 1.0])
-    assert [example.shares.shape for example in read_taught(text, shares) if example.shares is not None] == [(3, 5), (2, 5)]
-    with pytest.raises(DataError, match="5 words"):
-        read_taught(text, say(tmp_path / "b.npy", examples[:1], [0.0] * 5))
-    (tmp_path / "c.npy").write_bytes(b"no numbers")
-    with pytest.raises(DataError, match=r"c\.npy"):
-        read_taught(text, tmp_path / "c.npy")
+    assert [example.text for example in read_text(text)] == ["One two three.", "Four five."]
 
 
-def test_a_teacher_is_followed(tmp_path: Path) -> None:
-    """Without labels the network comes to say what the teacher says, and where that says nothing, nothing is learnt."""
-    from transformers import GPT2Config, GPT2LMHeadModel
+def test_a_teacher_reads_each_text_as_if_alone(encoder: Path) -> None:
+    teacher = Teacher(encoder).eval()
+    texts = ["The king saw nine kingdoms.", "Gold.", "Nobody asked for rings, \u0301 never."]
+    encoded = encode(teacher.tokenizer, texts, [words(text) for text in texts])
+    with torch.inference_mode():
+        vectors, logits = teacher(encoded)
+        alone = [teacher([item]) for item in encoded]
+    assert logits.shape == (sum(len(item.last) for item in encoded), 6)
+    assert torch.allclose(vectors, torch.cat([item[0] for item in alone]), atol=1e-5)
+    assert torch.allclose(logits, torch.cat([item[1] for item in alone]), atol=1e-5)
+    kingdoms = vectors[4:7].mean(0)  # king ##dom ##s, without the stop
+    assert encoded[0].ids[4:7] == [PIECES.index(piece) for piece in ("king", "##dom", "##s")]
+    assert not torch.allclose(logits[4], teacher.head(kingdoms), atol=1e-3)
+    assert torch.allclose(logits[4], teacher.head(vectors[4:8].mean(0)), atol=1e-5)
 
-    torch.manual_seed(0)
-    GPT2LMHeadModel(GPT2Config(vocab_size=50257, **SHAPE)).save_pretrained(tmp_path)
+
+def test_a_gpt2_of_an_encoders_weights_gives_its_vectors(encoder: Path) -> None:
+    """With the attention of an encoder, it is the encoder but for what one scale and one shift a dimension cannot say."""
+    teacher = Teacher(encoder).eval()
+    draw = np.random.default_rng(0)
+    texts = [draw.integers(4, len(PIECES), draw.integers(4, 12)).tolist() for _ in range(60)]
+    network, shares = transplant(teacher, texts)
+    assert len(shares) == 5
+    assert shares[0] == pytest.approx(1.0, abs=1e-6)  # no residual has been added yet
+    assert min(shares) > 0.7
+    assert network.transformer.wte.weight.shape[0] == len(PIECES) + 14
+    # The first sublayer sees the very vectors that the encoder's does.
+    ids = torch.tensor([texts[0]])
+    places = torch.arange(ids.shape[1])
+    with torch.inference_mode():
+        entered = network.transformer.h[0].ln_1(network.transformer.wte(ids) + network.transformer.wpe(places))
+        wanted = teacher.encoder.embeddings(torch.tensor([[teacher.ends[0], *texts[0], teacher.ends[1]]]))[:, 1:-1]
+    assert torch.allclose(entered, wanted, atol=1e-4)
+
+
+def test_a_teacher_is_followed(encoder: Path, run: Run, corpus: Path, tmp_path: Path) -> None:
+    """Without labels the network comes to say what the teacher says; without labels and teacher nothing is learnt."""
+    run("base", encoder, "--helsinki", corpus, "--output", tmp_path, "--epochs", 1)
     network, tokenizer = load_base(str(tmp_path))
-    text = "Nobody asked for gold."
-    count = len(words(text))
-    shares = np.tile(np.array([0.2, 0.1, 0.7, 0.9, np.nan], np.float32), (count, 1))
-    example = Example("", text, (UNKNOWN,) * count, (UNKNOWN,) * count, (float("nan"),) * count, shares=shares)
-    made = Batches(tokenizer, [example], max_tokens=60, batch_size=1, batch_tokens=500, swap_rare=False, seed=0)
-    (batch,) = made.parts(made.plan(0)[0], 1, 0)
-    counts = Counts.of([batch])
-    assert counts.taught == [count, count, 0]
-    settings = FitSettings(epochs=1, lr=1e-2, batch_size=1, batch_tokens=500, seed=0, patience=0, bfloat16=False)
-    groups = label_groups(tokenizer)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-2)
     network.eval()
-    for _ in range(60):
+    made = Batches(
+        tokenizer,
+        [unlabelled("Nobody asked for gold."), unlabelled("The king saw nine rings, all of them gold.")],
+        max_tokens=60,
+        batch_size=2,
+        batch_tokens=500,
+        swap_rare=False,
+        seed=1,
+    )
+    (batch,) = made.parts([range(1), range(1, 2)], 1, 0)
+    counts, groups = Counts.of([batch]), label_groups(tokenizer)
+    assert (counts.words, counts.tokens) == (13, 16)
+    assert loss_of(network, batch, groups, counts).item() == 0.0
+    teacher = Teacher(encoder).requires_grad_(False).eval()
+    optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3)
+    for _ in range(150):
         optimizer.zero_grad()
-        loss = loss_of(network, batch, groups, counts, settings)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss_of(network, batch, groups, counts, teacher).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-    entropy = -sum(p * np.log(p) for p in (0.2, 0.1, 0.7, 0.9, 0.1))
-    assert loss.item() == pytest.approx(entropy, abs=0.02)
-    silent = Batches(tokenizer, [unlabelled(text)], max_tokens=60, batch_size=1, batch_tokens=500, swap_rare=False, seed=0)
-    (nothing,) = silent.parts(silent.plan(0)[0], 1, 0)
-    assert loss_of(network, nothing, groups, Counts.of([nothing]), settings).item() == 0.0
-
-
-def test_tokens_start_as_the_word_pieces_of_an_encoder(tmp_path: Path) -> None:
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
-    from transformers import BertConfig, BertModel, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
-
-    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "gold", "king", "##dom", "##s", "never"]
-    wordpiece = Tokenizer(models.WordPiece({piece: i for i, piece in enumerate(pieces)}, unk_token="[UNK]"))
-    wordpiece.normalizer = normalizers.Lowercase()
-    wordpiece.pre_tokenizer = pre_tokenizers.Whitespace()
-    wordpiece.decoder = decoders.WordPiece()
-    PreTrainedTokenizerFast(
-        tokenizer_object=wordpiece, unk_token="[UNK]", pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]"
-    ).save_pretrained(tmp_path)
-    encoder = BertModel(BertConfig(vocab_size=len(pieces), hidden_size=32, num_hidden_layers=1, num_attention_heads=2))
-    encoder.save_pretrained(tmp_path)
-    tokenizer = read_tokenizer(TOKENIZER)
-    network = GPT2LMHeadModel(GPT2Config(vocab_size=tokenizer.get_vocab_size(), **SHAPE))
-    weight = network.transformer.wte.weight
-    before = weight.detach().clone()
-    share = start_from_word_pieces(network, tokenizer, tmp_path)
-
-    def row(word: str) -> torch.Tensor:
-        (index,) = encode(tokenizer, [word], [words(word)])[0].ids
-        return weight.detach()[index]
-
-    assert torch.equal(row("gold"), row("Gold"))
-    rows = encoder.get_input_embeddings().weight.detach()
-    assert torch.nn.functional.cosine_similarity(row("kingdom"), rows[[5, 6]].mean(0), dim=0).item() == pytest.approx(1, abs=1e-5)
-    assert torch.equal(weight[-len(ADDED_TOKENS) :], before[-len(ADDED_TOKENS) :])
-    changed = (weight != before).any(1).float().mean().item()
-    assert share == pytest.approx(changed, abs=1e-3)
-    assert 0 < share < 0.01
+    with torch.inference_mode():
+        vectors, said = teacher(batch.texts)
+        hidden = read(network.transformer, batch.inputs, batch.positions)
+        rows = network.transformer.wte.weight[groups[0]]
+        found = (hidden[batch.rows, batch.columns] @ rows.T).softmax(-1)
+        own = hidden[0, len(batch.texts[0].ids) + 1 : 2 * len(batch.texts[0].ids) + 1]
+    assert torch.allclose(found, said[:, :3].softmax(-1), atol=0.05)
+    assert torch.cosine_similarity(own, vectors[: len(own)]).min() > 0.9

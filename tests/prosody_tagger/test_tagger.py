@@ -57,8 +57,10 @@ def test_scores_are_those_of_the_unmerged_model_at_the_copy(tiny_tagger: Path, t
     network = PeftModel.from_pretrained(base, tiny_tagger).eval()
     (encoded,) = encode(tagger.model.tokenizer, [SENTENCE], [words(SENTENCE)])
     sep = token_id(tagger.model.tokenizer, SEP)
+    ids = torch.tensor([[*encoded.ids, sep, *encoded.ids]])
+    places = torch.tensor([[*range(len(encoded.ids) + 1), *range(len(encoded.ids))]])  # the copy's begin anew
     with torch.inference_mode():
-        logits = network(torch.tensor([[*encoded.ids, sep, *encoded.ids]])).logits[0]
+        logits = network(ids, position_ids=places, attention_mask=torch.ones_like(ids)).logits[0]
     at = logits[[len(encoded.ids) + 1 + last for last in encoded.last]]
 
     def softmax_of(*tokens: str) -> np.ndarray:
@@ -69,6 +71,11 @@ def test_scores_are_those_of_the_unmerged_model_at_the_copy(tiny_tagger: Path, t
     assert np.allclose(scores.boundary, softmax_of("<bound_0>", "<bound_2>")[:, 1], atol=1e-5)
     assert np.allclose(scores.marks[:, 0], softmax_of("<none>", "<emph>")[:, 1], atol=1e-5)
     assert np.ptp(scores.marks[:, 0]) > 0.01
+
+
+def test_a_word_is_judged_by_what_follows_it(tagger: ProsodyTagger) -> None:
+    first, second = (tagger.score(f"Nobody here ever saw {what}") for what in ("gold.", "so many people at once?"))
+    assert np.abs(first.prominence[:4] - second.prominence[:4]).max(1).min() > 1e-4
 
 
 def test_a_batch_scores_as_its_texts_alone(tagger: ProsodyTagger) -> None:
@@ -194,6 +201,30 @@ def test_the_shipped_tagger_marks_sensibly(shipped: ProsodyTagger) -> None:
     assert words_marked
     assert not {"the", "was", "and", "He"} & set(words_marked)
     assert any(mark.kind == "pause_short" and marked.text[mark.offset :].startswith("and") for mark in marked.marks)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\u0301",
+        "\u0301 \u0302 so \u0303 it goes \u0304",
+        "\u0301 " * 2000 + "and then he came",
+        "[SEP] [CLS] [MASK] was a [PAD] of [UNK].",
+        "\x00\x01 a \x02b\x7f",
+        "x" * 3000 + " and then",
+    ],
+)
+def test_text_that_the_shipped_vocabulary_has_nothing_for(shipped: ProsodyTagger, text: str) -> None:
+    assert shipped.mark(text).text == text
+    assert np.isfinite(shipped.score(text).prominence).all()
+
+
+def test_the_shipped_vocabularys_own_tokens_are_read_as_characters(shipped: ProsodyTagger) -> None:
+    tokenizer = shipped.model.tokenizer
+    text = "The [SEP] of <SEP> was [MASK] and [PAD]."
+    (encoded,) = encode(tokenizer, [text], [words(text)])
+    own = {tokenizer.token_to_id(token) for token in ("[SEP]", "[MASK]", "[PAD]", SEP, *MARKS)}
+    assert not own & set(encoded.ids)
 
 
 # --- loading -------------------------------------------------------------------------------------------------------------------
