@@ -18,7 +18,7 @@ import torch
 from prosody_tagger import evaluate, report
 from prosody_tagger.bases import load_base, with_lora
 from prosody_tagger.batches import Batch, Batches
-from prosody_tagger.data import Example, speaker_fold
+from prosody_tagger.data import UNKNOWN, Example, speaker_fold
 from prosody_tagger.evaluate import Guess, Truth
 from prosody_tagger.fit import Fit, FitSettings, core_of
 from prosody_tagger.model import PROMINENCE, SHIPPED, Encoded, Scores, TaggerModel, split_scores, token_id
@@ -71,7 +71,8 @@ class FedBack(Batches):
                 row.extend(item.ids[before : place + 1])
                 at.extend(range(before, place + 1))
                 columns.append(len(row) - 1)
-                row.append(self.prominence[max(0, next(said))])
+                label = next(said)
+                row.append(self.prominence[0 if label == UNKNOWN else label])
                 at.append(place)
                 before = place + 1
             rows.append(row)
@@ -181,7 +182,7 @@ def main() -> None:
         "no adapter: the base alone": bare,
         f"{len(train):,} sentences": lambda: learn(base, train, held_out),
         **{f"{size:,} sentences": lambda size=size: of_size(size) for size in (98, 500, 2000)},  # type: ignore[misc]
-        "and the older labelling's 33,047": lambda: learn(base, [*train, *older], held_out, epochs=EPOCHS),
+        "and the older labelling's 33,047": lambda: learn(base, [*train, *older], held_out),
         "without trained rows": lambda: learn(base, train, held_out, rows=False),
         "text alone, no copy": lambda: learn(base, train, held_out, batches=TextAlone, model=TextAloneModel),
         "marks fed back": lambda: learn(base, train, held_out, batches=FedBack, model=FedBackModel),

@@ -37,11 +37,12 @@ def main() -> None:
     parser.add_argument("--plot", type=Path, help="picture to draw, precision against recall")
     arguments = parser.parse_args()
     older = read_examples(arguments.corpus / "train_100_v1.txt")
+    released = dev(arguments.corpus)
     examples: list[Example] = []
     tagger: list[Scores] = []
     identity: list[Guess] = []
     for fold, adapter in (argument.split("=", 1) for argument in arguments.folds):
-        train, held_out = speaker_fold(dev(arguments.corpus), int(fold))
+        train, held_out = speaker_fold(released, int(fold))
         examples.extend(held_out)
         tagger.append(evaluate.score_examples(TaggerModel.load(Path(adapter)), held_out))
         identity.append(evaluate.word_identity(Truth.of(held_out), Truth.of([*older, *(train * WORD_IDENTITY_SHARE)])))

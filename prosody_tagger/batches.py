@@ -26,7 +26,7 @@ from prosody_tagger.model import (
     SEP,
     Encoded,
     encode,
-    positions_of,
+    lay_out,
     token_id,
 )
 from prosody_tagger.segment import words
@@ -170,20 +170,8 @@ class Batches:
 
     def _tensors(self, texts: Sequence[range], epoch: int) -> Batch:
         joined = [self._joined(text, epoch) for text in texts]
-        inputs = torch.full((len(joined), 2 * max(len(item.ids) for item in joined) + 1), self.sep)
-        positions = torch.zeros_like(inputs)
-        for row, item in enumerate(joined):
-            length = 2 * len(item.ids) + 1
-            inputs[row, :length] = torch.tensor([*item.ids, self.sep, *item.ids])
-            positions[row, :length] = torch.tensor(positions_of(len(item.ids)))
-        return Batch(
-            inputs,
-            positions,
-            torch.tensor([row for row, item in enumerate(joined) for _ in item.last]),
-            torch.tensor([len(item.ids) + 1 + place for item in joined for place in item.last]),
-            self._labels(texts),
-            joined,
-        )
+        inputs, positions, rows, columns = lay_out(joined, self.sep)
+        return Batch(inputs, positions, torch.tensor(rows), torch.tensor(columns), self._labels(texts), joined)
 
     def _labels(self, texts: Sequence[range]) -> torch.Tensor:
         return torch.from_numpy(np.concatenate([self.items[index].labels for text in texts for index in text]))

@@ -76,9 +76,26 @@ def read_tokenizer(path: Path) -> Tokenizer:
     return tokenizer
 
 
-def positions_of(count: int) -> list[int]:
-    """The positions of ``text <SEP> text`` for a text of so many tokens: the copy begins anew, each token where its twin is."""
-    return [*range(count + 1), *range(count)]
+def lay_out(texts: Sequence[Encoded], sep: int) -> tuple[Any, Any, list[int], list[int]]:
+    """Texts side by side as ``text <SEP> text``, padded on the right.
+
+    Returns:
+        Their tokens and the positions of those, both [texts, width]: the copy's positions begin anew, each token where its twin is.
+        And the rows and columns where the words of the copies end.
+    """
+    import torch
+
+    ids = torch.full((len(texts), 2 * max(len(text.ids) for text in texts) + 1), sep)
+    positions = torch.zeros_like(ids)
+    rows: list[int] = []
+    columns: list[int] = []
+    for row, text in enumerate(texts):
+        count = len(text.ids)
+        ids[row, : 2 * count + 1] = torch.tensor([*text.ids, sep, *text.ids])
+        positions[row, : 2 * count + 1] = torch.tensor([*range(count + 1), *range(count)])
+        rows.extend([row] * len(text.last))
+        columns.extend(count + 1 + last for last in text.last)
+    return ids, positions, rows, columns
 
 
 def read(transformer: Any, ids: Any, positions: Any) -> Any:
@@ -169,16 +186,7 @@ class TaggerModel:
         """Score every word of every text, all in one forward pass. No text may be longer than `max_tokens`."""
         import torch
 
-        length = max(len(item.ids) for item in batch)
-        ids = torch.full((len(batch), 2 * length + 1), self._sep)
-        positions = torch.zeros_like(ids)
-        rows: list[int] = []
-        columns: list[int] = []
-        for row, item in enumerate(batch):
-            ids[row, : 2 * len(item.ids) + 1] = torch.tensor([*item.ids, self._sep, *item.ids])
-            positions[row, : 2 * len(item.ids) + 1] = torch.tensor(positions_of(len(item.ids)))
-            rows.extend([row] * len(item.last))
-            columns.extend(len(item.ids) + 1 + last for last in item.last)
+        ids, positions, rows, columns = lay_out(batch, self._sep)
         with torch.inference_mode():
             hidden = read(self._transformer, ids.to(self._device), positions.to(self._device))
             logits = (hidden[rows, columns] @ self._rows).cpu()

@@ -13,10 +13,9 @@ from typing import Any
 
 import torch
 
+from prosody_tagger.bases import NEW_ROW_STD
 from prosody_tagger.model import ADDED_TOKENS, BOUNDARY, PROMINENCE, SEP
 from prosody_tagger.teacher import Teacher
-
-NEW_ROW_STD = 0.02
 
 
 @torch.no_grad()
@@ -135,7 +134,7 @@ def _states(teacher: Teacher, texts: Sequence[Sequence[int]]) -> tuple[torch.Ten
 
 
 def _line(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """For each dimension the scale and the shift that take ``x`` to ``y`` with least squares, both [n, dimensions]."""
+    """For each dimension the scale and the shift that take ``x`` to ``y`` with least squares, from [n, dimensions] both."""
     middle = x - x.mean(0)
     scale = (middle * (y - y.mean(0))).mean(0) / (middle**2).mean(0)
     return scale, y.mean(0) - scale * x.mean(0)
