@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from ai_core.options import AsJson, Backend, Intensity, Seed, Voice
-from prosody_tagger.ending import run_command
+from ai_core.commands.options import AsJson, Backend, Intensity, Seed, Voice
+from prosody_tagger.command import run_command
 
 if TYPE_CHECKING:
     from ai_core.pipeline import Job, Result
-    from ai_core.reply import Reply
+    from ai_core.reply.template import Reply
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -37,9 +37,9 @@ def main(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    from ai_core import output as out
+    from ai_core.commands import console as out
     from ai_core.pipeline import Job
-    from synth.encoding import encode
+    from synth.audio.encoding import encode
 
     out.check_output(output)
     job = Job("", intensity=intensity, backend=backend, voice=voice, seed=seed)
@@ -58,9 +58,9 @@ def main(
 
 async def _answer(said: str, points: list[str], writer: str | None, job: "Job") -> tuple["Reply", "Result"]:
     """The reply, and the reply spoken."""
-    from ai_core.parts import Parts
     from ai_core.pipeline import collect
-    from ai_core.replying import reply_job
+    from ai_core.reply.job import reply_job
+    from ai_core.runtime import Parts
     from ai_core.settings import load_settings
 
     began = time.perf_counter()

@@ -11,17 +11,17 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from ai_core.finding import GUIDE
-from ai_core.marking import Density, Focus
-from ai_core.parts import Parts
-from ai_core.pieces import whole
+from ai_core.alignment import GUIDE
+from ai_core.chunking import whole
+from ai_core.runtime import Parts
 from ai_core.settings import Settings
 from ai_core.speaker import Sentence, Speaker
+from ai_core.tagging import Density, Focus
 from prosody_tagger.density import nearest
 from prosody_tagger.errors import BadInput, MarkupError
 from prosody_tagger.markup import Mark, MarkedText, place, plain
 from prosody_tagger.segment import sentences, word_after, words
-from synth.audio import concatenate
+from synth.audio.signal import concatenate
 from synth.base import Audio, Reference, SpeechRequest, WordTime
 
 if TYPE_CHECKING:

@@ -9,10 +9,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from ai_core.chat import ChatSettings
+from ai_core.reply.chat import ChatSettings
 from prosody_tagger.errors import BadInput
 from synth.base import Intensity
-from synth.embedded.voice import EmbeddedSettings
+from synth.embedded.backend import EmbeddedSettings
 from synth.higgs_http.settings import HiggsSettings
 from synth.higgs_local.settings import HiggsLocalSettings
 

@@ -7,18 +7,18 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from ai_core.ahead import in_order
-from ai_core.finishing import Finished, finish
-from ai_core.parts import Parts
-from ai_core.pieces import Cut, cut
+from ai_core.chunking import Cut, cut
+from ai_core.concurrency import in_order
+from ai_core.realisation import Finished, finish
+from ai_core.runtime import Parts
 from prosody_tagger.markup import PAUSE_MS, Mark, MarkedText, plain
 from prosody_tagger.segment import Word, word_after, words
-from synth.audio import concatenate, resample
+from synth.audio.joining import Passing, Spoken, join
+from synth.audio.signal import concatenate, resample
+from synth.audio.time_stretch import at_speed, check_speed
 from synth.base import Audio, Capabilities, SpeechRequest, Synthesizer, WordTime
 from synth.errors import BackendError, BackendUnavailable, RefusedRequest
-from synth.joining import Passing, Spoken, join
 from synth.lowering import Lowered, lower
-from synth.tempo import at_speed, check_speed
 
 _LONG_SECONDS = 20.0
 """More sound than this is not joined where everybody waits for it."""

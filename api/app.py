@@ -10,14 +10,17 @@ from fastapi_swagger import patch_fastapi
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
-from ai_core.parts import Parts
+from ai_core.runtime import Parts
 from ai_core.settings import Settings, load_settings
-from api import openai, operations, problems, speak
-from api.limits import RateLimits
+from api import errors as problems
+from api.middleware import Watch
+from api.rate_limit import RateLimits
+from api.routes import health as operations
+from api.routes import openai
+from api.routes import speech as speak
 from api.security import PUBLIC, Guard
 from api.service import ClientGone, Service
 from api.settings import ApiSettings, load_api_settings
-from api.watch import Watch
 from prosody_tagger.errors import ProsodyError
 
 DOCS = ("/docs", "/openapi.json", *(f"/swagger/{name}" for name in ("swagger-ui-bundle.js", "swagger-ui.css", "favicon-32x32.png")))

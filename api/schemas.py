@@ -5,7 +5,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ai_core.settings import Density
-from synth.tempo import FASTEST, SLOWEST
+from synth.audio.time_stretch import FASTEST, SLOWEST
 
 Form = Literal["wav", "flac", "mp3", "opus", "aac", "pcm"]
 

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import NoDecode
 
-from api.limits import Retry, address_identity
+from api.rate_limit import Retry, address_identity
 from prosody_tagger.errors import BadInput
 
 Message = MutableMapping[str, Any]
@@ -195,7 +195,7 @@ class Guard:
         Args:
             refuse: makes the answer to a refused request.
             host: where the service listens.
-            check: counts a request of a client, as `api.limits.RateLimits.check` does; None counts nothing.
+            check: counts a request of a client, as `api.rate_limit.RateLimits.check` does; None counts nothing.
             public: paths that need no key and are not counted.
             uploads: paths whose bodies may be as long as ``max_upload``.
 

@@ -11,15 +11,15 @@ from typing import Annotated, TypeVar
 from fastapi import Depends
 from starlette.requests import Request
 
-from ai_core.finding import GUIDE
-from ai_core.parts import Parts
+from ai_core.alignment import GUIDE
 from ai_core.pipeline import Job, Result, collect, put_together, stream, with_report
+from ai_core.runtime import Parts
 from ai_core.settings import Settings
-from api.load import Stage
+from api.admission import Stage
 from api.logs import LONGEST_TEXT
 from api.metrics import Metrics
-from api.references import ReferenceStore, is_voice_id
 from api.settings import ApiSettings
+from api.voice_store import ReferenceStore, is_voice_id
 from prosody_tagger.errors import ProsodyError
 from synth.base import Reference
 

@@ -5,10 +5,10 @@ from typing import Literal
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from api.limits import LimitSettings
-from api.load import LoadSettings
-from api.references import ReferenceSettings
+from api.admission import LoadSettings
+from api.rate_limit import LimitSettings
 from api.security import SecuritySettings
+from api.voice_store import ReferenceSettings
 from prosody_tagger.errors import BadInput
 
 

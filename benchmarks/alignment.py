@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from prosody_tagger.segment import words
 from synth.acoustics.align import TRUSTED, Alignment, align
 from synth.base import Audio
-from synth.embedded.voice import EmbeddedVoice
+from synth.embedded.backend import EmbeddedVoice
 
 
 @dataclass(frozen=True)

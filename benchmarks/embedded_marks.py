@@ -18,9 +18,9 @@ from rich.console import Console
 from rich.table import Table
 
 from prosody_tagger.markup import MarkedText, parse
-from synth import pitch
+from synth.audio import pitch
 from synth.base import Intensity, Speech, SpeechRequest
-from synth.embedded.voice import EmbeddedVoice
+from synth.embedded.backend import EmbeddedVoice
 
 SENTENCES = (
     "I never said <>she stole my money.",

@@ -29,12 +29,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "synth
 from higgs_finetune_examples import Quiet, speech
 from tiny_higgs import tiny_tokenizer
 
-from synth.higgs_finetune.batches import Examples
-from synth.higgs_finetune.labels import Example, collate
-from synth.higgs_finetune.loop import train
-from synth.higgs_finetune.need import estimate, products_a_second, weights_a_token
+from synth.higgs_finetune.data_loader import Examples
+from synth.higgs_finetune.examples import Example, collate
+from synth.higgs_finetune.resource_estimate import estimate, products_a_second, weights_a_token
 from synth.higgs_finetune.settings import FinetuneSettings
 from synth.higgs_finetune.targets import add_adapter, compute_in_half
+from synth.higgs_finetune.trainer import train
 
 WAYS = ("plain", "ours")
 TEXT_TOKENS = 60

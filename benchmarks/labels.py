@@ -18,8 +18,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from ai_core.parts import Parts
 from ai_core.pipeline import Job, collect
+from ai_core.runtime import Parts
 from prosody_tagger.errors import BadInput
 from prosody_tagger.markup import PAUSES, PITCHES, Mark, MarkedText, normalise, parse
 from prosody_tagger.segment import words

@@ -48,7 +48,7 @@ from synth.acoustics.measure import measure
 from synth.acoustics.realise import realise
 from synth.acoustics.report import Report
 from synth.base import Audio, Intensity, SpeechRequest, WordTime
-from synth.embedded.voice import EmbeddedVoice
+from synth.embedded.backend import EmbeddedVoice
 
 JUDGE = Path(".venv-neural/bin/python")
 PROGRESS = Console(stderr=True)

@@ -23,10 +23,10 @@ from pathlib import Path
 
 import own_server
 
-from ai_core.parts import Parts
 from ai_core.pipeline import Job, collect
+from ai_core.runtime import Parts
 from prosody_tagger.markup import parse
-from synth.encoding import encode
+from synth.audio.encoding import encode
 
 CLIENTS = (1, 8, 64)
 TEXTS = [parse(line).text for line in own_server.SENTENCES if line]

@@ -15,16 +15,17 @@ from random import Random
 
 import torch
 
-from prosody_tagger import evaluate, report
-from prosody_tagger.bases import load_base, with_lora
-from prosody_tagger.batches import Batch, Batches
-from prosody_tagger.data import UNKNOWN, Example, speaker_fold
-from prosody_tagger.evaluate import Guess, Truth
-from prosody_tagger.fit import Fit, FitSettings, core_of
+from prosody_tagger.corpus.examples import UNKNOWN, Example, speaker_fold
+from prosody_tagger.corpus.readers import read_examples
+from prosody_tagger.evaluation import metrics as evaluate
+from prosody_tagger.evaluation import report
+from prosody_tagger.evaluation.metrics import Guess, Truth
 from prosody_tagger.model import PROMINENCE, SHIPPED, Encoded, Scores, TaggerModel, split_scores, token_id
-from prosody_tagger.pretrain import dev
-from prosody_tagger.reading import read_examples
-from prosody_tagger.train import start
+from prosody_tagger.training.base_models import load_base, with_lora
+from prosody_tagger.training.batches import Batch, Batches
+from prosody_tagger.training.pretrain import dev
+from prosody_tagger.training.train import start
+from prosody_tagger.training.trainer import Fit, FitSettings, core_of
 
 EPOCHS, LR, BATCH_TOKENS = 1, 1e-3, 4096
 LEAST_STEPS = 30

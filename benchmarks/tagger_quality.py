@@ -1,6 +1,6 @@
 """How well the tagger's recipe places marks on speakers that it never saw, beside the baselines: five folds by speaker over dev.
 
-Each fold has an adapter that learnt nothing of its speakers, by `python -m prosody_tagger.pretrain adapter --leave-out FOLD`. Their
+Each fold has an adapter that learnt nothing of its speakers, by `python -m prosody_tagger.training.pretrain adapter --leave-out FOLD`. Their
 scores are put together, so that each sentence of dev counts once; the intervals come from drawing speakers anew.
 
 python benchmarks/tagger_quality.py HELSINKI_PROSODY_CORPUS FOLD=ADAPTER [FOLD=ADAPTER ...] [--thresholds FILE] [--plot FILE]
@@ -14,15 +14,16 @@ from pathlib import Path
 
 import numpy as np
 
-from prosody_tagger import evaluate, report
-from prosody_tagger.data import Example, speaker_fold
-from prosody_tagger.evaluate import MEASURES, Guess, Truth
+from prosody_tagger.corpus.examples import Example, speaker_fold
+from prosody_tagger.corpus.readers import read_examples
+from prosody_tagger.evaluation import metrics as evaluate
+from prosody_tagger.evaluation import report
+from prosody_tagger.evaluation.metrics import MEASURES, Guess, Truth
+from prosody_tagger.evaluation.plots import plot_precision_recall
 from prosody_tagger.model import Scores, TaggerModel
-from prosody_tagger.plots import plot_precision_recall
-from prosody_tagger.pretrain import dev
-from prosody_tagger.reading import read_examples
-from prosody_tagger.result import write_json
-from prosody_tagger.thresholds import set_thresholds
+from prosody_tagger.training.artifacts import write_json
+from prosody_tagger.training.pretrain import dev
+from prosody_tagger.training.thresholds import set_thresholds
 
 WORD_IDENTITY_SHARE = 8
 """How often the released labelling counts in the word-identity baseline against the older one: where that does best."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import uvicorn
 
 from .app import Options, create_app
-from .order import Recording, as_wav, plain_text
+from .request import Recording, as_wav, plain_text
 from .worker import Engine
 
 

@@ -12,9 +12,9 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from .front import Front
-from .order import Recording, Refusal, SpeechBody, invalid, order_of
-from .sound import MEDIA, encode, pcm
+from .encoding import MEDIA, encode, pcm
+from .middleware import Front
+from .request import Recording, Refusal, SpeechBody, invalid, order_of
 from .worker import Engine, Worker
 
 _LOG = logging.getLogger("boson_server")

@@ -16,7 +16,7 @@ from boson_multimodal.serve.serve_engine import HiggsAudioServeEngine
 from transformers.generation.stopping_criteria import StoppingCriteria, StoppingCriteriaList
 from transformers.generation.streamers import BaseStreamer
 
-from .order import Order
+from .request import Order
 
 SCENE = "Generate audio following instruction.\n\n<|scene_desc_start|>\nAudio is recorded from a quiet room.\n<|scene_desc_end|>"
 WINDOW = 25

@@ -11,7 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
-from .order import Order, Refusal
+from .request import Order, Refusal
 
 _LOG = logging.getLogger("boson_server")
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 
 from prosody_tagger.errors import BadInput
-from synth.audio import SILENCE_DB, resample, silence_level
+from synth.audio.decoding import decode, sniff
+from synth.audio.encoding import encode
+from synth.audio.signal import SILENCE_DB, resample, silence_level
 from synth.base import Audio, Reference
-from synth.decoding import decode, sniff
-from synth.encoding import encode
 
 MIN_SECONDS = 3.0
 MAX_SECONDS = 30.0

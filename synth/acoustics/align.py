@@ -20,9 +20,9 @@ from prosody_tagger.errors import BadInput
 from prosody_tagger.markup import MarkedText, plain
 from prosody_tagger.segment import Word, words
 from synth.acoustics.dtw import Path, warp
-from synth.acoustics.features import HOP_SECONDS, Features, Values, energies, features, highest, noise
 from synth.acoustics.guide import speaker_of
-from synth.acoustics.rendering import Rendering, render
+from synth.acoustics.mel_cepstra import HOP_SECONDS, Features, Values, energies, features, highest, noise
+from synth.acoustics.reference_reading import Rendering, render
 from synth.base import Audio, Synthesizer, WordTime
 
 TRUSTED = 0.7

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prosody_tagger.errors import BadInput
-from synth import pitch
+from synth.audio import pitch
 from synth.base import Audio
 
 Signal = NDArray[np.float64]

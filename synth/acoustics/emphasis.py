@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synth.acoustics.contours import Contours, contours
+from synth.acoustics.modification import Shape, foreseen, made
 from synth.acoustics.prominence import prominence_and_boundaries
-from synth.acoustics.shape import Shape, foreseen, made
 from synth.base import Audio, WordTime
 
 Signal = NDArray[np.float64]

@@ -16,8 +16,8 @@ from prosody_tagger.markup import PAUSE_MS, Mark, MarkedText, normalise
 from prosody_tagger.segment import word_after
 from prosody_tagger.segment import words as words_of
 from synth.acoustics.contours import contours
-from synth.acoustics.figures import EMPHATIC, STANDS_OUT, apart, emphasis, figures
 from synth.acoustics.silences import silences
+from synth.acoustics.word_features import EMPHATIC, STANDS_OUT, apart, emphasis, figures
 from synth.base import Audio, Synthesizer, WordTime
 
 SURE_ENOUGH = 0.3

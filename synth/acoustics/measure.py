@@ -14,7 +14,9 @@ from prosody_tagger.markup import Mark, MarkedText
 from prosody_tagger.segment import Word, sentences, word_after
 from prosody_tagger.segment import words as words_of
 from synth.acoustics.contours import Contours, contours
-from synth.acoustics.figures import (
+from synth.acoustics.report import ChangeReport, FalseReport, MarkReport, Report, WordReport, known
+from synth.acoustics.silences import silence_within, silences
+from synth.acoustics.word_features import (
     EMPHATIC,
     STANDS_OUT,
     Departure,
@@ -26,8 +28,6 @@ from synth.acoustics.figures import (
     rise_of,
     voiced_part,
 )
-from synth.acoustics.report import ChangeReport, FalseReport, MarkReport, Report, WordReport, known
-from synth.acoustics.silences import silence_within, silences
 from synth.base import Audio, WordTime
 
 PAUSE_TOLERANCE_MS = 20.0

@@ -1,7 +1,7 @@
 """Pauses cut into a recording, to the sample.
 
 A pause is true when the silence at its slot is the length asked. So the silence that is there already is measured, what lacks is
-put in, and what came out is measured again: all by the one rule of what silence is (`synth.audio`).
+put in, and what came out is measured again: all by the one rule of what silence is (`synth.audio.signal`).
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synth.acoustics.tone import room_tone
-from synth.audio import FRAME_SECONDS, silence_level
+from synth.audio.signal import FRAME_SECONDS, silence_level
 from synth.base import Audio, WordTime
 
 Samples = NDArray[np.float32]

@@ -3,7 +3,7 @@
 from prosody_tagger.markup import plain
 from prosody_tagger.segment import words
 from synth.acoustics.guide import pieces, speaker_of
-from synth.audio import concatenate
+from synth.audio.signal import concatenate
 from synth.base import Audio, SpeechRequest, Synthesizer, WordTime
 from synth.errors import RefusedRequest
 

@@ -15,10 +15,10 @@ from prosody_tagger.errors import BadInput
 from prosody_tagger.markup import Mark, MarkedText
 from prosody_tagger.segment import Word, sentences, word_after
 from prosody_tagger.segment import words as words_of
+from synth.acoustics.pause_placement import gaps_by_silences, gaps_by_times
 from synth.acoustics.pauses import put_in
 from synth.acoustics.sentence import reshape_sentence
-from synth.acoustics.slots import gaps_by_silences, gaps_by_times
-from synth.audio import FRAME_SECONDS, concatenate
+from synth.audio.signal import FRAME_SECONDS, concatenate
 from synth.base import Audio, Intensity, WordTime
 
 SURE = 0.5

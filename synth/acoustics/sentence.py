@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from prosody_tagger.markup import Mark
-from synth.acoustics import tunes
+from synth.acoustics import pitch_marks as tunes
 from synth.acoustics.contours import Contours, contours
 from synth.acoustics.emphasis import stand_out, stressed
-from synth.acoustics.shape import Shape, made
+from synth.acoustics.modification import Shape, made
 from synth.acoustics.steady import steady
 from synth.base import Audio, Intensity, WordTime
 

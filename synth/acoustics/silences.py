@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from synth.acoustics.pauses import silent_runs
-from synth.audio import silence_level
+from synth.audio.signal import silence_level
 from synth.base import Audio, WordTime
 
 _COST_PER_DISTANCE = 0.7  # seconds of silence that a second between it and its slot weighs up

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from synth.audio import FRAME_SECONDS
+from synth.audio.signal import FRAME_SECONDS
 
 Samples = NDArray[np.float32]
 

@@ -1,6 +1,6 @@
 """espeak-ng, as the wheel `espeakng-loader` brings it: its voices, and the one worker of this process that speaks with it.
 
-The worker is a thread with a bounded queue. It owns a child process (`synth.embedded.worker`) in which the library lives, starts
+The worker is a thread with a bounded queue. It owns a child process (`synth.embedded.espeak_process`) in which the library lives, starts
 it at the first request and again if it has died. Any number of event loops and threads may ask it. A text that crashes the
 library is an error for its own caller and nothing to any other. It needs /dev/fd and poll, as Linux and macOS have them.
 """
@@ -25,8 +25,8 @@ import numpy as np
 import regex
 from numpy.typing import NDArray
 
+from synth.audio.pitch import LOWEST_HZ
 from synth.errors import BackendError, BackendTimeout, BackendUnavailable
-from synth.pitch import LOWEST_HZ
 
 RATE = 22_050
 """Sample rate of the library's voices, Hz."""
@@ -38,7 +38,7 @@ _QUEUE_LENGTH = 64
 _FULL_QUEUE_SECONDS = 0.005
 _PATIENCE_SECONDS = 60.0
 _HOW_TO_GET = "run: pip install --force-reinstall espeakng-loader"
-_SCRIPT = Path(__file__).with_name("worker.py")
+_SCRIPT = Path(__file__).with_name("espeak_process.py")
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from prosody_tagger.errors import BadInput
-from synth.higgs_finetune.layers import embedded, places_of, through
+from synth.higgs_finetune.forward import embedded, places_of, through
 
 if TYPE_CHECKING:
     Batch = Mapping[str, torch.Tensor]

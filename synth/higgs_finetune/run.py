@@ -8,19 +8,19 @@ from typing import Any, Protocol
 from prosody_tagger.errors import BadInput, DataError
 from prosody_tagger.markup import KINDS
 from synth.errors import BackendUnavailable
-from synth.higgs_finetune.batches import Examples
-from synth.higgs_finetune.card import draw_curves, write_card
 from synth.higgs_finetune.checkpoints import Checkpoints, save_adapter
-from synth.higgs_finetune.codes import CodeStore, identity
-from synth.higgs_finetune.evaluating import Evaluation
-from synth.higgs_finetune.journal import tensorboard_writer
-from synth.higgs_finetune.labels import Example, ExampleWriter
-from synth.higgs_finetune.loop import Evaluate, Figures, Outcome, Watcher, make_accelerator, train
+from synth.higgs_finetune.codec_cache import CodeStore, identity
+from synth.higgs_finetune.data_loader import Examples
+from synth.higgs_finetune.evaluation import Evaluation
+from synth.higgs_finetune.examples import Example, ExampleWriter
 from synth.higgs_finetune.manifest import Row, read_manifest
-from synth.higgs_finetune.need import estimate
+from synth.higgs_finetune.metrics_log import tensorboard_writer
+from synth.higgs_finetune.model_card import draw_curves, write_card
+from synth.higgs_finetune.resource_estimate import estimate
+from synth.higgs_finetune.samples import Compare, Samples, resemblyzer
 from synth.higgs_finetune.settings import FinetuneSettings, checkpoints
-from synth.higgs_finetune.speaking import Compare, Samples, resemblyzer
 from synth.higgs_finetune.targets import add_adapter, compute_in_half, find_targets, mark_tokens
+from synth.higgs_finetune.trainer import Evaluate, Figures, Outcome, Watcher, make_accelerator, train
 from synth.higgs_local.adapter import TrainedMark, write_prosody
 from synth.higgs_local.base_model import BaseModel, of_model
 from synth.higgs_local.checkpoint import CODEC_TYPE, MODEL_TYPE, find, find_codec, read_part

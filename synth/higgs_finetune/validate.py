@@ -12,9 +12,9 @@ import regex
 
 from prosody_tagger.errors import BadInput
 from prosody_tagger.markup import KINDS, closest
-from synth.audio import FRAME_SECONDS, SILENCE_DB, silence_level
+from synth.audio.decoding import decode
+from synth.audio.signal import FRAME_SECONDS, SILENCE_DB, silence_level
 from synth.base import Audio
-from synth.decoding import decode
 from synth.higgs_finetune.chatml import is_left_out
 from synth.higgs_finetune.clips import MAX_SECONDS, Progress, ahead, read_file
 from synth.higgs_finetune.manifest import BadRow, Manifest, Row

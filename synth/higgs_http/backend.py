@@ -16,13 +16,13 @@ import numpy as np
 from prosody_tagger.markup import KINDS, Mark
 from synth.base import Audio, Capabilities, Reference, Speech, SpeechRequest, Synthesizer, Voice
 from synth.errors import BackendTimeout, BackendUnavailable, RefusedRequest
-from synth.higgs_http.answer import RATE, Answer
 from synth.higgs_http.body import Body
 from synth.higgs_http.connections import Connections, PerLoop
 from synth.higgs_http.dialects import DIALECTS, MAX_ERROR, MEDIA, Order, read, recording, registered_voice
-from synth.higgs_http.faults import BAD_ENVIRONMENT, SETTING, Fault, Peer
+from synth.higgs_http.errors import BAD_ENVIRONMENT, SETTING, Fault, Peer
 from synth.higgs_http.lowering import lower, plain_words
 from synth.higgs_http.registered import Registered, RegisteredVoices
+from synth.higgs_http.response import RATE, Answer
 from synth.higgs_http.settings import HiggsSettings, fits_header, is_name
 from synth.length import most_seconds
 
@@ -381,7 +381,7 @@ class HiggsHttp(Synthesizer):
 
     def _served_voices(self) -> tuple[Voice, ...]:
         """What the server lists."""
-        from synth.higgs_http.listing import listed_voices
+        from synth.higgs_http.voices import listed_voices
 
         key = self._key()
         headers = {"Authorization": f"Bearer {key}"} if key else {}

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator
 
-from synth.higgs_http.faults import Fault, Peer
+from synth.higgs_http.errors import Fault, Peer
 
 
 class Body:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
 from synth.errors import BackendTimeout
-from synth.higgs_http.faults import SETTING
+from synth.higgs_http.errors import SETTING
 
 if TYPE_CHECKING:
     import httpx

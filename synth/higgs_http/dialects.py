@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from synth.base import Reference, Voice
-from synth.higgs_http.faults import Peer
+from synth.higgs_http.errors import Peer
 
 if TYPE_CHECKING:
     import httpx

@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from prosody_tagger.markup import MarkedText
-from synth.audio import resample
+from synth.audio.decoding import decode
+from synth.audio.signal import resample
 from synth.base import Audio, Reference
-from synth.decoding import decode
 from synth.errors import BackendUnavailable, RefusedRequest
+from synth.higgs_local.batch import Batch, room_after
 from synth.higgs_local.checkpoint import Checkpoint, load_checkpoint
 from synth.higgs_local.codec_stream import Codec, CodecStream
-from synth.higgs_local.decode import Batch, room_after
-from synth.higgs_local.places import Places
+from synth.higgs_local.kv_cache import Places
 from synth.higgs_local.prompt import Context, Prompt, PromptWriter
-from synth.higgs_local.runner import Mode, Runner
 from synth.higgs_local.sampling import Sampling
 from synth.higgs_local.settings import HiggsLocalSettings
+from synth.higgs_local.step_runner import Mode, Runner
 from synth.reference import MAX_SECONDS
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ from collections.abc import AsyncGenerator, Callable
 from typing import TYPE_CHECKING
 
 from synth.errors import BackendError
-from synth.higgs_local.orders import BackendBusy, Chunk, Order, Request, told
+from synth.higgs_local.requests import BackendBusy, Chunk, Order, Request, told
+from synth.higgs_local.scheduler import Together
 from synth.higgs_local.settings import HiggsLocalSettings
-from synth.higgs_local.together import Together
 
 if TYPE_CHECKING:
     from synth.higgs_local.engine import Engine

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ai_core.ahead import in_order
+from ai_core.concurrency import in_order
 
 
 async def numbers(count: int) -> AsyncGenerator[int, None]:

@@ -14,8 +14,8 @@ import httpx
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from ai_core.chat import MAX_BODY, ChatSettings, ChatWriter
-from ai_core.reply import Reply, TemplateWriter
+from ai_core.reply.chat import MAX_BODY, ChatSettings, ChatWriter
+from ai_core.reply.template import Reply, TemplateWriter
 from prosody_tagger.errors import BadInput
 
 KEY = "sk-very-secret-0123456789"
@@ -501,6 +501,6 @@ def test_the_key_is_never_shown():
 
 
 def test_httpx_and_stamina_are_imported_when_used():
-    code = "import ai_core.chat, sys; print(*{'httpx', 'stamina'} & set(sys.modules))"
+    code = "import ai_core.reply.chat, sys; print(*{'httpx', 'stamina'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""

@@ -14,12 +14,13 @@ from typing import Any, get_args, get_type_hints
 import pytest
 import soundfile
 
-from ai_core import cli, main, options
-from prosody_tagger.ending import exit_code
+from ai_core import main
+from ai_core.commands import cli, options
+from prosody_tagger.command import exit_code
 from prosody_tagger.markup import KINDS, parse
 from prosody_tagger.tagger import INTENSITIES
 from synth import base
-from synth.encoding import FORMATS
+from synth.audio.encoding import FORMATS
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 Run = Callable[..., tuple[int, str, str]]
@@ -268,7 +269,7 @@ def start(*args: str, cwd: Path) -> "subprocess.Popen[bytes]":
     pipe = subprocess.PIPE
     # Whoever is started in the background ignores ctrl-C, and so would what it starts.
     return subprocess.Popen(
-        [sys.executable, "-m", "ai_core.cli", *args],
+        [sys.executable, "-m", "ai_core.commands.cli", *args],
         cwd=cwd,
         stdin=pipe,
         stdout=pipe,
@@ -299,14 +300,16 @@ def test_ctrl_c_while_it_speaks(tmp_path: Path) -> None:
 
 
 def test_help_imports_nothing_heavy() -> None:
-    code = "import sys; sys.argv = ['prosody', '--help']\nfrom ai_core.cli import app\ntry: app()\nexcept SystemExit: pass\n"
+    code = (
+        "import sys; sys.argv = ['prosody', '--help']\nfrom ai_core.commands.cli import app\ntry: app()\nexcept SystemExit: pass\n"
+    )
     code += "print({'torch', 'transformers', 'numpy', 'pydantic', 'httpx'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.rstrip().endswith("set()")
 
 
 def test_speaking_marked_text_imports_no_tagger() -> None:
-    code = "import sys\nfrom prosody_tagger.ending import exit_code\nfrom ai_core.cli import app\n"
+    code = "import sys\nfrom prosody_tagger.command import exit_code\nfrom ai_core.commands.cli import app\n"
     code += "exit_code(app, ['say', '--marked', 'It works.', '-o', '/dev/null'])\n"
     code += "print({'torch', 'transformers', 'httpx'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

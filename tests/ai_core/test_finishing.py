@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ai_core.parts import Parts
 from ai_core.pipeline import Job, Result, collect
+from ai_core.runtime import Parts
 from ai_core.settings import Settings
 from prosody_tagger.markup import KINDS, MarkedText, parse
 from prosody_tagger.segment import words
 from synth import registry
-from synth.audio import silence_level
+from synth.audio.signal import silence_level
 from synth.base import Audio, Capabilities, Speech, SpeechRequest, Synthesizer, Voice
-from synth.embedded.voice import EmbeddedSettings, EmbeddedVoice
+from synth.embedded.backend import EmbeddedSettings, EmbeddedVoice
 from synth.errors import BackendError
 
 TEXT = "I never said she stole my money. Nobody told us that the shop had moved."

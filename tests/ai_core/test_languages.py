@@ -2,8 +2,8 @@
 
 import asyncio
 
-from ai_core.parts import Parts
 from ai_core.pipeline import Job, collect, stream
+from ai_core.runtime import Parts
 from ai_core.settings import Settings
 
 ENGLISH = "We looked at the house on Monday. "

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import typer
 
-from ai_core.labelling import label
-from ai_core.measuring import measure
-from prosody_tagger.ending import exit_code
+from ai_core.commands.label import label
+from ai_core.commands.measure import measure
+from prosody_tagger.command import exit_code
 from prosody_tagger.markup import parse
+from synth.audio.encoding import encode
 from synth.base import Audio, SpeechRequest
-from synth.embedded.voice import EmbeddedVoice
-from synth.encoding import encode
+from synth.embedded.backend import EmbeddedVoice
 
 TEXT = "I never said <emph>she stole my money."
 PLAIN = parse(TEXT).text

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ai_core.output import check_output, coloured, shown, write_file
+from ai_core.commands.console import check_output, coloured, shown, write_file
 from prosody_tagger.errors import BadInput, ProsodyError
 from prosody_tagger.markup import parse, plain
 

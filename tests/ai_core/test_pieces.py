@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ai_core.pieces import Cut, at_slots, cut
+from ai_core.chunking import Cut, at_slots, cut
 from prosody_tagger.markup import Mark, MarkedText, parse
 
 

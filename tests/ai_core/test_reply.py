@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ai_core.reply import MAX_CHARS, Reply, TemplateWriter
+from ai_core.reply.template import MAX_CHARS, Reply, TemplateWriter
 from prosody_tagger.errors import BadInput
 
 
@@ -276,6 +276,6 @@ def test_time_is_linear_in_hostile_text(unit):
 
 
 def test_importing_it_is_light():
-    code = "import ai_core.reply, sys; print(*{'httpx', 'stamina', 'pydantic', 'torch', 'numpy'} & set(sys.modules))"
+    code = "import ai_core.reply.template, sys; print(*{'httpx', 'stamina', 'pydantic', 'torch', 'numpy'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ai_core.parts import Parts
 from ai_core.pipeline import Job, Result, collect, put_together, stream
+from ai_core.runtime import Parts
 from ai_core.settings import Settings, load_settings
 from prosody_tagger.markup import KINDS, MarkedText, parse
 from synth import registry

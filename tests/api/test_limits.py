@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from api.limits import LimitSettings, RateLimits, Windows, address_identity
+from api.rate_limit import LimitSettings, RateLimits, Windows, address_identity
 
 
 class Clock:

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from served import SENTENCE, Server, error_of, serving, until, wait_until
 
 from ai_core.pipeline import Result
-from api.load import Busy, Gate, LoadSettings, Stage, Synthesis
+from api.admission import Busy, Gate, LoadSettings, Stage, Synthesis
 from api.settings import ApiSettings
 from prosody_tagger.markup import plain
 from synth.base import Audio

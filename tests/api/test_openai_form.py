@@ -16,12 +16,12 @@ from fake_higgs import Fault, Options, serve
 from openai import AsyncOpenAI, OpenAI
 from served import MARKED, SENTENCE, Server, events_of, serving
 
-from api.openai import OPENAI_VOICES
+from api.routes.openai import OPENAI_VOICES
 from api.settings import ApiSettings
 from prosody_tagger.markup import parse
+from synth.audio.decoding import decode
+from synth.audio.encoding import MEDIA_TYPES, encode
 from synth.base import Audio
-from synth.decoding import decode
-from synth.encoding import MEDIA_TYPES, encode
 from synth.higgs_http.settings import HiggsSettings
 
 pytest_plugins = ["one_server"]

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from api.references import (
+from api.voice_store import (
     DamagedVoice,
     ReferenceSettings,
     ReferenceStore,
@@ -29,8 +29,8 @@ from api.references import (
     is_voice_id,
 )
 from prosody_tagger.errors import BadInput
+from synth.audio.encoding import encode
 from synth.base import Audio, Reference
-from synth.encoding import encode
 from synth.reference import MAX_BYTES
 
 RATE = 8_000
@@ -261,7 +261,7 @@ def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: in
 LIMITED = """
 import resource, signal, sys
 from pathlib import Path
-from api.references import ReferenceStore, StoreFull
+from api.voice_store import ReferenceStore, StoreFull
 store, sound = ReferenceStore(Path(sys.argv[2])), Path(sys.argv[1]).read_bytes()
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
@@ -334,7 +334,7 @@ def test_threads_never_pass_the_bound(folder: Path | None, monkeypatch: pytest.M
 ADDING = """
 import sys
 from pathlib import Path
-from api.references import ReferenceStore, StoreFull
+from api.voice_store import ReferenceStore, StoreFull
 sound, store = Path(sys.argv[1]), ReferenceStore(Path(sys.argv[2]), max_voices=5)
 sys.stdin.read(1)
 for number in range(8):

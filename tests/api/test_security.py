@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from api.limits import LimitSettings, RateLimits
+from api.rate_limit import LimitSettings, RateLimits
 from api.security import (
     MAX_HEADER_BYTES,
     MAX_HEADERS,

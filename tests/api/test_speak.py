@@ -21,9 +21,9 @@ from served import MARKED, SENTENCE, Server, error_of, events_of, serving, value
 from ai_core.pipeline import Job, collect
 from api.settings import ApiSettings
 from prosody_tagger.markup import KINDS, parse, render
+from synth.audio.decoding import decode
+from synth.audio.encoding import MEDIA_TYPES, encode
 from synth.base import Audio
-from synth.decoding import decode
-from synth.encoding import MEDIA_TYPES, encode
 from synth.higgs_http.settings import HiggsSettings
 
 pytest_plugins = ["one_server"]

@@ -15,9 +15,9 @@ from itertools import cycle
 
 import numpy as np
 
-from synth.audio import resample
+from synth.audio.encoding import encode
+from synth.audio.signal import resample
 from synth.base import Audio
-from synth.encoding import encode
 
 from .events import EVENT_STREAM, event
 from .faults import Fault

@@ -5,10 +5,10 @@ import re
 from zlib import crc32
 
 from prosody_tagger.markup import KINDS, plain
-from synth.audio import concatenate, resample, silence
+from synth.audio.encoding import encode
+from synth.audio.signal import concatenate, resample, silence
 from synth.base import Audio, SpeechRequest
-from synth.embedded.voice import MAX_CHARS, EmbeddedSettings, EmbeddedVoice
-from synth.encoding import encode
+from synth.embedded.backend import MAX_CHARS, EmbeddedSettings, EmbeddedVoice
 
 from .refusal import Refusal, invalid
 

@@ -9,17 +9,17 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from prosody_tagger import pretrain
-from prosody_tagger.bases import load_base
-from prosody_tagger.batches import Batches, label_groups
-from prosody_tagger.data import speaker_fold, unlabelled
-from prosody_tagger.fit import Counts, loss_of
+from prosody_tagger.corpus.examples import speaker_fold, unlabelled
+from prosody_tagger.corpus.readers import read_text
 from prosody_tagger.model import encode, read
-from prosody_tagger.reading import read_text
 from prosody_tagger.segment import words
 from prosody_tagger.tagger import ProsodyTagger
-from prosody_tagger.teacher import Teacher
-from prosody_tagger.transplant import transplant
+from prosody_tagger.training import pretrain
+from prosody_tagger.training.base_models import load_base
+from prosody_tagger.training.batches import Batches, label_groups
+from prosody_tagger.training.distillation import Teacher
+from prosody_tagger.training.trainer import Counts, loss_of
+from prosody_tagger.training.transplant import transplant
 
 PIECES = [
     "[PAD]",

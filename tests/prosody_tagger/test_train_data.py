@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prosody_tagger.data import UNKNOWN, Example
+from prosody_tagger.corpus.examples import UNKNOWN, Example
+from prosody_tagger.corpus.readers import merge_labellings, read_examples, read_files
+from prosody_tagger.corpus.splits import SHARED_WORDS, keep_apart, split, without_repeats
 from prosody_tagger.errors import BadInput, DataError
-from prosody_tagger.reading import merge_labellings, read_examples, read_files
-from prosody_tagger.splitting import SHARED_WORDS, keep_apart, split, without_repeats
-from prosody_tagger.train_settings import load_train_settings
+from prosody_tagger.training.settings import load_train_settings
 
 COLUMNS_V3 = "<file>\t12_34_000001_000000.txt\nHe\t0\t0\t0.1\t0.0\nran\t2\t2\t2.4\t2.0\n.\tNA\tNA\tNA\tNA\n"
 COLUMNS_V1 = "<file>\t12_34_000001_000000.txt\nHe\t1\t0\nran\t1\t1\n.\tNA\tNA\n<file>\t12_34_000002_000000.txt\nNo\t1\t2\n"

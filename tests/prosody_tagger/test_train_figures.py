@@ -9,14 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from prosody_tagger import evaluate, evaluating
-from prosody_tagger.data import UNKNOWN, Example, from_marked
+from prosody_tagger.corpus.examples import UNKNOWN, Example, from_marked
 from prosody_tagger.errors import DataError, ModelError
-from prosody_tagger.evaluate import MEASURES, Guess, Truth
-from prosody_tagger.mark_scores import MarkScores
+from prosody_tagger.evaluation import evaluate as evaluating
+from prosody_tagger.evaluation import metrics as evaluate
+from prosody_tagger.evaluation.mark_scores import MarkScores
+from prosody_tagger.evaluation.metrics import MEASURES, Guess, Truth
 from prosody_tagger.markup import parse
 from prosody_tagger.tagger import ProsodyTagger
-from prosody_tagger.thresholds import DENSITY, set_thresholds
+from prosody_tagger.training.thresholds import DENSITY, set_thresholds
 
 KEYS = {*MEASURES, *evaluating.RUN_FIGURES}
 

@@ -13,22 +13,23 @@ from tiny_tagger import TOKENIZER
 from tokenizers import Tokenizer
 from typer.testing import CliRunner
 
-from prosody_tagger import evaluating
-from prosody_tagger import train as training
-from prosody_tagger.batches import Batches, labels_of
-from prosody_tagger.data import UNKNOWN, Example, from_marked
+from prosody_tagger.corpus.examples import UNKNOWN, Example, from_marked
 from prosody_tagger.errors import BadInput, DataError, ModelError
+from prosody_tagger.evaluation import evaluate as evaluating
 from prosody_tagger.markup import KINDS, parse
 from prosody_tagger.model import ADDED_TOKENS, SEP, encode, read_tokenizer, token_id
 from prosody_tagger.segment import words
 from prosody_tagger.tagger import ProsodyTagger
-from prosody_tagger.train_settings import TrainSettings
+from prosody_tagger.training import train as training
+from prosody_tagger.training.batches import Batches, labels_of
+from prosody_tagger.training.settings import TrainSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 DIE_AFTER = """
 import os, signal, sys
-from prosody_tagger import checkpoint, fit
-from prosody_tagger.train import app
+from prosody_tagger.training import checkpoint
+from prosody_tagger.training import trainer as fit
+from prosody_tagger.training.train import app
 fit.CHECKPOINT_SECONDS = 0.0
 save, count = checkpoint.Checkpoint.save, [0]
 def save_and_die(self, state):
@@ -153,8 +154,8 @@ def test_only_lora_over_attention_and_mlp_and_our_rows_are_trained(trained: Path
 
 def test_the_kept_epoch_is_what_is_loaded(trained: Path, data: Path) -> None:
     """The loss of the folder as the runtime loads it is that of the best epoch."""
-    from prosody_tagger import evaluate
-    from prosody_tagger.fit import evaluation_loss
+    from prosody_tagger.evaluation import metrics as evaluate
+    from prosody_tagger.training.trainer import evaluation_loss
 
     settings = TrainSettings.model_validate(record(trained)["settings"])
     _, parts = training.prepare(settings)
@@ -187,7 +188,15 @@ def test_killed_and_resumed_it_ends_the_same(base: Path, data: Path, whole: Path
 def test_two_processes_train_what_one_does(base: Path, data: Path, whole: Path, tmp_path: Path) -> None:
     args = [str(data), "--base", str(base), "--epochs", "2", "--lr", "0.01", "--lora-r", "2", "-o", str(tmp_path / "two")]
     env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "prosody_tagger.train"]
+    launch = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node=2",
+        "-m",
+        "prosody_tagger.training.train",
+    ]
     process = subprocess.run([*launch, *args], env=env, capture_output=True, text=True, timeout=120)
     assert process.returncode == 0, process.stderr
     one, two = record(whole)["history"], record(tmp_path / "two")["history"]
@@ -195,7 +204,7 @@ def test_two_processes_train_what_one_does(base: Path, data: Path, whole: Path, 
 
 
 def test_early_stopping_keeps_the_best(base: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from prosody_tagger import fit
+    from prosody_tagger.training import trainer as fit
 
     losses = iter([3.0, 1.0, 2.0, 2.0, 0.5])
     monkeypatch.setattr(fit, "evaluation_loss", lambda *_: next(losses))

@@ -8,11 +8,11 @@ import torch
 from accelerate import Accelerator
 from tiny_higgs import tiny_model, tiny_tokenizer
 
-from synth.higgs_finetune.batches import Examples
-from synth.higgs_finetune.labels import IGNORED, Example
-from synth.higgs_finetune.loop import Figures, Outcome, make_accelerator, train
+from synth.higgs_finetune.data_loader import Examples
+from synth.higgs_finetune.examples import IGNORED, Example
 from synth.higgs_finetune.settings import FinetuneSettings
 from synth.higgs_finetune.targets import add_adapter, mark_tokens
+from synth.higgs_finetune.trainer import Figures, Outcome, make_accelerator, train
 from synth.higgs_local.prompt import delayed
 
 SMALL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1}

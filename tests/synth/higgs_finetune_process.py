@@ -10,11 +10,11 @@ import torch
 from higgs_finetune_examples import Quiet, fit, random_speech, small_model, writing
 from safetensors.torch import save_file
 
-from synth.higgs_finetune.batches import Examples
-from synth.higgs_finetune.evaluating import Evaluation
-from synth.higgs_finetune.labels import Example
-from synth.higgs_finetune.loop import Figures, make_accelerator
+from synth.higgs_finetune.data_loader import Examples
+from synth.higgs_finetune.evaluation import Evaluation
+from synth.higgs_finetune.examples import Example
 from synth.higgs_finetune.settings import FinetuneSettings
+from synth.higgs_finetune.trainer import Figures, make_accelerator
 
 KILLED_AFTER = 5
 RESUMED: dict[str, Any] = {

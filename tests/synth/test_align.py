@@ -16,10 +16,10 @@ from synth.acoustics import align as align_module
 from synth.acoustics import dtw
 from synth.acoustics.align import Alignment, align
 from synth.acoustics.dtw import warp
-from synth.acoustics.features import HOP_SECONDS, energies, features, highest
-from synth.audio import resample
+from synth.acoustics.mel_cepstra import HOP_SECONDS, energies, features, highest
+from synth.audio.signal import resample
 from synth.base import Audio, Capabilities, Speech, SpeechRequest
-from synth.embedded.voice import EmbeddedVoice
+from synth.embedded.backend import EmbeddedVoice
 from synth.errors import RefusedRequest
 
 VOICE = EmbeddedVoice()

@@ -17,21 +17,21 @@ import typer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ai_core.finding import find_words
-from ai_core.finishing import finish
-from ai_core.labelling import label
-from ai_core.measuring import measure
-from ai_core.parts import Parts
+from ai_core.alignment import find_words
+from ai_core.commands.label import label
+from ai_core.commands.measure import measure
+from ai_core.realisation import finish
+from ai_core.runtime import Parts
 from ai_core.settings import Settings
-from prosody_tagger.ending import exit_code
+from prosody_tagger.command import exit_code
 from prosody_tagger.errors import BadInput, ModelError
 from prosody_tagger.markup import parse
 from prosody_tagger.segment import words
 from synth.acoustics import ctc, dtw
 from synth.acoustics.align import Alignment
 from synth.acoustics.ctc import CtcAligner, Vocabulary, best_path
+from synth.audio.encoding import encode
 from synth.base import Audio
-from synth.encoding import encode
 
 RATE, HOP, FIELD = 16_000, 320, 400
 STRIDES, KERNELS = (5, 2, 2, 2, 2, 2, 2), (10, 3, 3, 3, 3, 2, 2)

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from prosody_tagger.errors import BadInput
-from synth.audio import resample
+from synth.audio.decoding import StreamDecoder, TruncatedAudio, UndecodableAudio, decode, sniff
+from synth.audio.encoding import encode
+from synth.audio.signal import resample
 from synth.base import Audio
-from synth.decoding import StreamDecoder, TruncatedAudio, UndecodableAudio, decode, sniff
-from synth.encoding import encode
 from synth.errors import BackendError
 
 RATE = 24_000
@@ -252,7 +252,7 @@ def test_what_is_no_audio_is_refused_at_the_end(form: str, data: bytes) -> None:
 
 
 def test_collecting_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("synth.decoding.MAX_BYTES", 1_000)
+    monkeypatch.setattr("synth.audio.decoding.MAX_BYTES", 1_000)
     decoder = StreamDecoder("mp3", RATE)
     decoder.feed(body("mp3")[:990])
     with pytest.raises(UndecodableAudio, match="more than 1000 bytes of mp3"):

@@ -16,11 +16,11 @@ from pydantic import ValidationError
 
 from prosody_tagger.markup import KINDS, Alias, Mark, MarkedText, parse, plain
 from prosody_tagger.segment import words
-from synth import pitch
+from synth.audio.psola import Edit, reshape
+from synth.audio import pitch
 from synth.base import Intensity, Speech, SpeechRequest
-from synth.contour import Edit, reshape
 from synth.embedded import espeak
-from synth.embedded.voice import MAX_CHARS, EmbeddedSettings, EmbeddedVoice
+from synth.embedded.backend import MAX_CHARS, EmbeddedSettings, EmbeddedVoice
 from synth.errors import BackendError, BackendTimeout, BackendUnavailable, RefusedRequest
 
 SENTENCE = "I never said she stole my money."
@@ -624,7 +624,7 @@ def test_the_end_of_the_program_waits_for_nothing() -> None:
         "from prosody_tagger.markup import plain\n"
         "from synth.base import SpeechRequest\n"
         "from synth.embedded import espeak\n"
-        "from synth.embedded.voice import EmbeddedVoice\n"
+        "from synth.embedded.backend import EmbeddedVoice\n"
         "async def main():\n"
         "    async for speech in EmbeddedVoice().speak(SpeechRequest(plain('hello'))): pass\n"
         "    voice = espeak.voices()[0].path\n"

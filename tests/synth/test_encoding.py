@@ -21,9 +21,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from prosody_tagger.errors import BadInput
+from synth.audio.decoding import StreamDecoder, decode
+from synth.audio.encoding import FORMATS, MEDIA_TYPES, Encoder, encode
 from synth.base import Audio
-from synth.decoding import StreamDecoder, decode
-from synth.encoding import FORMATS, MEDIA_TYPES, Encoder, encode
 
 RATE = 24_000
 CODED = ("flac", "mp3", "opus", "aac")
@@ -314,7 +314,7 @@ _DIGESTS = """
 import hashlib, sys
 import numpy as np
 from synth.base import Audio
-from synth.encoding import FORMATS, Encoder, encode
+from synth.audio.encoding import FORMATS, Encoder, encode
 heavy = {"av", "soxr", "soundfile", "torch"} & set(sys.modules)
 assert not heavy, heavy
 audio = Audio(np.sin(np.arange(12_000, dtype=np.float32) / 20) / 2, 24_000)

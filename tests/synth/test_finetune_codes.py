@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prosody_tagger.errors import BadInput, DataError
-from synth.audio import resample
+from synth.audio.encoding import encode
+from synth.audio.signal import resample
 from synth.base import Audio
-from synth.encoding import encode
-from synth.higgs_finetune import codes as module
-from synth.higgs_finetune.codes import CodeStore, identity
+from synth.higgs_finetune import codec_cache as module
+from synth.higgs_finetune.codec_cache import CodeStore, identity
 from synth.higgs_local.codec_stream import Codec
 from tests.tiny_higgs import tiny_codec
 
@@ -55,7 +55,7 @@ def test_codes_are_those_of_the_codec_at_its_rate(tmp_path: Path) -> None:
     path.write_bytes(encode(sound(0.5, rate=16_000), "wav"))
     store = CodeStore(tmp_path / "codes", codec)
     store.prepare([path])
-    from synth.decoding import decode
+    from synth.audio.decoding import decode
 
     there = resample(decode(path.read_bytes()), 24_000)
     padded = np.pad(there.samples, (0, -len(there.samples) % codec.hop))

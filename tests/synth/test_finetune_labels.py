@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from prosody_tagger.errors import BadInput
 from prosody_tagger.markup import KINDS, MarkedText, parse, plain
 from synth.base import SpeechRequest
-from synth.higgs_finetune.labels import IGNORED, Example, ExampleWriter, LengthGroups, collate, example
+from synth.higgs_finetune.examples import IGNORED, Example, ExampleWriter, LengthGroups, collate, example
 from synth.higgs_finetune.manifest import Row, Turn
 from synth.higgs_local.backend import lower
 from synth.higgs_local.prompt import Context, PromptWriter

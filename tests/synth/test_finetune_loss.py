@@ -10,13 +10,13 @@ from higgs_finetune_examples import fit, random_speech, small_model, speech, tok
 from prosody_tagger.errors import BadInput, ProsodyError
 from synth.higgs_finetune import loss as loss_module
 from synth.higgs_finetune.balance import Balance
-from synth.higgs_finetune.batches import Examples, Steps, unscored
-from synth.higgs_finetune.evaluating import Evaluation, only_codes, order_entropy, shuffled
-from synth.higgs_finetune.labels import Example, collate
-from synth.higgs_finetune.loop import losses_of, make_accelerator
+from synth.higgs_finetune.data_loader import Examples, Steps, unscored
+from synth.higgs_finetune.evaluation import Evaluation, only_codes, order_entropy, shuffled
+from synth.higgs_finetune.examples import Example, collate
 from synth.higgs_finetune.loss import HiggsLoss, label_counts
 from synth.higgs_finetune.settings import FinetuneSettings
 from synth.higgs_finetune.targets import add_adapter
+from synth.higgs_finetune.trainer import losses_of, make_accelerator
 
 TOTAL = ["attention", "audio-ffn", "heads"]
 

@@ -14,11 +14,11 @@ from rich.console import Console
 from prosody_tagger.errors import BadInput, MarkupError
 from prosody_tagger.markup import KINDS, Mark, MarkedText, parse, plain, render
 from synth.acoustics.labels_file import write_chatml
+from synth.audio.decoding import decode
+from synth.audio.encoding import encode
 from synth.base import Audio
-from synth.decoding import decode
-from synth.encoding import encode
 from synth.higgs_finetune.manifest import Row, Turn, marked_text, read_manifest
-from synth.higgs_finetune.sample import create_sample_data
+from synth.higgs_finetune.sample_data import create_sample_data
 from synth.higgs_finetune.validate import CHECKS, Report, in_both, show, validate
 
 ARABIC = "السِّعْرُ <emph>اليَوْمَ أَقَلُّ مِنْ <pause_short>Python 3.11 (تقريبًا) אֲבָל <emph>yes."

@@ -12,7 +12,7 @@ from tokenizers import AddedToken
 
 from prosody_tagger.errors import BadInput
 from prosody_tagger.markup import KINDS
-from synth.higgs_finetune.labels import collate
+from synth.higgs_finetune.examples import collate
 from synth.higgs_finetune.loss import HiggsLoss
 from synth.higgs_finetune.targets import TARGETS, add_adapter, compute_in_half, find_targets, mark_tokens, parse_targets
 

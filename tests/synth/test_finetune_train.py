@@ -17,20 +17,20 @@ from tiny_higgs import save_checkpoint
 
 from prosody_tagger.errors import BadInput, ProsodyError
 from synth.errors import BackendUnavailable
-from synth.higgs_finetune.batches import Examples
-from synth.higgs_finetune.card import write_card
-from synth.higgs_finetune.journal import Journal, read_journal
-from synth.higgs_finetune.labels import Example, collate
-from synth.higgs_finetune.loop import learning_rate, make_accelerator, train
-from synth.higgs_finetune.need import estimate
+from synth.higgs_finetune.command import main
+from synth.higgs_finetune.data_loader import Examples
+from synth.higgs_finetune.examples import Example, collate
+from synth.higgs_finetune.metrics_log import Journal, read_journal
+from synth.higgs_finetune.model_card import write_card
+from synth.higgs_finetune.resource_estimate import estimate
+from synth.higgs_finetune.samples import frames_of, prompt_of, silence_share, speak
 from synth.higgs_finetune.settings import FinetuneSettings
-from synth.higgs_finetune.speaking import frames_of, prompt_of, silence_share, speak
 from synth.higgs_finetune.targets import add_adapter, compute_in_half
-from synth.higgs_finetune.train import main
+from synth.higgs_finetune.trainer import learning_rate, make_accelerator, train
 from synth.higgs_local.adapter import TrainedMark, check_fit, read_adapter, write_prosody
 from synth.higgs_local.base_model import of_model
 from synth.higgs_local.lora import Switch, load
-from synth.higgs_local.merging import merge
+from synth.higgs_local.merge import merge
 from synth.higgs_local.sampling import Sampling
 
 ALL = ["attention", "audio-ffn", "heads"]
@@ -329,10 +329,10 @@ def test_samples_are_compared_with_the_voice_of_their_recording(tmp_path: Path) 
     from tiny_higgs import tiny_codec
 
     from prosody_tagger.markup import plain
+    from synth.audio.encoding import encode
     from synth.base import Audio
-    from synth.encoding import encode
     from synth.higgs_finetune.manifest import Row, Turn
-    from synth.higgs_finetune.speaking import Samples
+    from synth.higgs_finetune.samples import Samples
     from synth.higgs_local.codec_stream import Codec
 
     for name, samples in (("voice.wav", 100), ("clip.wav", 200)):

@@ -13,10 +13,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from ai_core.converting import higgs
+from ai_core.commands.convert import higgs
 from prosody_tagger.errors import BadInput
-from synth.higgs_local.convert import convert_adapter, convert_checkpoint, convert_codec
-from synth.higgs_local.old_codec import native_codec, read_tensors
+from synth.higgs_local.boson_format.codec import native_codec, read_tensors
+from synth.higgs_local.boson_format.convert import convert_adapter, convert_checkpoint, convert_codec
 from synth.higgs_local.weights_file import read_header
 
 DATA = Path(__file__).parents[1] / "data"
@@ -455,7 +455,7 @@ def test_an_adapter_that_cannot_be_converted(
 
 
 def run(*args: str) -> int:
-    from prosody_tagger.ending import exit_code
+    from prosody_tagger.command import exit_code
 
     return exit_code(higgs, list(args))
 

@@ -18,8 +18,8 @@ from prosody_tagger.markup import KINDS, plain
 from synth.base import SpeechRequest
 from synth.errors import BackendTimeout, BackendUnavailable, RefusedRequest
 from synth.higgs_http import backend
-from synth.higgs_http.answer import RATE as OUR_RATE
 from synth.higgs_http.backend import HiggsHttp, HiggsSettings
+from synth.higgs_http.response import RATE as OUR_RATE
 from synth.length import most_seconds
 
 STREAMING = ("boson", "openai-speech")
@@ -173,12 +173,12 @@ def test_every_format(form, stream):
 
 def test_a_form_that_was_not_asked_for_is_read_all_the_same():
     """A server that sends mp3 whatever it is asked, and says so."""
+    from synth.audio.encoding import encode
     from synth.base import Audio
-    from synth.encoding import encode
-    from synth.higgs_http.answer import Answer
     from synth.higgs_http.body import Body
     from synth.higgs_http.dialects import Order
-    from synth.higgs_http.faults import Peer
+    from synth.higgs_http.errors import Peer
+    from synth.higgs_http.response import Answer
 
     async def read():
         import httpx
@@ -296,14 +296,14 @@ def test_a_server_lists_its_voices():
     ],
 )
 def test_lists_of_voices(listing, names):
-    from synth.higgs_http.listing import voice_names
+    from synth.higgs_http.voices import voice_names
 
     assert voice_names(json.dumps(listing).encode()) == names
 
 
 @pytest.mark.parametrize("listing", [b"", b"{}", b"7", b"null", b'{"voices": {}}', b"<html>", b"\xff", b"[" * 100_000])
 def test_what_is_no_list_of_voices(listing):
-    from synth.higgs_http.listing import voice_names
+    from synth.higgs_http.voices import voice_names
 
     with pytest.raises((ValueError, RecursionError)):
         voice_names(listing)

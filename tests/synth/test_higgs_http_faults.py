@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from synth.errors import BackendError, BackendTimeout, BackendUnavailable, RefusedRequest
 from synth.higgs_http import backend
 from synth.higgs_http.backend import HiggsHttp, HiggsSettings
-from synth.higgs_http.faults import quotable, seconds_to_wait
+from synth.higgs_http.errors import quotable, seconds_to_wait
 
 STREAMING = ("boson", "openai-speech")
 

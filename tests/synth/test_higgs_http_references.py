@@ -9,8 +9,8 @@ import pytest
 from fake_higgs import DIALECTS, Fault, Options, serve
 from higgs_http_talk import KEY, TEXT, assert_discreet, clean_environment, samples, speak, spoken, voice_at  # noqa: F401 (a fixture)
 
+from synth.audio.encoding import encode
 from synth.base import Audio, Reference
-from synth.encoding import encode
 from synth.errors import BackendError, BackendTimeout, RefusedRequest
 from synth.higgs_http.registered import MAX_KEPT, RegisteredVoices
 from synth.reference import read_reference

@@ -12,14 +12,14 @@ import torch
 from higgs_local_adapters import MARKS, make_model, save_adapter, save_trained, scores
 from typer.testing import CliRunner
 
-from ai_core.adapters import app
+from ai_core.commands.adapter import app
 from prosody_tagger.errors import BadInput
 from synth.errors import BackendUnavailable
 from synth.higgs_local.adapter import AdapterError, TrainedMark, check_fit, find_adapters, read_adapter, read_prosody, write_prosody
 from synth.higgs_local.base_model import of_folder, of_model
 from synth.higgs_local.catalogue import Catalogue
 from synth.higgs_local.lora import Switch, load
-from synth.higgs_local.merging import merge
+from synth.higgs_local.merge import merge
 
 
 @pytest.fixture(scope="module")
@@ -383,7 +383,7 @@ def test_a_merge_that_is_not_the_adapter_writes_nothing(
 ) -> None:
     from prosody_tagger.errors import ProsodyError
 
-    monkeypatch.setattr("synth.higgs_local.merging.load", lambda _: load(read_adapter(folder / "emph")))
+    monkeypatch.setattr("synth.higgs_local.merge.load", lambda _: load(read_adapter(folder / "emph")))
     with pytest.raises(ProsodyError, match="away from the adapter's"):
         merge(folder / "marks", checkpoint, tmp_path / "merged")
     assert list(tmp_path.iterdir()) == []

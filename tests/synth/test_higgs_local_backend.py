@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from scaling import is_linear
 from scripted_higgs import ScriptedEngine
 
-from ai_core.parts import Parts
 from ai_core.pipeline import Job, collect
+from ai_core.runtime import Parts
 from ai_core.settings import Settings
 from prosody_tagger.markup import KINDS, Alias, Mark, MarkedText, parse, plain, render
 from prosody_tagger.ssml import from_ssml

@@ -18,8 +18,8 @@ from tiny_higgs import CONTROL, MARK_TOKENS, ending, save_checkpoint, tiny_model
 
 from prosody_tagger.errors import MarkupError
 from prosody_tagger.markup import Mark, MarkedText, parse
+from synth.audio.encoding import encode
 from synth.base import Audio, Reference
-from synth.encoding import encode
 from synth.errors import BackendUnavailable, RefusedRequest
 from synth.higgs_local import checkpoint as checkpoints
 from synth.higgs_local import codec_model

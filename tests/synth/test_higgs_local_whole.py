@@ -13,17 +13,17 @@ import torch
 from higgs_local_adapters import save_adapter, save_trained
 from tiny_higgs import MARK_TOKENS, ending, save_checkpoint, tiny_model, tiny_tokenizer
 
-from ai_core.parts import Parts
 from ai_core.pipeline import Job, collect, stream
+from ai_core.runtime import Parts
 from ai_core.settings import Settings
 from prosody_tagger.markup import MarkedText, parse, plain
+from synth.audio.encoding import encode
 from synth.base import Audio, Reference, Speech, SpeechRequest
-from synth.encoding import encode
 from synth.errors import BackendUnavailable
 from synth.higgs_local.adapter import TrainedMark
 from synth.higgs_local.backend import HiggsLocal
 from synth.higgs_local.engine import Engine
-from synth.higgs_local.merging import merge
+from synth.higgs_local.merge import merge
 from synth.higgs_local.prompt import Context, Prompt
 from synth.higgs_local.settings import HiggsLocalSettings
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from synth.audio.joining import END_SECONDS, Spoken, join
 from synth.base import Audio, WordTime
-from synth.joining import END_SECONDS, Spoken, join
 
 RATE = 24_000
 

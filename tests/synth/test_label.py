@@ -19,9 +19,9 @@ from synth.acoustics.label import Label, label, label_recording
 from synth.acoustics.labels_file import LabelsFile, rows, write_chatml
 from synth.acoustics.plain_reading import read_plainly
 from synth.acoustics.recordings import Recording, Unusable, in_folder, in_manifest
+from synth.audio.encoding import encode
 from synth.base import Audio, SpeechRequest, Synthesizer, WordTime
-from synth.embedded.voice import EmbeddedVoice
-from synth.encoding import encode
+from synth.embedded.backend import EmbeddedVoice
 
 WORDS = ("we", "never", "said", "that", "you", "could")
 

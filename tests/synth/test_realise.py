@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from prosody_tagger.errors import BadInput
 from prosody_tagger.markup import KINDS, Mark, MarkedText, parse, plain
 from prosody_tagger.segment import words as words_of
-from synth import pitch
 from synth.acoustics.contours import contours
 from synth.acoustics.prominence import prominence
 from synth.acoustics.realise import Realised, realise
-from synth.audio import resample
+from synth.audio import pitch
+from synth.audio.signal import resample
 from synth.base import Audio, Speech, SpeechRequest, WordTime
-from synth.embedded.voice import EmbeddedVoice
+from synth.embedded.backend import EmbeddedVoice
 
 SENTENCES = (
     "I never said <>she stole my money.",

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prosody_tagger.errors import BadInput
+from synth.audio.decoding import decode, sniff
+from synth.audio.encoding import encode
 from synth.base import Audio
-from synth.decoding import decode, sniff
-from synth.encoding import encode
 from synth.reference import MAX_BYTES, MAX_SECONDS, as_wav, read_reference
 
 RATE = 16_000

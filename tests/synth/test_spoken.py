@@ -12,7 +12,7 @@ from scaling import is_linear
 
 from prosody_tagger.markup import Alias, MarkedText, parse, plain
 from prosody_tagger.segment import words
-from synth.spoken import spoken_words
+from synth.normalisation.normalise import spoken_words
 
 
 def said(text: str, language: str = "en-us") -> str:
@@ -465,7 +465,7 @@ def test_text_without_figures_is_quick() -> None:
 
 def test_number_words_are_loaded_when_there_is_a_number() -> None:
     code = (
-        "import sys, synth.spoken as s; from prosody_tagger.markup import plain; s.spoken_words(plain('no figures here')); "
+        "import sys, synth.normalisation.normalise as s; from prosody_tagger.markup import plain; s.spoken_words(plain('no figures here')); "
         "assert 'num2words' not in sys.modules; s.spoken_words(plain('7')); assert 'num2words' in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

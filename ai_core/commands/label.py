@@ -1,0 +1,194 @@
+"""The command `prosody label`: from recordings and transcripts to marked text."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ai_core.commands.measure import Language
+from ai_core.commands.options import AsJson
+
+if TYPE_CHECKING:
+    from ai_core.runtime import Parts
+    from synth.acoustics.label import Label
+    from synth.acoustics.labels_file import LabelsFile
+    from synth.acoustics.recordings import Recording, Unusable
+    from synth.base import Audio
+
+    Source = Callable[[], Iterator[Recording | Unusable]]
+
+_MOST_REPORTED = 1000
+
+
+def label(
+    audio: Annotated[
+        Path | None,
+        typer.Option("--audio", help="A recording, or a folder of them with NAME.txt or NAME.lab beside each.", show_default=False),
+    ] = None,
+    text: Annotated[str | None, typer.Option("--text", help="What is said in the one recording.", show_default=False)] = None,
+    manifest: Annotated[
+        Path | None,
+        typer.Option("--manifest", help="Rows of JSON, or path and text with a tab or | between.", show_default=False),
+    ] = None,
+    output: Annotated[Path, typer.Option("-o", "--output", help="The labels, one JSON object a line.")] = Path(
+        "output/labels.jsonl"
+    ),
+    chatml: Annotated[
+        Path | None, typer.Option("--chatml", help="Write a ChatML manifest for train-higgs as well.", show_default=False)
+    ] = None,
+    language: Language = None,
+    emphases_per_word: Annotated[
+        float | None,
+        typer.Option(
+            "--emphases-per-word",
+            min=0.0,
+            max=1.0,
+            help="Stress so many of each recording's words, in place of all that stand out enough.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Mark transcripts by how they were spoken.
+
+    What is done stays done: run it again to go on, or to try again what failed.
+    """
+    from ai_core.commands import console as out
+    from prosody_tagger.errors import BadInput
+    from synth.acoustics.labels_file import LabelsFile, write_chatml
+
+    source = _source(audio, text, manifest)
+    for path in (output, chatml):
+        if path is not None:
+            out.check_output(path)
+    with LabelsFile(output) as labels:
+        work = _Work(labels, language, emphases_per_word)
+        asyncio.run(work.run(source))
+        if not labels:
+            raise BadInput(work.failure())
+    rows = None if chatml is None else write_chatml(output, chatml)
+    if as_json:
+        failed = [{"place": place, "reason": reason} for place, reason in work.failed]
+        counts = {"labelled": work.labelled, "done_before": work.done_before, "failed_count": work.failures, "failed": failed}
+        out.print_json({"labels": str(output), "chatml": None if chatml is None else str(chatml), **counts})
+    else:
+        if text is not None and work.last is not None:
+            out.print_marked(work.last)
+        said = f"{work.labelled} labelled, {work.done_before} done before, {work.failures} failed"
+        lines = [("labels", f"{output} ({said})")]
+        out.print_rows(*lines, *([] if chatml is None else [("manifest", f"{chatml} ({rows} rows)")]), to_people=True)
+    if not work.labelled and not work.done_before:
+        raise typer.Exit(2)
+
+
+class _Work:
+    """What is done to the recordings, and what became of them."""
+
+    def __init__(self, labels: "LabelsFile", language: str | None, emphases_per_word: float | None) -> None:
+        self._labels, self._language, self._emphases = labels, language, emphases_per_word
+        self.labelled = self.done_before = self.failures = 0
+        self.failed: list[tuple[str, str]] = []
+        self.last: str | None = None
+
+    def failure(self) -> str:
+        """Why there are no labels at all, in one line."""
+        if not self.failed:
+            return "there is no recording to label; give --audio a folder with sound files, or --manifest rows"
+        place, reason = self.failed[0]
+        return f"none of {self.failures} recordings could be labelled; the first is {place}: {reason}"
+
+    async def run(self, source: "Source") -> None:
+        """Label every recording of ``source`` that is not labelled yet, with a progress bar on stderr."""
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        from ai_core.alignment import GUIDE
+        from ai_core.runtime import Parts
+        from prosody_tagger.command import people, visible
+        from prosody_tagger.errors import BadInput, ProsodyError
+        from synth.acoustics.recordings import Unusable
+        from synth.errors import BackendUnavailable
+
+        parts = Parts()
+        parts.voice(GUIDE)
+        await parts.aligner()  # what either lacks is wrong with every recording
+        total = sum(1 for _ in source())
+        columns = (TextColumn("labelling"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        try:
+            with Progress(*columns, console=people(), transient=True) as progress:
+                for item in progress.track(source(), total=total):
+                    try:
+                        if isinstance(item, Unusable):
+                            raise BadInput(item.reason)
+                        await self._label(item, parts)
+                    except BackendUnavailable:
+                        raise
+                    except (ProsodyError, OSError) as error:
+                        place = item.place if isinstance(item, Unusable) else str(item.path)
+                        self.failures += 1
+                        self.failed = [*self.failed, (place, str(error))][:_MOST_REPORTED]
+                        progress.console.print(visible(f"skipped {place}: {error}"), markup=False)
+        finally:
+            await parts.close()
+
+    async def _label(self, recording: "Recording", parts: "Parts") -> None:
+        from ai_core.commands.measure import read_sound
+        from prosody_tagger.markup import render
+
+        if self._labels.has(recording):
+            self.done_before += 1
+            return
+        sound = read_sound(str(recording.path))
+        found = await self._heard(sound, recording.text, parts)
+        self._labels.add(recording, found, sound.seconds)
+        self.labelled += 1
+        self.last = render(found.marked)
+
+    async def _heard(self, sound: "Audio", text: str, parts: "Parts") -> "Label":
+        """The marks that are heard in a recording of ``text``.
+
+        Raises:
+            BadInput: the recording cannot be measured, or what is said in it is not ``text``.
+            BackendError: the guide failed.
+        """
+        from ai_core.alignment import GUIDE, find_words
+        from prosody_tagger.errors import BadInput
+        from synth.acoustics.label import label
+        from synth.acoustics.plain_reading import read_plainly
+
+        found = await find_words(sound, text, parts, self._language)
+        if not found.trusted:
+            raise BadInput(f"what is said is not the transcript (confidence {found.confidence:.2f}); correct one of the two")
+        plain = await read_plainly(text, parts.voice(GUIDE), self._language)
+        return label(sound, text, found.words, plain=plain, emphases_per_word=self._emphases)
+
+
+def _source(audio: Path | None, text: str | None, manifest: Path | None) -> "Source":
+    """What to read the recordings from, as often as need be.
+
+    Raises:
+        BadInput: the options do not say, or contradict each other.
+    """
+    from prosody_tagger.errors import BadInput
+    from synth.acoustics.recordings import Recording, beside, in_folder, in_manifest
+
+    if manifest is not None:
+        if text is not None:
+            raise BadInput("--text and --manifest both say what is spoken; give one of them")
+        if audio is not None and not audio.is_dir():
+            raise BadInput(f"{audio} is no folder; with --manifest, --audio is where its relative paths start")
+        if not manifest.is_file():
+            raise BadInput(f"there is no file {str(manifest)!r} to read rows from; give --manifest another")
+        return lambda: in_manifest(manifest, audio)
+    if audio is None:
+        raise BadInput("nothing to label: give --audio with a recording or a folder, or --manifest")
+    if audio.is_dir():
+        if text is not None:
+            raise BadInput(f"--text is for one recording, and {audio} is a folder; put transcripts beside the sound files")
+        return lambda: in_folder(audio)
+    if not audio.is_file():
+        raise BadInput(f"there is no file or folder {str(audio)!r}; give --audio another")
+    if text is not None:
+        return lambda: iter((Recording(audio, text),))
+    return lambda: iter((beside(audio, audio.parent),))

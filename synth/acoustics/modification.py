@@ -1,0 +1,124 @@
+"""A change of duration, energy and pitch over time: what it will do to the contours of a recording, and doing it to the sound."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from synth.acoustics.contours import DEEPEST_DB, Contours
+from synth.audio.psola import follow
+from synth.base import Audio, WordTime
+
+Signal = NDArray[np.float64]
+
+_NOTHING = 1e-6
+_JOINED_FRAMES = 20  # of no change between two changes: one region then
+_CEILING = 0.985
+_BLOCK_SECONDS = 0.005
+_LIMITED_BLOCKS = 6  # to either side, over which the limiter comes and goes
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shape:
+    """What changes in each frame of `Contours`: arrays of shape [frames].
+
+    Attributes:
+        stretch: natural logarithm of the factor of duration.
+        gain: dB.
+        semitones: of the pitch.
+    """
+
+    stretch: Signal
+    gain: Signal
+    semitones: Signal
+
+    @classmethod
+    def of(cls, frames: int) -> "Shape":
+        """One that changes nothing."""
+        return cls(np.zeros(frames), np.zeros(frames), np.zeros(frames))
+
+    def __add__(self, other: "Shape") -> "Shape":
+        return Shape(self.stretch + other.stretch, self.gain + other.gain, self.semitones + other.semitones)
+
+    def changed(self) -> NDArray[np.bool_]:
+        """In which frames there is something to do."""
+        changed: NDArray[np.bool_] = np.abs([self.stretch, self.gain, self.semitones]).max(axis=0) > _NOTHING
+        return changed
+
+
+def foreseen(sound: Contours, shape: Shape, words: Sequence[WordTime]) -> tuple[Contours, list[WordTime]]:
+    """The contours and the words' times as they will be once ``shape`` is made."""
+    count = len(sound.energy)
+    warp = np.concatenate([[0.0], np.cumsum(np.exp(shape.stretch))])
+    old = np.interp(np.arange(round(warp[-1])), warp, np.arange(count + 1.0))
+    frames = np.minimum(np.round(old).astype(np.int64), count - 1)
+    energy = (sound.energy + shape.gain)[frames]
+    contours = Contours(sound.step, np.maximum(energy - energy.max(), -DEEPEST_DB), (sound.semitones + shape.semitones)[frames])
+    return contours, _warped(words, np.arange(count + 1.0) * sound.step, np.asarray(warp * sound.step))
+
+
+def made(audio: Audio, sound: Contours, shape: Shape, words: Sequence[WordTime]) -> tuple[Audio, list[WordTime]]:
+    """``audio`` with ``shape`` made in it, and the words at their new times. Where nothing is to change, no sample does.
+
+    It never clips: what would not fit is limited.
+    """
+    rate, samples = audio.rate, audio.samples
+    hop = sound.step * rate
+    hertz = 2 ** (sound.semitones / 12)
+    pieces: list[NDArray[np.float32]] = []
+    old, new = [np.zeros(1)], [np.zeros(1)]
+    position = length = 0
+    for first, last in _regions(shape):
+        start, end = round(first * hop), min(len(samples), round(last * hop))
+        if end <= start:
+            continue
+        frames = np.arange(start, end) / hop
+        stretch, gain, semitones = (_at(frames, curve) for curve in (shape.stretch, shape.gain, shape.semitones))
+        piece, warp = follow(samples, rate, start, np.exp(stretch), semitones, hertz)
+        gains = np.interp(np.arange(len(piece)), warp, np.append(gain, gain[-1]))
+        pieces += [samples[position:start], _limited(piece * 10 ** (gains / 20), rate).astype(np.float32)]
+        length += start - position
+        old.append(np.arange(start, end + 1.0))
+        new.append(length + warp)
+        length += len(piece)
+        position = end
+    pieces.append(samples[position:])
+    old.append(np.array([float(len(samples))]))
+    new.append(np.array([float(length + len(samples) - position)]))
+    times = _warped(words, np.concatenate(old) / rate, np.concatenate(new) / rate)
+    return Audio(np.concatenate(pieces), rate), times
+
+
+def _regions(shape: Shape) -> list[tuple[int, int]]:
+    """Stretches of frames in which something changes, with those in one that are near."""
+    changed = np.flatnonzero(shape.changed())
+    groups = np.split(changed, np.flatnonzero(np.diff(changed) > _JOINED_FRAMES) + 1)
+    # A change fades in from the frame before its first and out until the frame after its last.
+    return [(max(0, int(group[0]) - 1), int(group[-1]) + 1) for group in groups if len(group)]
+
+
+def _at(frames: Signal, curve: Signal) -> Signal:
+    return np.interp(frames, np.arange(len(curve)), curve)
+
+
+def _warped(words: Sequence[WordTime], old: Signal, new: Signal) -> list[WordTime]:
+    starts = np.interp([word.start for word in words], old, new).tolist()
+    ends = np.interp([word.end for word in words], old, new).tolist()
+    return [replace(word, start=start, end=end) for word, start, end in zip(words, starts, ends, strict=True)]
+
+
+def _limited(sound: Signal, rate: int) -> Signal:
+    """``sound`` turned down, smoothly, around the places where it would clip."""
+    width = max(1, round(_BLOCK_SECONDS * rate))
+    count = -(-len(sound) // width)
+    peaks = np.abs(np.pad(sound, (0, count * width - len(sound)))).reshape(count, width).max(axis=1)
+    gain = np.minimum(1.0, _CEILING / np.maximum(peaks, _CEILING))
+    if gain.min() == 1.0:
+        return sound
+    reach = _LIMITED_BLOCKS
+    least = np.lib.stride_tricks.sliding_window_view(np.pad(gain, 2 * reach, mode="edge"), 2 * reach + 1).min(axis=1)
+    window = np.hanning(2 * reach + 3)[1:-1]
+    smooth = np.convolve(least, window / window.sum(), "valid")
+    limited: Signal = sound * np.interp(np.arange(len(sound)), (np.arange(count) + 0.5) * width, smooth)
+    return limited
