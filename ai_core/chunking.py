@@ -1,12 +1,12 @@
 """What is spoken in one go: a text cut at its pauses, and at what a backend can take."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import regex
 
-from prosody_tagger.markup import Alias, Mark, MarkedText
-from prosody_tagger.segment import Word, slot_of, word_after, words
+from prosody_tagger.markup import Mark, MarkedText
+from prosody_tagger.segment import Word, segment_words, slot_of, word_after
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class Cut:
 
 def at_slots(marked: MarkedText) -> MarkedText:
     """The same marks, each at its slot, save a pause inside a word, which stays there."""
-    runs = words(marked.text)
+    runs = segment_words(marked.text)
 
     def slot(mark: Mark) -> int:
         index = word_after(runs, mark.offset)
@@ -35,21 +35,9 @@ def at_slots(marked: MarkedText) -> MarkedText:
     return replace(marked, marks=tuple(replace(mark, offset=slot(mark)) for mark in marked.marks))
 
 
-def whole(portions: Sequence[MarkedText]) -> MarkedText:
-    """Portions of a text, put together."""
-    marks: list[Mark] = []
-    aliases: list[Alias] = []
-    offset = 0
-    for portion in portions:
-        marks.extend(replace(mark, offset=mark.offset + offset) for mark in portion.marks)
-        aliases.extend(Alias(alias.start + offset, alias.end + offset, alias.spoken) for alias in portion.aliases)
-        offset += len(portion.text)
-    return MarkedText("".join(portion.text for portion in portions), tuple(marks), tuple(aliases))
-
-
 def cut(sentence: MarkedText, max_chars: int) -> Cut:
     """Cut a sentence, whose marks stand at slots, at its pauses; two pauses in one slot add up. No span is over ``max_chars``."""
-    runs = words(sentence.text)
+    runs = segment_words(sentence.text)
     pauses: dict[int, int] = {}
     for mark in sentence.marks:
         if mark.silence_ms:

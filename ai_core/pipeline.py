@@ -12,15 +12,15 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from ai_core.alignment import GUIDE
-from ai_core.chunking import whole
 from ai_core.runtime import Parts
 from ai_core.settings import Settings
 from ai_core.speaker import Sentence, Speaker
 from ai_core.tagging import Density, Focus
-from prosody_tagger.density import nearest
+from prosody_tagger.density import nearest_level
 from prosody_tagger.errors import BadInput, MarkupError
-from prosody_tagger.markup import Mark, MarkedText, place, plain
-from prosody_tagger.segment import sentences, word_after, words
+from prosody_tagger.markup import Mark, MarkedText, line_column, plain
+from prosody_tagger.markup import concatenate as concatenate_texts
+from prosody_tagger.segment import segment_sentences, segment_words, word_after
 from synth.audio.signal import concatenate
 from synth.base import Audio, Reference, SpeechRequest, WordTime
 
@@ -69,7 +69,7 @@ class Result:
         backend: who spoke; of a job within which the voice had to change, who spoke its end.
         fallback: who was asked first, if somebody else had to speak.
         report: what was measured of each mark, from `collect` of a job that asks for it.
-        left: marks that stayed without effect.
+        unrealised: marks that stayed without effect.
         warnings: what was not done, or not as asked, in words.
         complete: whether a sentence ends with it; of one that is passed on in parts, the first has the text.
         timings: seconds spent so far: to ``load`` the tagger, to ``tag``, to ``speak`` (a long text is tagged further meanwhile),
@@ -83,7 +83,7 @@ class Result:
     backend: str
     fallback: str | None = None
     report: "Report | None" = None
-    left: tuple[Mark, ...] = ()
+    unrealised: tuple[Mark, ...] = ()
     warnings: tuple[str, ...] = ()
     complete: bool = True
     timings: dict[str, float] = field(default_factory=dict)
@@ -104,20 +104,20 @@ async def collect(job: Job | str | MarkedText, parts: Parts | None = None) -> Re
 def put_together(results: Sequence[Result]) -> Result:
     """The results of a whole job as one; there must be one at least."""
     times: list[WordTime] = []
-    left: list[Mark] = []
+    unrealised: list[Mark] = []
     offset, seconds = 0, 0.0
     for result in results:
         times.extend(word.moved(offset, seconds) for word in result.words)
-        left.extend(replace(mark, offset=mark.offset + offset) for mark in result.left)
+        unrealised.extend(mark.moved(offset) for mark in result.unrealised)
         offset += len(result.marked.text)
         seconds += result.audio.seconds
     return replace(
         results[-1],
         audio=concatenate([result.audio for result in results], results[-1].audio.rate),
-        marked=whole([result.marked for result in results]),
+        marked=concatenate_texts([result.marked for result in results]),
         scores=tuple(score for result in results for score in result.scores),
         words=tuple(times),
-        left=tuple(left),
+        unrealised=tuple(unrealised),
         warnings=tuple(dict.fromkeys(warning for result in results for warning in result.warnings)),
     )
 
@@ -158,7 +158,7 @@ async def stream(job: Job | str | MarkedText, parts: Parts | None = None) -> Asy
     settings = parts.settings
     intensity = settings.intensity if job.intensity is None else job.intensity
     check(job.text, settings)
-    request = SpeechRequest(plain(""), job.voice, job.speed, job.seed, nearest(intensity), reference=job.reference)
+    request = SpeechRequest(plain(""), job.voice, job.speed, job.seed, nearest_level(intensity), reference=job.reference)
     realise = settings.realise if job.realise is None else job.realise
     speaker = Speaker(parts, job.backend or settings.backend, request, realise=realise, language=job.language, times=job.times)
     if isinstance(job.text, str):
@@ -179,7 +179,7 @@ async def stream(job: Job | str | MarkedText, parts: Parts | None = None) -> Asy
                 one.words,
                 one.backend,
                 one.fallback,
-                left=one.left,
+                unrealised=one.unrealised,
                 warnings=(*one.sentence.warnings, *one.warnings),
                 complete=one.complete,
                 timings={**timings, "speak": now - start - timings["tag"], "total": now - began},
@@ -191,16 +191,16 @@ async def _sentences(
 ) -> AsyncGenerator[Sentence, None]:
     """The sentences of a text with their marks. How long the first had to wait is put into ``timings``."""
     began = time.perf_counter()
-    left = len(text if isinstance(text, str) else text.text)
+    unrealised = len(text if isinstance(text, str) else text.text)
     async with aclosing(parts.portions(text, intensity, focus)) as portions:
         async for marked, scores, warnings in portions:
             timings.setdefault("tag", time.perf_counter() - began)
-            left -= len(marked.text)
+            unrealised -= len(marked.text)
             score_of = dict(zip(marked.marks, scores, strict=True))
-            for start, end in sentences(marked.text) or [(0, 0)]:
-                last = not left and end == len(marked.text)
+            for start, end in segment_sentences(marked.text) or [(0, 0)]:
+                last = not unrealised and end == len(marked.text)
                 sentence = marked.slice(start, end, with_end=last)
-                known = tuple(score_of[replace(mark, offset=mark.offset + start)] for mark in sentence.marks)
+                known = tuple(score_of[mark.moved(start)] for mark in sentence.marks)
                 yield Sentence(sentence, known, last, () if start else warnings)
 
 
@@ -234,13 +234,13 @@ def check(text: str | MarkedText, settings: Settings) -> None:
             "or raise PROSODY_MAX_SILENCE"
         )
     spoken = [mark for mark in marked.marks if not mark.is_pause]
-    runs = words(marked.text) if spoken else []
+    runs = segment_words(marked.text) if spoken else []
     for mark in spoken:
         if word_after(runs, mark.offset) is None:
-            where = place(marked.text, mark.offset)
+            where = line_column(marked.text, mark.offset)
             raise MarkupError(f"<{mark.kind}> at {where} of the text has no word after it; put it before the word that it means")
 
 
 def _has_word(text: str) -> bool:
     """Whether there is a word in it. The beginning of a long text mostly tells, and its first audio must not wait for the rest."""
-    return bool(words(text[:_GLANCE]) or words(text))
+    return bool(segment_words(text[:_GLANCE]) or segment_words(text))

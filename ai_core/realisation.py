@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from ai_core.alignment import find_words
 from ai_core.runtime import Parts
 from prosody_tagger.markup import Mark, MarkedText
-from prosody_tagger.segment import words as words_of
+from prosody_tagger.segment import segment_words
 from synth.acoustics.realise import Realised, realise
-from synth.base import Audio, Intensity, WordTime
+from synth.base import Audio, Strength, WordTime
 from synth.errors import BackendError
 
 _FEW, _LIKELY = 3, 0.3
@@ -21,7 +21,7 @@ class Finished:
 
     audio: Audio
     words: tuple[WordTime, ...]
-    left: tuple[Mark, ...]
+    unrealised: tuple[Mark, ...]
     warnings: tuple[str, ...]
 
 
@@ -32,7 +32,7 @@ async def finish(
     marks: Collection[Mark],
     parts: Parts,
     *,
-    intensity: Intensity,
+    strength: Strength,
     language: str | None = None,
 ) -> Finished:
     """Make ``marks`` true in the sound of ``sentence``.
@@ -43,7 +43,7 @@ async def finish(
         words: when each word is heard, or None if the voice does not know: then they are found in the sound.
         marks: those of the sentence that are to be made.
         parts: what the words are found with.
-        intensity: how strongly.
+        strength: how strongly.
         language: BCP 47 tag of what is spoken.
 
     Raises:
@@ -51,7 +51,7 @@ async def finish(
     """
     trusted = True
     if words is None:
-        if not len(audio.samples) or not words_of(sentence.text):
+        if not len(audio.samples) or not segment_words(sentence.text):
             return Finished(audio, (), tuple(marks), ())
         try:
             found = await find_words(audio, sentence, parts, language)
@@ -64,5 +64,5 @@ async def finish(
         trusted = found.trusted or (len(words) <= _FEW and found.confidence >= _LIKELY)
     made = Realised(audio, words, (), (), ())
     if marks:
-        made = await asyncio.to_thread(realise, audio, sentence, words, intensity=intensity, trusted=trusted, marks=marks)
-    return Finished(made.audio, made.words if trusted else (), made.left, made.warnings)
+        made = await asyncio.to_thread(realise, audio, sentence, words, strength=strength, trusted=trusted, marks=marks)
+    return Finished(made.audio, made.words if trusted else (), made.unrealised, made.warnings)

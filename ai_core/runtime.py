@@ -5,11 +5,11 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import TYPE_CHECKING, NamedTuple
 
-from ai_core.chunking import at_slots, whole
+from ai_core.chunking import at_slots
 from ai_core.settings import Settings, load_settings
 from ai_core.tagging import Density, Focus, Marker
 from prosody_tagger.errors import ModelError
-from prosody_tagger.markup import MarkedText
+from prosody_tagger.markup import MarkedText, concatenate
 from synth import registry
 from synth.base import Synthesizer
 
@@ -85,7 +85,7 @@ class Parts:
             found = [portion async for portion in portions]
         warnings = dict.fromkeys(warning for portion in found for warning in portion.warnings)
         scores = tuple(score for portion in found for score in portion.scores)
-        return Portion(whole([portion.marked for portion in found]), scores, tuple(warnings))
+        return Portion(concatenate([portion.marked for portion in found]), scores, tuple(warnings))
 
     def voice(self, name: str) -> Synthesizer:
         """The backend of that name.

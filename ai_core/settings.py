@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidatorFun
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ai_core.reply.chat import ChatSettings
+from prosody_tagger.density import Level
 from prosody_tagger.errors import BadInput
-from synth.base import Intensity
 from synth.embedded.backend import EmbeddedSettings
 from synth.higgs_http.settings import HiggsSettings
 from synth.higgs_local.settings import HiggsLocalSettings
@@ -24,7 +24,7 @@ def _name_or_number(given: Any, read: ValidatorFunctionWrapHandler) -> Any:
         raise ValueError("give low, medium or high, or a number of emphases a word from 0 to 1") from None
 
 
-Density = Annotated[Intensity | Annotated[float, Field(ge=0, le=1)], WrapValidator(_name_or_number)]
+Density = Annotated[Level | Annotated[float, Field(ge=0, le=1)], WrapValidator(_name_or_number)]
 """How many words are stressed, as settings and requests give it."""
 
 

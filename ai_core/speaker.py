@@ -12,7 +12,7 @@ from ai_core.concurrency import in_order
 from ai_core.realisation import Finished, finish
 from ai_core.runtime import Parts
 from prosody_tagger.markup import PAUSE_MS, Mark, MarkedText, plain
-from prosody_tagger.segment import Word, word_after, words
+from prosody_tagger.segment import Word, segment_words, word_after
 from synth.audio.joining import Passing, Spoken, join
 from synth.audio.signal import concatenate, resample
 from synth.audio.time_stretch import at_speed, check_speed
@@ -49,7 +49,7 @@ class Said:
         words: when each word is heard, in seconds from its start.
         backend: who spoke.
         fallback: who was asked before.
-        left: marks that stayed without effect.
+        unrealised: marks that stayed without effect.
         warnings: what was not done as asked, in words.
         complete: whether the sentence ends with this; of one in parts, the first has the text.
     """
@@ -59,7 +59,7 @@ class Said:
     words: tuple[WordTime, ...]
     backend: str
     fallback: str | None
-    left: tuple[Mark, ...] = ()
+    unrealised: tuple[Mark, ...] = ()
     warnings: tuple[str, ...] = ()
     complete: bool = True
 
@@ -69,7 +69,7 @@ class _Piece:
     """One request as it was answered; offsets count from the start of the sentence."""
 
     spoken: Spoken
-    left: list[Mark] = field(default_factory=list)
+    unrealised: list[Mark] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
 
@@ -169,7 +169,7 @@ class Speaker:
             and able.rate == settings.rate
             and (able.speed or self._request.speed == 1.0)
             and len(sentence.text) <= able.max_chars
-            and bool(words(sentence.text))
+            and bool(segment_words(sentence.text))
             and (not self._realise or lower(sentence, able).request.marks == sentence.marks)
             and not any(mark.is_pause for mark in sentence.marks)
         )
@@ -178,21 +178,21 @@ class Speaker:
         voice, passing = self._voice, Passing(self._parts.settings.rate)
         lowered = lower(sentence.marked, self._able(voice))
         request = replace(self._request, text=lowered.request)
-        left = [mark for mark in sentence.marked.marks if mark not in lowered.request.marks]
-        made = [mark for mark in left if mark not in lowered.dropped]
+        unrealised = [mark for mark in sentence.marked.marks if mark not in lowered.request.marks]
+        made = [mark for mark in unrealised if mark not in lowered.dropped]
         text = sentence.marked.text
         warnings = [*_dropped(lowered.dropped, text, voice.name), *_unmade(made, text, voice.name)]
-        said = Said(sentence, passing.nothing, (), voice.name, None, tuple(left), complete=False)
+        said = Said(sentence, passing.nothing, (), voice.name, None, tuple(unrealised), complete=False)
         async with aclosing(voice.speak(request)) as speeches:
             async for speech in speeches:
                 warnings.extend(speech.warnings)
-                warnings.extend(_unmade(speech.left, text, voice.name))
-                said = replace(said, left=(*said.left, *speech.left))
+                warnings.extend(_unmade(speech.unrealised, text, voice.name))
+                said = replace(said, unrealised=(*said.unrealised, *speech.unrealised))
                 self._request = replace(self._request, context=speech.context)
                 passed = passing.add(speech.audio)
                 if len(passed.samples):
                     yield replace(said, audio=passed)
-                    said = replace(said, sentence=Sentence(plain(""), last=sentence.last), left=())
+                    said = replace(said, sentence=Sentence(plain(""), last=sentence.last), unrealised=())
         end = passing.end(last=sentence.last)
         self._rest = end.rest
         yield replace(said, audio=end.audio, warnings=tuple(dict.fromkeys(warnings)), complete=True)
@@ -224,14 +224,14 @@ class Speaker:
         lowered = lower(sentence, able)
         obeyed = set(lowered.request.marks)
         ours = [mark for mark in sentence.marks if mark not in obeyed]
-        runs = words(sentence.text)
+        runs = segment_words(sentence.text)
         at_cuts = [mark for mark in ours if mark.is_pause and (not self._realise or _is_outside(mark, runs))]
         found = cut(replace(sentence, marks=tuple(at_cuts)), able.max_chars)
         if not found.spans:  # nothing to hand to the voice: every pause is ours
             found = cut(sentence, able.max_chars)
         to_make = [mark for mark in lowered.realised if mark not in at_cuts]
         pieces = await self._pieces(voice, lowered.request, found.spans, to_make)
-        to_make += [mark for piece in pieces for mark in piece.left]
+        to_make += [mark for piece in pieces for mark in piece.unrealised]
         return _Spoken(voice, found, lowered, pieces, at_cuts, to_make)
 
     async def _finish(self, sentence: Sentence, spoken: _Spoken) -> Said:
@@ -244,10 +244,8 @@ class Speaker:
         finished = Finished(joined.audio, joined.words, tuple(spoken.to_make), ())
         if self._realise and pieces and (self._times or spoken.to_make):
             known = joined.words if able.word_times else None
-            intensity, language = self._request.intensity, self._guide_language
-            finished = await finish(
-                joined.audio, marked, known, spoken.to_make, self._parts, intensity=intensity, language=language
-            )
+            strength, language = self._request.strength, self._guide_language
+            finished = await finish(joined.audio, marked, known, spoken.to_make, self._parts, strength=strength, language=language)
         dropped = [mark for mark in spoken.lowered.dropped if mark not in spoken.at_cuts]
         unmade = [] if self._realise else [mark for mark in spoken.to_make if mark not in spoken.at_cuts]
         news, self._news = self._news, []
@@ -259,9 +257,9 @@ class Speaker:
             *finished.warnings,
         )
         fallback = self._first if self._current != self._first else None
-        left = [mark for mark in dict.fromkeys((*dropped, *finished.left)) if mark not in spoken.at_cuts]
+        unrealised = [mark for mark in dict.fromkeys((*dropped, *finished.unrealised)) if mark not in spoken.at_cuts]
         told = tuple(dict.fromkeys(warnings))
-        return Said(sentence, finished.audio, finished.words, spoken.voice.name, fallback, tuple(left), told)
+        return Said(sentence, finished.audio, finished.words, spoken.voice.name, fallback, tuple(unrealised), told)
 
     async def _pieces(
         self, voice: Synthesizer, sentence: MarkedText, spans: Sequence[tuple[int, int]], to_make: Sequence[Mark]
@@ -288,7 +286,7 @@ class Speaker:
                 times.extend(word.moved(offset, seconds) for word in speech.words or ())
                 sounds.append(speech.audio)
                 seconds += speech.audio.seconds
-                piece.left.extend(replace(mark, offset=mark.offset + offset) for mark in speech.left)
+                piece.unrealised.extend(mark.moved(offset) for mark in speech.unrealised)
                 piece.warnings.extend(speech.warnings)
                 if voice is self._voice:
                     self._request = replace(self._request, context=speech.context)
@@ -343,7 +341,7 @@ def _unmade(marks: Sequence[Mark], text: str, backend: str) -> list[str]:
 
 
 def _shown(marks: Sequence[Mark], text: str) -> Iterator[str]:
-    runs = words(text)
+    runs = segment_words(text)
     for mark in marks:
         index = word_after(runs, mark.offset)
         yield f"<{mark.kind}>" + ("" if index is None else f" before {runs[index].core(text)!r}")

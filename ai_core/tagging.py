@@ -4,13 +4,13 @@ import asyncio
 from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, NamedTuple
 
+from prosody_tagger.density import Level
 from prosody_tagger.markup import plain
-from synth.base import Intensity
 
 if TYPE_CHECKING:
     from prosody_tagger.tagger import ProsodyTagger, Tagged
 
-Density = Intensity | float
+Density = Level | float
 """How many words are stressed: low, medium or high, or a number of emphases a word, from 0 to 1."""
 
 Focus = tuple[tuple[int, int], ...]

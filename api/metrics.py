@@ -72,7 +72,7 @@ class _Speaking:
         metrics._audio.labels(result.backend).inc(result.audio.seconds)
         for mark in result.marked.marks:
             metrics._marks.labels(mark.kind, "asked").inc()
-            metrics._marks.labels(mark.kind, "dropped" if mark in result.left else "realised").inc()
+            metrics._marks.labels(mark.kind, "dropped" if mark in result.unrealised else "realised").inc()
         if result.fallback is not None and not self._fell_back:
             metrics._fallbacks.labels(result.fallback).inc()
             self._fell_back = True

@@ -20,7 +20,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from prosody_tagger.segment import words
+from prosody_tagger.segment import segment_words
 from synth.acoustics.align import TRUSTED, Alignment, align
 from synth.base import Audio
 from synth.embedded.backend import EmbeddedVoice
@@ -41,8 +41,8 @@ def read(folder: Path) -> list[Clip]:
         samples, rate = soundfile.read(path, dtype="float32")
         told = json.loads(path.with_suffix(".json").read_text("utf-8"))
         times = np.array([(word["start"], word["end"]) for word in told["words"]])
-        if len(words(told["text"])) != len(times):
-            raise SystemExit(f"{path.name}: {len(times)} times for {len(words(told['text']))} words")
+        if len(segment_words(told["text"])) != len(times):
+            raise SystemExit(f"{path.name}: {len(times)} times for {len(segment_words(told['text']))} words")
         clips.append(Clip(path.stem, Audio(samples, rate), told["text"], times[:, 0], times[:, 1]))
     if len(clips) < 3:
         raise SystemExit(f"{folder} holds {len(clips)} recordings; three are the least, to make wrong texts from")

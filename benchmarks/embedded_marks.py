@@ -2,7 +2,7 @@
 
     python benchmarks/embedded_marks.py [--voice de]
 
-For every mark and intensity: by how much the marked word changed in duration, energy (RMS) and fundamental frequency (median), the
+For every mark and strength: by how much the marked word changed in duration, energy (RMS) and fundamental frequency (median), the
 least and the mean of the ten; in how many of the ten it changed the right way; and the greatest change of any other word. Of a
 contour, the pitch is that of the last third of the word less that of the first, against the same in the unmarked word.
 """
@@ -19,7 +19,7 @@ from rich.table import Table
 
 from prosody_tagger.markup import MarkedText, parse
 from synth.audio import pitch
-from synth.base import Intensity, Speech, SpeechRequest
+from synth.base import Speech, SpeechRequest, Strength
 from synth.embedded.backend import EmbeddedVoice
 
 SENTENCES = (
@@ -34,7 +34,7 @@ SENTENCES = (
     "The old house on the hill is <>not for sale.",
     "Please send <>Alexandra the extraordinarily long report.",
 )
-INTENSITIES: tuple[Intensity, ...] = ("low", "medium", "high")
+STRENGTHS: tuple[Strength, ...] = ("low", "medium", "high")
 CONTOURS = ("pitch_rising", "pitch_falling")
 DOWN = ("pitch_low", "pitch_falling")
 
@@ -92,19 +92,19 @@ def change(before: Measured, after: Measured) -> Change:
     )
 
 
-async def speak(voice: EmbeddedVoice, text: MarkedText, name: str | None, intensity: Intensity) -> Speech:
-    chunks = [chunk async for chunk in voice.speak(SpeechRequest(text, voice=name, intensity=intensity))]
+async def speak(voice: EmbeddedVoice, text: MarkedText, name: str | None, strength: Strength) -> Speech:
+    chunks = [chunk async for chunk in voice.speak(SpeechRequest(text, voice=name, strength=strength))]
     return chunks[0]
 
 
-async def changes(mark: str, name: str | None, intensity: Intensity) -> list[tuple[Change, list[Change]]]:
+async def changes(mark: str, name: str | None, strength: Strength) -> list[tuple[Change, list[Change]]]:
     """For each sentence what happened to the marked word, and to the others."""
     voice = EmbeddedVoice()
     found = []
     for sentence in SENTENCES:
         marked = parse(sentence.replace("<>", f"<{mark}>"))
-        plain = await speak(voice, MarkedText(marked.text), name, intensity)
-        spoken = await speak(voice, marked, name, intensity)
+        plain = await speak(voice, MarkedText(marked.text), name, strength)
+        spoken = await speak(voice, marked, name, strength)
         assert spoken.words is not None
         target = next(i for i, word in enumerate(spoken.words) if word.offset >= marked.marks[0].offset)
         each = [change(measure(plain, i), measure(spoken, i)) for i in range(len(spoken.words))]
@@ -122,17 +122,17 @@ def holds(mark: str, word: Change) -> bool:
 
 
 def table(name: str | None) -> Table:
-    shown = Table(title=f"Marks of the embedded voice {name or EmbeddedVoice().voices()[0].name}, ten sentences")
-    for column in ("mark", "intensity", "holds", "duration %", "energy dB", "pitch st", "rise st", "others: most %", "dB", "st"):
-        shown.add_column(column, justify="left" if column in ("mark", "intensity") else "right")
+    shown = Table(title=f"Marks of the embedded voice {name or asyncio.run(EmbeddedVoice().voices())[0].name}, ten sentences")
+    for column in ("mark", "strength", "holds", "duration %", "energy dB", "pitch st", "rise st", "others: most %", "dB", "st"):
+        shown.add_column(column, justify="left" if column in ("mark", "strength") else "right")
     for mark in ("emph", "pitch_high", "pitch_low", *CONTOURS):
-        for intensity in INTENSITIES:
-            found = asyncio.run(changes(mark, name, intensity))
+        for strength in STRENGTHS:
+            found = asyncio.run(changes(mark, name, strength))
             words = [word for word, _ in found]
             others = [other for _, rest in found for other in rest]
             shown.add_row(
                 mark,
-                intensity,
+                strength,
                 f"{sum(holds(mark, word) for word in words)}/{len(words)}",
                 *(
                     _least_and_mean([getattr(word, field) for word in words])

@@ -22,7 +22,7 @@ from ai_core.pipeline import Job, collect
 from ai_core.runtime import Parts
 from prosody_tagger.errors import BadInput
 from prosody_tagger.markup import PAUSES, PITCHES, Mark, MarkedText, normalise, parse
-from prosody_tagger.segment import words
+from prosody_tagger.segment import segment_words
 from synth.acoustics.label import Label, label, label_recording
 from synth.acoustics.plain_reading import read_plainly
 
@@ -36,7 +36,7 @@ def own(source: str) -> MarkedText:
 
 
 def at_random(text: str, chance: random.Random) -> MarkedText:
-    runs = words(text)
+    runs = segment_words(text)
     marks = [Mark("emph", run.start) for run in chance.sample(runs, chance.choice((0, 1, 1, 2)))]
     if len(runs) > 1 and chance.random() < 0.4:
         marks.append(Mark(chance.choice(PAUSES), chance.choice(runs[1:]).start))

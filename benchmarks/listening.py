@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from prosody_tagger.segment import words
+from prosody_tagger.segment import segment_words
 from synth.base import WordTime
 
 Heard = Sequence[tuple[str, float, float]]
@@ -24,7 +24,7 @@ def listen(python: Path, paths: Sequence[Path]) -> list[Heard]:
 
 def times_of(text: str, heard: Heard, seconds: float) -> tuple[WordTime, ...]:
     """A time for each word of ``text``: that of the same word heard; between such words, an even share by letters."""
-    runs = words(text)
+    runs = segment_words(text)
     cores = [run.core(text) for run in runs]
     matcher = SequenceMatcher(None, [_bare(core) for core in cores], [_bare(word) for word, _, _ in heard], autojunk=False)
     letters = np.concatenate([[0], np.cumsum([len(core) for core in cores])])

@@ -10,7 +10,7 @@ import numpy as np
 
 from ai_core.pipeline import Job, Parts, Result, collect
 from prosody_tagger.markup import Mark, MarkedText, parse
-from prosody_tagger.segment import words
+from prosody_tagger.segment import segment_words
 
 SENTENCES = [
     "I never said she stole my money.",
@@ -49,7 +49,7 @@ async def main() -> None:
     parts = Parts()
     hits = 0
     for sentence in SENTENCES:
-        runs = words(sentence)
+        runs = segment_words(sentence)
         word = runs[len(runs) // 2]
         result = await collect(Job(MarkedText(sentence, (Mark("pause_short", word.start),))), parts)
         at = next(w.start for w in result.words if w.offset == word.core_start) * 1000

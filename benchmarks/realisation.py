@@ -3,7 +3,7 @@
     python benchmarks/realisation.py --speech DIR                       # WAV + JSON, as neural/make.py makes them
     python benchmarks/realisation.py --speech DIR                       # WAV + marked text in NAME.txt, times by a recogniser
     python benchmarks/realisation.py --backend embedded --sentences benchmarks/sentences/test.txt
-    ... [--only emphasis|pauses|pitch|quality] [--limit 40] [--intensity high] [--json out.json] [--plots DIR] [--judge PYTHON]
+    ... [--only emphasis|pauses|pitch|quality] [--limit 40] [--strength high] [--json out.json] [--plots DIR] [--judge PYTHON]
 
 Every sentence is spoken without its marks; then our realise step makes them, by the times of our own aligner ("realised") and, as
 the upper bound, by the known times ("with known times"). Scored is on known times alone, carried through what realise did to its
@@ -42,12 +42,12 @@ from rich.progress import track
 from rich.table import Table
 
 from prosody_tagger.markup import PITCHES, Mark, MarkedText, parse, plain
-from prosody_tagger.segment import words
+from prosody_tagger.segment import segment_words
 from synth.acoustics.align import Alignment, align
 from synth.acoustics.measure import measure
 from synth.acoustics.realise import realise
 from synth.acoustics.report import Report
-from synth.base import Audio, Intensity, SpeechRequest, WordTime
+from synth.base import Audio, SpeechRequest, Strength, WordTime
 from synth.embedded.backend import EmbeddedVoice
 
 JUDGE = Path(".venv-neural/bin/python")
@@ -129,12 +129,12 @@ async def _spoken(voice: EmbeddedVoice, marked: MarkedText) -> tuple[Audio, tupl
 class Bench:
     """Realises every clip in the ways that the questions need."""
 
-    def __init__(self, clips: Sequence[Clip], voice: EmbeddedVoice, intensity: Intensity, *, known_alone: bool) -> None:
+    def __init__(self, clips: Sequence[Clip], voice: EmbeddedVoice, strength: Strength, *, known_alone: bool) -> None:
         self.clips = clips
         self.clock = Clock(audio=sum(clip.audio.seconds for clip in clips))
         self.ways = WAYS[known_alone:]
         self._voice = voice
-        self._intensity = intensity
+        self._strength = strength
         self._aligned: dict[str, Alignment] = {}
 
     async def align(self) -> None:
@@ -155,7 +155,7 @@ class Bench:
             marked = change(clip)
             given, trusted = (clip.known, True) if known else (self.aligned(clip).words, self.aligned(clip).trusted)
             begun = time.perf_counter()
-            made = realise(clip.audio, marked, given, intensity=self._intensity, trusted=trusted)
+            made = realise(clip.audio, marked, given, strength=self._strength, trusted=trusted)
             report = None
             if timed:
                 self.clock.add("realise", begun)
@@ -176,7 +176,7 @@ def stress_elsewhere(clip: Clip) -> MarkedText:
     at = scores.stressed(clip.marked)
     others = [index for index in scores.content_words(clip.marked) if index != at]
     index = random.Random(f"{SEED} {clip.marked.text}").choice(others)
-    return MarkedText(clip.marked.text, (Mark("emph", words(clip.marked.text)[index].start),))
+    return MarkedText(clip.marked.text, (Mark("emph", segment_words(clip.marked.text)[index].start),))
 
 
 def every_mark(clip: Clip) -> MarkedText:
@@ -187,7 +187,7 @@ def with_pauses(clip: Clip) -> MarkedText:
     """The sentence's own pauses; if it has none, one at its first punctuation and one elsewhere, drawn at random."""
     if scores.slots(clip.marked):
         return MarkedText(clip.marked.text, tuple(mark for mark in clip.marked.marks if mark.is_pause))
-    runs = words(clip.marked.text)
+    runs = segment_words(clip.marked.text)
     punctuated = [slot for slot in range(1, len(runs)) if scores.at_punctuation(clip.marked, slot)]
     free = [slot for slot in range(1, len(runs)) if slot not in punctuated]
     chosen = [*punctuated[:1], random.Random(f"{SEED} {clip.marked.text}").choice(free)]
@@ -200,7 +200,7 @@ def with_pitch(clip: Clip) -> MarkedText:
     if own:
         return MarkedText(clip.marked.text, own)
     draw = random.Random(f"{SEED} {clip.marked.text}")
-    word = words(clip.marked.text)[draw.choice(scores.content_words(clip.marked))]
+    word = segment_words(clip.marked.text)[draw.choice(scores.content_words(clip.marked))]
     return MarkedText(clip.marked.text, (Mark(draw.choice(PITCHES), word.start),))
 
 
@@ -370,7 +370,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--sentences", type=Path, default=Path(__file__).parent / "sentences" / "test.txt")
     parser.add_argument("--only", choices=QUESTIONS, nargs="+", default=QUESTIONS)
     parser.add_argument("--limit", type=int, help="so many clips alone")
-    parser.add_argument("--intensity", choices=["low", "medium", "high"], default="medium")
+    parser.add_argument("--strength", choices=["low", "medium", "high"], default="medium")
     parser.add_argument("--known", action="store_true", help="by the known times alone, without the aligner")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plots", type=Path, help="a folder for pictures, before and after (with quality; needs matplotlib)")
@@ -388,7 +388,7 @@ async def run(asked: argparse.Namespace) -> None:
     clips = recorded(asked.speech, asked.judge) if asked.speech else await embedded(asked.lines, voice)
     if asked.limit and asked.limit < len(clips):  # spread over the list, whose kinds of marks stand together
         clips = [clips[round(index)] for index in np.linspace(0, len(clips) - 1, asked.limit)]
-    bench = Bench(clips, voice, asked.intensity, known_alone=asked.known)
+    bench = Bench(clips, voice, asked.strength, known_alone=asked.known)
     found: dict[str, Any] = {}
     if not asked.known:
         await bench.align()
@@ -405,7 +405,7 @@ async def run(asked: argparse.Namespace) -> None:
             console.print(f"no {asked.judge}: WER and DNSMOS are left out; benchmarks/neural/README.md says how to make it")
         found["quality"] = quality(bench, judge, asked.plots)
     await voice.close()
-    console.print(f"{len(clips)} clips, {sum(clip.audio.seconds for clip in clips):.0f} s, intensity {asked.intensity}")
+    console.print(f"{len(clips)} clips, {sum(clip.audio.seconds for clip in clips):.0f} s, strength {asked.strength}")
     show(found, console)
     if asked.json:
         asked.json.write_text(json.dumps(found, indent=1), encoding="utf-8")

@@ -9,7 +9,7 @@ from neural.times import Span, silence_level, silences
 from numpy.typing import NDArray
 
 from prosody_tagger.markup import Mark, MarkedText
-from prosody_tagger.segment import word_after, words
+from prosody_tagger.segment import segment_words, word_after
 from synth.acoustics.contours import contours
 from synth.acoustics.prominence import prominence
 from synth.base import Audio, WordTime
@@ -34,7 +34,7 @@ FUNCTION_WORDS = frozenset(
 
 def word_of(marked: MarkedText, mark: Mark) -> int:
     """The index of the word that a mark binds to."""
-    index = word_after(words(marked.text), mark.offset)
+    index = word_after(segment_words(marked.text), mark.offset)
     if index is None:
         raise ValueError(f"no word follows <{mark.kind}> in {marked.text!r}")
     return index
@@ -47,7 +47,7 @@ def stressed(marked: MarkedText) -> int:
 
 def content_words(marked: MarkedText) -> list[int]:
     """The indices of the words that are no function words."""
-    return [index for index, run in enumerate(words(marked.text)) if run.core(marked.text).lower() not in FUNCTION_WORDS]
+    return [index for index, run in enumerate(segment_words(marked.text)) if run.core(marked.text).lower() not in FUNCTION_WORDS]
 
 
 def most_prominent(audio: Audio, times: Times) -> int:
@@ -107,7 +107,7 @@ def slot_silences(audio: Audio, times: Times, level: float) -> list[Span]:
 
 def slots(marked: MarkedText) -> dict[int, list[Mark]]:
     """The pauses of each slot, by the index of the word that follows."""
-    runs = words(marked.text)
+    runs = segment_words(marked.text)
     found: dict[int, list[Mark]] = {}
     for mark in marked.marks:
         if mark.is_pause:
@@ -117,7 +117,7 @@ def slots(marked: MarkedText) -> dict[int, list[Mark]]:
 
 
 def at_punctuation(marked: MarkedText, slot: int) -> bool:
-    runs = words(marked.text)
+    runs = segment_words(marked.text)
     return bool(re.search(r"[,.;:!?]", marked.text[runs[slot - 1].core_end : runs[slot].core_start]))
 
 
@@ -186,7 +186,7 @@ def false_words(before: Audio, known: Times, after: Audio, times: Times, marked:
 
     Longer by 15 %, louder by 3 dB and higher by 2 semitones: two of the three.
     """
-    runs = words(marked.text)
+    runs = segment_words(marked.text)
     own = {word_after(runs, mark.offset) for mark in marked.marks if not mark.is_pause}
     if any(mark.kind in ("pitch_rising", "pitch_falling") for mark in marked.marks):
         own |= set(range(len(runs) - _TAIL_WORDS, len(runs)))  # the contour may lie on the tail

@@ -1,7 +1,8 @@
 """How well the tagger's recipe places marks on speakers that it never saw, beside the baselines: five folds by speaker over dev.
 
-Each fold has an adapter that learnt nothing of its speakers, by `python -m prosody_tagger.training.pretrain adapter --leave-out FOLD`. Their
-scores are put together, so that each sentence of dev counts once; the intervals come from drawing speakers anew.
+Each fold has an adapter that learnt nothing of its speakers, by `python -m prosody_tagger.training.pretrain adapter
+--leave-out FOLD`. Their scores are put together, so that each sentence of dev counts once; the intervals come from drawing
+speakers anew.
 
 python benchmarks/tagger_quality.py HELSINKI_PROSODY_CORPUS FOLD=ADAPTER [FOLD=ADAPTER ...] [--thresholds FILE] [--plot FILE]
 

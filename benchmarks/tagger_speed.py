@@ -18,7 +18,7 @@ from transformers.utils import logging
 
 from prosody_tagger.markup import render
 from prosody_tagger.model import SEP, SHIPPED, encode, token_id
-from prosody_tagger.segment import words
+from prosody_tagger.segment import segment_words
 from prosody_tagger.tagger import ProsodyTagger
 
 SENTENCE = "It was a bright cold day in April, and the clocks were all striking thirteen when Winston Smith slipped in."
@@ -42,7 +42,7 @@ def measure(threads: int) -> None:
     logging.disable_progress_bar()
     tagger = ProsodyTagger.load()
     tokenizer = tagger.model.tokenizer
-    (encoded,) = encode(tokenizer, [SENTENCE], [words(SENTENCE)])
+    (encoded,) = encode(tokenizer, [SENTENCE], [segment_words(SENTENCE)])
     sep = token_id(tokenizer, SEP)
     prompt = torch.tensor([[*encoded.ids, sep]])
     whole = torch.tensor([[*encoded.ids, sep, *encoded.ids]])
@@ -66,7 +66,7 @@ def measure(threads: int) -> None:
                 pad_token_id=sep,
             )
 
-    print(f"{threads} threads; {len(words(SENTENCE))} words, {whole.shape[1]} tokens in one pass, {length} to write")
+    print(f"{threads} threads; {len(segment_words(SENTENCE))} words, {whole.shape[1]} tokens in one pass, {length} to write")
     calls: dict[str, Callable[[], object]] = {"bare forward": forward, "mark": lambda: tagger.mark(SENTENCE)}
     middle = _medians(calls, ROUNDS) | _medians({"generate()": generate}, GENERATED)
     for name, value in middle.items():
@@ -76,10 +76,10 @@ def measure(threads: int) -> None:
     for size in BATCHES:
         texts = [SENTENCE] * size
         (taken,) = _medians({"": lambda texts=texts: tagger.mark_batch(texts)}, max(3, ROUNDS // size)).values()
-        print(f"{size * len(words(SENTENCE)) / taken:8,.0f} words a second, {size} texts at once")
+        print(f"{size * len(segment_words(SENTENCE)) / taken:8,.0f} words a second, {size} texts at once")
     long_text = f"{SENTENCE} " * 1000
     (taken,) = _medians({"": lambda: tagger.mark(long_text)}, 1).values()
-    print(f"{len(words(long_text)) / taken:8,.0f} words a second, one text of {len(words(long_text)):,} words")
+    print(f"{len(segment_words(long_text)) / taken:8,.0f} words a second, one text of {len(segment_words(long_text)):,} words")
     print(f"         such as: {render(tagger.mark(SENTENCE))}", flush=True)
 
 

@@ -1,7 +1,7 @@
 """How many words of a text are stressed, and which: by rank within the text, with a calibrated threshold to start from.
 
-A text is decided in portions, as it is read. An `Account` goes along: it knows the scores that it has seen and how many words it
-has stressed, so that what one portion owes or overspends the next makes good.
+A text is decided in portions, as it is read. An `EmphasisBudget` goes along: it knows the scores that it has seen and how many
+words it has stressed, so that what one portion owes or overspends the next makes good.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,16 +13,19 @@ from numpy.typing import NDArray
 
 from prosody_tagger.errors import BadInput
 
-Intensity = Literal["low", "medium", "high"]
-"""How often the tagger stresses a word, and how strongly a voice does."""
+Level = Literal["low", "medium", "high"]
+"""A density by name."""
 
-DENSITY: dict[Intensity, float] = {"low": 0.05, "medium": 0.09, "high": 0.18}
-"""Emphases a word that each intensity aims at."""
+Density = Level | float
+"""Emphases per word: by name, or a number from 0 to 1."""
+
+DENSITIES: dict[Level, float] = {"low": 0.05, "medium": 0.09, "high": 0.18}
+"""Emphases a word that each level aims at."""
 
 SHORTEST_STRESSED = 4
-"""A sentence of so many words gets an emphasis at medium intensity and above, whatever its scores."""
+"""A sentence of so many words gets an emphasis at medium density and above, whatever its scores."""
 
-LEVELS = 1000
+SCORE_STEPS = 1000
 """Scores are ranked in steps of 1/1000, and by their place within a step: rounding in the last digits never changes a mark."""
 
 PRIOR_WORDS = 100
@@ -35,28 +38,28 @@ SLACK, SLACK_WORDS = 0.02, 20
 _FARTHEST = 1e-4
 
 
-def density_of(intensity: str | float) -> float:
+def density_of(density: Density) -> float:
     """Emphases a word, of a name or a number.
 
     Raises:
         BadInput: another name, or no number from 0 to 1.
     """
-    if isinstance(intensity, str):
-        if intensity in DENSITY:
-            return DENSITY[intensity]
-    elif not isinstance(intensity, bool) and isfinite(intensity) and 0 <= intensity <= 1:
-        return float(intensity)
-    raise BadInput(f"unknown intensity {intensity!r}; give one of {', '.join(DENSITY)}, or emphases a word as a number from 0 to 1")
+    if isinstance(density, str):
+        if density in DENSITIES:
+            return DENSITIES[density]
+    elif not isinstance(density, bool) and isfinite(density) and 0 <= density <= 1:
+        return float(density)
+    raise BadInput(f"unknown density {density!r}; give one of {', '.join(DENSITIES)}, or emphases a word as a number from 0 to 1")
 
 
-def nearest(intensity: str | float) -> Intensity:
+def nearest_level(density: Density) -> Level:
     """The name whose density is nearest.
 
     Raises:
         BadInput: another name, or no number from 0 to 1.
     """
-    density = density_of(intensity)
-    return min(DENSITY, key=lambda name: abs(DENSITY[name] - density))
+    wanted = density_of(density)
+    return min(DENSITIES, key=lambda name: abs(DENSITIES[name] - wanted))
 
 
 def threshold_at(density: float, calibrated: Mapping[str, float]) -> float:
@@ -66,15 +69,15 @@ def threshold_at(density: float, calibrated: Mapping[str, float]) -> float:
     """
     if not 0 < density < 1:
         return 1.0 - density
-    places = np.array([log(share) for share in DENSITY.values()])
-    odds = np.array([_log_odds(calibrated[name]) for name in DENSITY])
+    places = np.array([log(share) for share in DENSITIES.values()])
+    odds = np.array([_log_odds(calibrated[name]) for name in DENSITIES])
     place = log(density)
     first = int(np.clip(np.searchsorted(places, place) - 1, 0, len(places) - 2))
     slope = (odds[first + 1] - odds[first]) / (places[first + 1] - places[first])
     return _probability(float(odds[first] + slope * (place - places[first])))
 
 
-class Account:
+class EmphasisBudget:
     """What one text has been given so far.
 
     Attributes:
@@ -84,14 +87,14 @@ class Account:
     def __init__(self, density: float, calibrated: Mapping[str, float]) -> None:
         self.density = density
         self._prior = threshold_at(density, calibrated)
-        self._seen = np.zeros(LEVELS + 1, np.int64)
+        self._seen = np.zeros(SCORE_STEPS + 1, np.int64)
         self._words = self._stressed = 0
         self._last = -2
 
     @property
     def stresses_sentences(self) -> bool:
         """Whether a sentence that is long enough gets an emphasis; where not, no two neighbours are stressed."""
-        return self.density >= DENSITY["medium"]
+        return self.density >= DENSITIES["medium"]
 
     def choose(
         self,
@@ -108,11 +111,11 @@ class Account:
             sentences: the portion's sentences, as ranges of its words.
             focus: groups of words, in each of which one is stressed.
         """
-        level = np.rint(np.where(known, scores, 0) * LEVELS).astype(np.int64)
+        level = np.rint(np.where(known, scores, 0) * SCORE_STEPS).astype(np.int64)
         order = [int(index) for index in np.argsort(-level, kind="stable") if known[index]]
         rank = {index: place for place, index in enumerate(order)}
         self._words += len(order)
-        self._seen += np.bincount(level[known], minlength=LEVELS + 1)
+        self._seen += np.bincount(level[known], minlength=SCORE_STEPS + 1)
         chosen: set[int] = set()
         groups: list[Sequence[int]] = list(focus)
         if self.stresses_sentences:
@@ -120,7 +123,7 @@ class Account:
         for group in groups:
             if chosen.isdisjoint(group):
                 self._add(sorted((index for index in group if known[index]), key=rank.__getitem__), 1, chosen)
-        above = int(np.count_nonzero(level[known] >= self._threshold() * LEVELS))
+        above = int(np.count_nonzero(level[known] >= self._threshold() * SCORE_STEPS))
         wanted = self._wanted(len(chosen.union(order[:above])))
         self._add(order, wanted - len(chosen), chosen)
         self._stressed += len(chosen)
@@ -128,7 +131,7 @@ class Account:
         return sorted(chosen)
 
     def _add(self, order: Sequence[int], count: int, chosen: set[int]) -> None:
-        """Choose so many more, the best first; below medium intensity none beside another."""
+        """Choose so many more, the best first; below medium density none beside another."""
         for index in order:
             if count <= 0:
                 return
@@ -141,7 +144,7 @@ class Account:
     def _threshold(self) -> float:
         """Between the calibrated one and that of the text so far; the longer the text, the nearer to its own."""
         above = np.cumsum(self._seen[::-1])[::-1]  # how many words score each level or more
-        own = int(np.searchsorted(-above, -self.density * self._words, side="left")) / LEVELS
+        own = int(np.searchsorted(-above, -self.density * self._words, side="left")) / SCORE_STEPS
         weight = self._words / (self._words + PRIOR_WORDS)
         return _probability(weight * _log_odds(own) + (1 - weight) * _log_odds(self._prior))
 

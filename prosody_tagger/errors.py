@@ -32,3 +32,13 @@ class DataError(BadInput):
 
 class ModelError(BadInput):
     """A tagger that cannot be loaded from the folder or name given."""
+
+
+def first_line(error: BaseException, limit: int = 200) -> str:
+    """The first line of an error's message, at most ``limit`` characters; its class name if the message is empty."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:limit]
+
+
+def os_reason(error: BaseException) -> str:
+    """Why the system refused, as in "no such file or directory"; the message itself for errors without an error number."""
+    return str(getattr(error, "strerror", None) or first_line(error)).lower()

@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from prosody_tagger.errors import MarkupError
-from prosody_tagger.segment import slot_of, words
+from prosody_tagger.segment import segment_words, slot_of
 
 PAUSES = ("pause_short", "pause_long")
 PITCHES = ("pitch_high", "pitch_low", "pitch_rising", "pitch_falling")
@@ -57,6 +57,10 @@ class Mark:
     def is_pause(self) -> bool:
         return self.kind in PAUSES
 
+    def moved(self, by: int) -> "Mark":
+        """The same mark ``by`` code points further on."""
+        return Mark(self.kind, self.offset + by, self.ms)
+
     @property
     def silence_ms(self) -> int:
         """Milliseconds of silence that this mark asks for: 0 unless it is a pause."""
@@ -76,6 +80,10 @@ class Alias:
     start: int
     end: int
     spoken: str
+
+    def moved(self, by: int) -> "Alias":
+        """The same alias ``by`` code points further on."""
+        return Alias(self.start + by, self.end + by, self.spoken)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,13 +112,23 @@ class MarkedText:
         # By bisection: a text of many sentences is sliced once for each.
         first = bisect_left(self.marks, start, key=_offset)
         last = (bisect_right if with_end else bisect_left)(self.marks, end, key=_offset)
-        marks = tuple(Mark(mark.kind, mark.offset - start, mark.ms) for mark in self.marks[first:last])
-        aliases = tuple(
-            Alias(alias.start - start, alias.end - start, alias.spoken)
-            for alias in self.aliases
-            if start <= alias.start and alias.end <= end
-        )
+        marks = tuple(mark.moved(-start) for mark in self.marks[first:last])
+        aliases = tuple(alias.moved(-start) for alias in self.aliases if start <= alias.start and alias.end <= end)
         return MarkedText(self.text[start:end], marks, aliases)
+
+
+def concatenate(parts: Iterable[MarkedText]) -> MarkedText:
+    """One marked text of several in a row; a mark at the end of one stays before a mark at the start of the next."""
+    texts: list[str] = []
+    marks: list[Mark] = []
+    aliases: list[Alias] = []
+    length = 0
+    for part in parts:
+        texts.append(part.text)
+        marks.extend(mark.moved(length) for mark in part.marks)
+        aliases.extend(alias.moved(length) for alias in part.aliases)
+        length += len(part.text)
+    return MarkedText("".join(texts), tuple(marks), tuple(aliases))
 
 
 def plain(text: str) -> MarkedText:
@@ -192,7 +210,7 @@ def normalise(marked: MarkedText) -> MarkedText:
     Every mark stands at the start of its word; in a slot there is at most one of each kind, pauses first, then emph, then pitch;
     there is no pause after the last word. Of several pauses of a kind in one slot the longest stays.
     """
-    runs = words(marked.text)
+    runs = segment_words(marked.text)
     kept: dict[tuple[int, str], Mark] = {}
     for mark in marked.marks:
         slot = slot_of(runs, mark.offset, len(marked.text))
@@ -206,7 +224,7 @@ def normalise(marked: MarkedText) -> MarkedText:
     return MarkedText(marked.text, tuple(marks), marked.aliases)
 
 
-def place(source: str, offset: int) -> str:
+def line_column(source: str, offset: int) -> str:
     """ "line 2, column 7" for an offset into ``source``, both counted from 1."""
     line = source.count("\n", 0, offset) + 1
     return f"line {line}, column {offset - source.rfind(chr(10), 0, offset)}"
@@ -221,7 +239,7 @@ def _mark(source: str, token: re.Match[str], offset: int) -> Mark:
     """The mark that a tag stands for."""
 
     def where() -> str:  # counted when there is an error to tell: for every mark it would make parse quadratic
-        return place(source, token.start())
+        return line_column(source, token.start())
 
     if token["open"]:
         raise MarkupError(f"<{token['open']} at {where()} is not closed; write <{token['open']}>, or \\< for a literal <")
@@ -256,4 +274,4 @@ def _refuse_surrogates(text: str) -> None:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
         code = f"U+{ord(text[error.start]):04X}"
-        raise MarkupError(f"lone surrogate {code} at {place(text, error.start)}; the text is not valid Unicode") from None
+        raise MarkupError(f"lone surrogate {code} at {line_column(text, error.start)}; the text is not valid Unicode") from None

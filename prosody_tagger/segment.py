@@ -43,7 +43,7 @@ _OPENING = regex.compile(r"[\p{Ps}\p{Pi}]")
 _WIDE_STOP = regex.compile(_WIDE)
 
 
-def words(text: str) -> list[Word]:
+def segment_words(text: str) -> list[Word]:
     """The words of ``text`` in order."""
     found: list[Word] = []
     for run in _RUN.finditer(text):
@@ -108,7 +108,7 @@ _SENTENCE_END = regex.compile(
 _WORD_BEFORE = regex.compile(r"[\p{L}\p{M}.]{0,12}$")
 
 
-def sentences(text: str) -> list[tuple[int, int]]:
+def segment_sentences(text: str) -> list[tuple[int, int]]:
     """Spans ``[start, end)`` of the sentences; together they cover the text, each with the white space after it.
 
     A sentence ends at its final punctuation, save after an abbreviation or an initial and before a small letter, or at a blank

@@ -3,7 +3,7 @@
 What `from_ssml` reads, with or without SSML's namespace:
 
     <speak>             the root; xml:space="preserve" keeps white space as it is, else it becomes single spaces
-    <p> <s>             a paragraph, a sentence: each ends a sentence for `segment.sentences`
+    <p> <s>             a paragraph, a sentence: each ends a sentence for `segment.segment_sentences`
     <break>             strength none, x-weak: nothing; weak, medium or none given: pause_short; strong, x-strong: pause_long.
                         With time, a pause of just that length; its kind is the strength's, else the one whose length is nearest
     <emphasis>          level strong, moderate or none given: emph on every word within; reduced, none: none there
@@ -26,8 +26,8 @@ from typing import NamedTuple
 from xml.parsers import expat
 
 from prosody_tagger.errors import MarkupError
-from prosody_tagger.markup import KINDS, MAX_PAUSE_MS, PAUSE_MS, PAUSES, Alias, Mark, MarkedText, closest, place, plain
-from prosody_tagger.segment import Word, sentences, word_after, words
+from prosody_tagger.markup import KINDS, MAX_PAUSE_MS, PAUSE_MS, PAUSES, Alias, Mark, MarkedText, closest, line_column, plain
+from prosody_tagger.segment import Word, segment_sentences, segment_words, word_after
 
 NAMESPACE = "http://www.w3.org/2001/10/synthesis"
 
@@ -338,7 +338,7 @@ class _Reader:
 
     def _marked(self) -> MarkedText:
         text, moves = _end_parts("".join(self._pieces), self._parts, self._preserve)
-        runs = words(text)
+        runs = segment_words(text)
         marked: set[tuple[str, int]] = set()
         for span in self._spans:
             within = _within(runs, moves.start(span.start), moves.end(span.end))
@@ -401,7 +401,7 @@ def _end_parts(text: str, parts: Sequence[_Part], preserve: bool) -> tuple[str, 
 
     Of collapsed text the blank line takes the place of the space before the part, and is put before every paragraph.
     """
-    starts = {start for start, _ in sentences(text)}
+    starts = {start for start, _ in segment_sentences(text)}
     cuts = [part.cut for part in parts if part.start not in starts or (part.name == "p" and not preserve)]
     taken = 0 if preserve else 1
     pieces = [text[start : end - taken] for start, end in pairwise((0, *cuts))]
@@ -531,7 +531,7 @@ def _tags(marked: MarkedText) -> list[tuple[int, str]]:
 
 
 def _around_words(marked: MarkedText) -> list[_Tagged]:
-    runs = words(marked.text)
+    runs = segment_words(marked.text)
     bound: set[tuple[int, str]] = set()
     for mark in marked.marks:
         if mark.is_pause:
@@ -576,5 +576,5 @@ def _break_tag(mark: Mark) -> str:
 def _refuse_characters(text: str, what: str) -> None:
     found = _NOT_XML.search(text)
     if found:
-        where = place(text, found.start())
+        where = line_column(text, found.start())
         raise MarkupError(f"{what} holds U+{ord(found[0]):04X} at {where}, which XML 1.0 cannot carry; take the character out")

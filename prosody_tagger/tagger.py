@@ -14,17 +14,16 @@ from typing import Any
 
 import numpy as np
 
-from prosody_tagger.density import DENSITY, Account, density_of
+from prosody_tagger.density import DENSITIES, Density, EmphasisBudget, density_of
 from prosody_tagger.errors import ModelError
 from prosody_tagger.language import Verdict, known_words, primary
 from prosody_tagger.markup import KINDS, PITCHES, Mark, MarkedText, normalise, plain
 from prosody_tagger.model import SHIPPED_ADAPTER, Encoded, Scores, TaggerModel, encode
 from prosody_tagger.punctuation import pause_after
-from prosody_tagger.segment import Word, sentences, words
+from prosody_tagger.segment import Word, segment_sentences, segment_words
 
-INTENSITIES = tuple(DENSITY)
-Intensity = str | float
-"""low, medium or high, or how many emphases there are to be a word: a number from 0 to 1."""
+INTENSITIES = tuple(DENSITIES)
+Intensity = Density
 
 Span = tuple[int, int]
 """A part ``[start, end)`` of a text, as offsets in code points."""
@@ -62,7 +61,7 @@ class Thresholds:
     """Scores from which a word is stressed, for each intensity, and from which a pause follows it.
 
     Attributes:
-        emph: where a text begins; as it goes on, its own scores count more and more (`density.Account`).
+        emph: where a text begins; as it goes on, its own scores count more and more (`density.EmphasisBudget`).
         pause_long: score from which a pause is long; None lets it be long between sentences and short within.
         pitch: score of each pitch mark that is set, none of them by a tagger that was shown none.
         languages: tags, such as "en", of the languages that the tagger knows; None where it takes every text.
@@ -84,7 +83,7 @@ class Thresholds:
         try:
             data: Any = json.loads(path.read_text(encoding="utf-8"))
             return cls(
-                {name: float(data["emph"][name]) for name in DENSITY},
+                {name: float(data["emph"][name]) for name in DENSITIES},
                 float(data["pause"]),
                 None if data.get("pause_long") is None else float(data["pause_long"]),
                 {PITCHES[PITCHES.index(kind)]: float(score) for kind, score in data.get("pitch", {}).items()},
@@ -182,14 +181,14 @@ class ProsodyTagger:
                 yield self._decide(stretch, portion, account)
 
     def score(self, text: str) -> Scores:
-        """The model's scores for each word of ``text``, of `segment.words`."""
+        """The model's scores for each word of ``text``, of `segment_words`."""
         stretches = list(self._stretches(text, (), None))
         self._score([(stretch, window) for stretch in stretches for window in stretch.windows])
         parts = [stretch.scores for stretch in stretches]
         return Scores(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("prominence", "boundary", "marks")))
 
-    def _account(self, intensity: Intensity) -> Account:
-        return Account(density_of(intensity), self.thresholds.emph)
+    def _account(self, intensity: Intensity) -> EmphasisBudget:
+        return EmphasisBudget(density_of(intensity), self.thresholds.emph)
 
     def _stretches(self, text: str, focus: Sequence[Span], languages: Sequence[str] | None) -> Iterator["_Stretch"]:
         """The stretches of a text, each made when it is asked for, and told of the one before."""
@@ -207,7 +206,7 @@ class ProsodyTagger:
                 item.scores.boundary[window.words] = scores.boundary
                 item.scores.marks[window.words] = scores.marks
 
-    def _decide(self, item: "_Stretch", portion: "_Portion", account: Account) -> Tagged:
+    def _decide(self, item: "_Stretch", portion: "_Portion", account: EmphasisBudget) -> Tagged:
         """The marks of a portion, by its scores. A pause after its last word stands at the start of the next."""
         runs, first, last = item.runs, portion.first_word, portion.last_word
         inside = slice(first, last)
@@ -294,8 +293,8 @@ class _Stretch:
         self.pause_before: tuple[str, float | None] | None = None
         self.text = text
         self.focus = focus
-        self.runs = words(text)
-        spans = sentences(text)
+        self.runs = segment_words(text)
+        spans = segment_sentences(text)
         self.verdict: Verdict = known_words(text, self.runs, spans, languages, None if before is None else before.verdict)
         self.sentence_ends = _last_words(self.runs, spans)
         self.windows = list(
@@ -312,7 +311,7 @@ def _stretches(text: str) -> Iterator[Span]:
     """A text in parts of whole sentences, found one after the other, so that nothing of the first waits for the rest."""
     start, size = 0, STRETCH_CHARS
     while start + size < len(text):
-        spans = sentences(text[start : start + size])
+        spans = segment_sentences(text[start : start + size])
         end = spans[-1][0] if spans else size  # the last may go on
         if end == 0:
             size *= 2
@@ -327,7 +326,7 @@ def _joined(portions: Sequence[Tagged]) -> Tagged:
     marks: list[Mark] = []
     offset = 0
     for tagged in portions:
-        marks.extend(replace(mark, offset=mark.offset + offset) for mark in tagged.marked.marks)
+        marks.extend(mark.moved(offset) for mark in tagged.marked.marks)
         offset += len(tagged.marked.text)
     text = "".join(tagged.marked.text for tagged in portions)
     scores = tuple(score for tagged in portions for score in tagged.scores)

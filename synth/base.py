@@ -9,8 +9,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from prosody_tagger.density import Intensity as Intensity
 from prosody_tagger.markup import KINDS, Mark, MarkedText
+
+Strength = Literal["low", "medium", "high"]
+"""How strongly a voice renders a mark. How many words are stressed is another thing: the tagger's density."""
 
 Support = Literal["native", "rendered", "realised", "dropped"]
 """What becomes of a mark: the model obeys it, controls of the engine do, it is made in the audio afterwards, or nothing does it."""
@@ -116,7 +118,7 @@ class SpeechRequest:
         voice: a name from the backend's `voices`; None is its default.
         speed: 1.0 is the voice's own rate of speech, 2.0 twice as fast.
         seed: makes a sampling voice repeatable; voices that do not sample ignore it.
-        intensity: how strongly marks are rendered.
+        strength: how strongly marks are rendered.
         unfinished: more of the same sentence follows, so the voice should not fall as at its end.
         context: what the backend's last `Speech` of the same text returned, to keep its voice; None at the start.
         reference: a recording to take the voice from, in place of a name.
@@ -127,7 +129,7 @@ class SpeechRequest:
     voice: str | None = None
     speed: float = 1.0
     seed: int | None = None
-    intensity: Intensity = "medium"
+    strength: Strength = "medium"
     unfinished: bool = False
     context: object = None
     reference: Reference | None = None
@@ -141,14 +143,14 @@ class Speech:
     Attributes:
         audio: the sound of this chunk; a backend that does not stream yields one chunk.
         words: times of the words within this chunk's audio, or None if the backend does not know.
-        left: marks of the request that were not done and remain to be realised.
+        unrealised: marks of the request that were not done and remain to be realised.
         context: hand it back with the next piece of the same text.
         warnings: what the user should know of this chunk, in words.
     """
 
     audio: Audio
     words: tuple[WordTime, ...] | None = None
-    left: tuple[Mark, ...] = ()
+    unrealised: tuple[Mark, ...] = ()
     context: object = field(default=None, repr=False)
     warnings: tuple[str, ...] = ()
 
@@ -171,8 +173,8 @@ class Synthesizer(ABC):
         return self.capabilities
 
     @abstractmethod
-    def voices(self) -> tuple[Voice, ...]:
-        """Every voice that it offers, its default first."""
+    async def voices(self) -> tuple[Voice, ...]:
+        """Every voice that it offers, its default first. It may ask a server; it never blocks the event loop."""
 
     def unready(self) -> str | None:
         """What keeps it from speaking, and what to do about it, as far as can be told without speaking; None if nothing."""

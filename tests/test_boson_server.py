@@ -194,7 +194,7 @@ def test_higgs_http_understands_its_refusals() -> None:
 
 def test_higgs_http_lists_its_voices() -> None:
     with serving(Humming(), voices={"mabel": Recording(b"", "x"), "belinda": Recording(b"", "x")}) as address:
-        assert [voice.name for voice in voice_at(address).voices()] == ["default", "belinda", "mabel"]
+        assert [voice.name for voice in asyncio.run(voice_at(address).voices())] == ["default", "belinda", "mabel"]
 
 
 # --- by hand

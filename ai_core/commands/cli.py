@@ -17,8 +17,9 @@ from prosody_tagger.command import run_command
 
 if TYPE_CHECKING:
     from ai_core.pipeline import Job, Result
-    from ai_core.runtime import Portion
+    from ai_core.runtime import Parts, Portion
     from ai_core.settings import Settings
+    from prosody_tagger.density import Density
     from prosody_tagger.markup import MarkedText
     from synth import base
 
@@ -144,8 +145,7 @@ def voices(backend: Backend = None, as_json: AsJson = False) -> None:
 
     parts = Parts()
     name = backend or parts.settings.backend
-    found = parts.voice(name).voices()
-    asyncio.run(parts.close())
+    found = asyncio.run(_voices(parts, name))
     if as_json:
         out.print_json(
             {"backend": name, "voices": [{"name": v.name, "language": v.language, "description": v.description} for v in found]}
@@ -192,7 +192,14 @@ async def _collect(job: "Job", settings: "Settings") -> "Result":
         await parts.close()
 
 
-async def _mark(text: "str | MarkedText", intensity: "base.Intensity | None", settings: "Settings") -> "Portion":
+async def _voices(parts: "Parts", name: str) -> "tuple[base.Voice, ...]":
+    try:
+        return await parts.voice(name).voices()
+    finally:
+        await parts.close()
+
+
+async def _mark(text: "str | MarkedText", intensity: "Density | None", settings: "Settings") -> "Portion":
     from ai_core.pipeline import check_length
     from ai_core.runtime import Parts
 

@@ -16,7 +16,7 @@ from ai_core.pipeline import Result
 from prosody_tagger.command import people, visible
 from prosody_tagger.errors import BadInput, ProsodyError
 from prosody_tagger.markup import MarkedText, render
-from prosody_tagger.segment import word_after, words
+from prosody_tagger.segment import segment_words, word_after
 
 _STYLES = {"emph": "bold yellow", "pause_short": "cyan", "pause_long": "bold cyan"}
 _TAG = regex.compile(r"(?<!\\)(?:\\\\)*\K<(?P<kind>[a-z_]+)(?::\d+ms)?>")
@@ -38,7 +38,7 @@ def shown(text: str, *, marks: bool = False) -> Text:
 
 def marks_json(marked: MarkedText, scores: Sequence[float | None]) -> list[dict[str, Any]]:
     """Each mark with the word that follows it, and the tagger's score or null where the user set it."""
-    runs = words(marked.text)
+    runs = segment_words(marked.text)
     rows = []
     for mark, score in zip(marked.marks, scores, strict=True):
         index = word_after(runs, mark.offset)

@@ -1,5 +1,6 @@
 """What is ready to work here, and what to do about the rest."""
 
+import asyncio
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -48,7 +49,7 @@ def _backends(settings: Settings) -> Iterator[Finding]:
         try:
             voice = registry.create(name, getattr(settings, backend.settings))
             why = voice.unready()
-            ready, detail = why is None, why or f"{backend.about}; {len(voice.voices())} voices"
+            ready, detail = why is None, why or f"{backend.about}; {len(asyncio.run(voice.voices()))} voices"
         except ProsodyError as error:
             ready, detail = False, str(error)
         yield Finding("backend", name, ready, name == settings.backend, detail)

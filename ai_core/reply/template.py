@@ -14,7 +14,7 @@ import regex
 
 from prosody_tagger.errors import BadInput, MarkupError
 from prosody_tagger.markup import plain
-from prosody_tagger.segment import sentences
+from prosody_tagger.segment import segment_sentences
 
 MAX_CHARS = 20_000
 """Most code points of what they said and the points together."""
@@ -131,7 +131,7 @@ def _kind(said: str) -> Kind:
     """The most definite kind among the questions of ``said``, or among its statements if it asks nothing; the first of equals."""
     if not said:
         return "nothing"
-    parts = [_folded(said[start:end]) for start, end in sentences(said)]
+    parts = [_folded(said[start:end]) for start, end in segment_sentences(said)]
     questions = [clause for part in parts if part.endswith("?") for clause in _CLAUSE_END.split(part)]
     return min((_kind_of(part) for part in questions or parts), key=lambda kind: _RANK.get(kind, 0))
 

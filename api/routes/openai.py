@@ -40,7 +40,7 @@ async def speech(request: Request, asked: SpeechRequest, service: Here) -> Respo
     backend = _backend(asked.model)
     name = _voice_name(asked.voice)
     reference = await service.reference(name)
-    voice = None if reference else _voice(name, service.parts.voice(backend or service.settings.backend))
+    voice = None if reference else await _voice(name, service.parts.voice(backend or service.settings.backend))
     check_length(asked.input, service.settings)
     job = Job(
         parse(asked.input) if asked.marked else asked.input,
@@ -76,7 +76,7 @@ async def model(model: str) -> Model:
 @router.get("/audio/voices", responses=documented(502, 503, 504), summary="The voices of a backend, and those that were uploaded")
 async def voices(service: Here, backend: Annotated[str | None, Query(max_length=100)] = None) -> Voices:
     name = backend or service.settings.backend
-    own = service.parts.voice(name).voices()
+    own = await service.parts.voice(name).voices()
     kept = await asyncio.to_thread(service.store.list)
     data = [VoiceShown(id=v.name, name=v.name, language=v.language, description=v.description) for v in own]
     data += [
@@ -205,8 +205,8 @@ def _voice_name(voice: str | dict[str, Any] | None) -> str | None:
     return name
 
 
-def _voice(name: str | None, voice: Synthesizer) -> str | None:
+async def _voice(name: str | None, voice: Synthesizer) -> str | None:
     """The backend's voice of that name; its default for OpenAI's names that it does not have."""
-    if name in OPENAI_VOICES and name not in {own.name for own in voice.voices()}:
+    if name in OPENAI_VOICES and name not in {own.name for own in await voice.voices()}:
         return None
     return name or None

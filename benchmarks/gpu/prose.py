@@ -32,7 +32,7 @@ from typing import Annotated
 
 import typer
 
-from prosody_tagger.segment import sentences
+from prosody_tagger.segment import segment_sentences
 
 MOST_WORDS = 120
 LEAST_WORDS = 3
@@ -380,7 +380,7 @@ def _sentences(paragraph: str) -> Iterator[str]:
     for pattern, written in _QUOTES:
         text = re.sub(pattern, written, text)
     text = " ".join(text.split())
-    for start, end in sentences(text):
+    for start, end in segment_sentences(text):
         yield re.sub(r"^(?:— )+", "", text[start:end].strip())
 
 

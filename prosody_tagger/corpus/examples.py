@@ -13,7 +13,7 @@ from typing import Literal
 
 from prosody_tagger.errors import DataError
 from prosody_tagger.markup import MarkedText
-from prosody_tagger.segment import Word, word_after, words
+from prosody_tagger.segment import Word, segment_words, word_after
 
 UNKNOWN = -100
 """The label of a word that has none: cross-entropy passes it over."""
@@ -24,7 +24,7 @@ Labelling = Literal["v1", "v3", "marked"]
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A text and one label a word of `segment.words`; `UNKNOWN` where the data give none.
+    """A text and one label a word of `segment_words`; `UNKNOWN` where the data give none.
 
     Attributes:
         source: what it was taken from, "" where nobody says.
@@ -61,7 +61,7 @@ _HELSINKI_SOURCE = re.compile(r"(\d+)_\d+_")
 
 def unlabelled(text: str, source: str = "") -> Example:
     """A text of which nothing is known."""
-    count = len(words(text))
+    count = len(segment_words(text))
     return Example(source, text, (UNKNOWN,) * count, (UNKNOWN,) * count, (math.nan,) * count)
 
 
@@ -71,7 +71,7 @@ def from_marked(marked: MarkedText, source: str = "", reader: str = "") -> Examp
     Raises:
         DataError: the text has no word, or a mark no word to stand on.
     """
-    runs = words(marked.text)
+    runs = segment_words(marked.text)
     if not runs:
         raise DataError("there is no word in it")
     kinds: list[set[str]] = [set() for _ in runs]
@@ -166,6 +166,6 @@ def from_columns(source: str, rows: Sequence[Sequence[str]]) -> Example:
 
 
 def _align(text: str, by_offset: dict[int, tuple[int, int, float]]) -> Iterator[tuple[int, int, float]]:
-    for word in words(text):
+    for word in segment_words(text):
         inside = [by_offset[offset] for offset in range(word.start, word.end) if offset in by_offset]
         yield inside[-1] if inside else (UNKNOWN, UNKNOWN, float("nan"))

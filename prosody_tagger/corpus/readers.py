@@ -18,7 +18,7 @@ from typing import Any
 from prosody_tagger.corpus.examples import UNKNOWN, Example, from_columns, from_marked, unlabelled, wrong_in_columns
 from prosody_tagger.errors import DataError, MarkupError
 from prosody_tagger.markup import Mark, MarkedText, parse
-from prosody_tagger.segment import words
+from prosody_tagger.segment import segment_words
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ def read_text(path: Path) -> list[Example]:
         if first.startswith("<file>"):
             return read_examples(path)
         lines = [first, *file]
-    return [unlabelled(line.strip(), path.name) for line in lines if words(line)]
+    return [unlabelled(line.strip(), path.name) for line in lines if segment_words(line)]
 
 
 def merge_labellings(examples: Sequence[Example]) -> tuple[list[Example], list[str]]:

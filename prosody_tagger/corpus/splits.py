@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from prosody_tagger.corpus.examples import Example
 from prosody_tagger.errors import DataError
-from prosody_tagger.segment import words
+from prosody_tagger.segment import segment_words
 
 SHARED_WORDS = 6
 """So many words in a row are seldom the same by chance."""
@@ -124,7 +124,7 @@ def _groups(examples: Sequence[Example]) -> list[list[int]]:
 
 def _spoken(example: Example) -> tuple[str, ...]:
     """The words without case and outer punctuation."""
-    return tuple(word.core(example.text).casefold() for word in words(example.text))
+    return tuple(word.core(example.text).casefold() for word in segment_words(example.text))
 
 
 def _runs(example: Example) -> Iterable[tuple[str, ...]]:

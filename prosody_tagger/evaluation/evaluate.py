@@ -17,6 +17,7 @@ import typer
 if TYPE_CHECKING:
     from prosody_tagger.corpus.examples import Example
     from prosody_tagger.corpus.readers import DataFile
+    from prosody_tagger.density import Density
     from prosody_tagger.markup import MarkedText
     from prosody_tagger.tagger import ProsodyTagger
 
@@ -102,7 +103,7 @@ def evaluation(
     tagger: "ProsodyTagger",
     examples: "Sequence[Example]",
     *,
-    intensity: str = "medium",
+    intensity: "Density" = "medium",
     elsewhere: "Sequence[Example] | None" = None,
     seed: int = 0,
 ) -> dict[str, Any]:
@@ -160,10 +161,10 @@ def _texts(examples: "Sequence[Example]") -> list[str]:
     return [" ".join(sentences) for sentences in texts]
 
 
-def _run(tagger: "ProsodyTagger", texts: Sequence[str], intensity: str) -> "tuple[dict[str, MarkedText], dict[str, float]]":
+def _run(tagger: "ProsodyTagger", texts: Sequence[str], intensity: Density) -> "tuple[dict[str, MarkedText], dict[str, float]]":
     """Have all texts marked; what came out, and how that went."""
     from prosody_tagger.markup import parse, render
-    from prosody_tagger.segment import words
+    from prosody_tagger.segment import segment_words
 
     tagger.mark(texts[0], intensity)
     began = time.perf_counter()
@@ -171,7 +172,7 @@ def _run(tagger: "ProsodyTagger", texts: Sequence[str], intensity: str) -> "tupl
     for start in range(0, len(texts), TEXTS_AT_A_TIME):
         found.extend(tagger.mark_batch(texts[start : start + TEXTS_AT_A_TIME], intensity))
     seconds = time.perf_counter() - began
-    count = sum(len(words(text)) for text in texts)
+    count = sum(len(segment_words(text)) for text in texts)
     emphases = sum(mark.kind == "emph" for marked in found for mark in marked.marks)
     same = [marked.text == text and parse(render(marked)).text == text for marked, text in zip(found, texts, strict=True)]
     figures = (emphases / count, sum(same) / len(same), count / seconds)
@@ -197,10 +198,10 @@ def _baseline_marks(examples: "Sequence[Example]") -> dict[str, dict[str, Any]]:
 
 def _pauses_at_punctuation(text: str) -> "MarkedText":
     from prosody_tagger.markup import Mark, MarkedText
-    from prosody_tagger.segment import sentences, words
+    from prosody_tagger.segment import segment_sentences, segment_words
 
-    runs = words(text)
-    starts = [start for start, _ in sentences(text)]
+    runs = segment_words(text)
+    starts = [start for start, _ in segment_sentences(text)]
     marks = []
     for before, after in pairwise(runs):
         if before.end > before.core_end:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from prosody_tagger.corpus.examples import UNKNOWN, Example
 from prosody_tagger.markup import KINDS
 from prosody_tagger.model import Scores, TaggerModel, encode
-from prosody_tagger.segment import words
+from prosody_tagger.segment import segment_words
 from prosody_tagger.tagger import ProsodyTagger, Thresholds
 
 SPARSE_EMPHASIS = 2.0
@@ -83,7 +83,7 @@ class Truth:
         punctuated: list[bool] = []
         text: list[str] = []
         for example in examples:
-            runs = words(example.text)
+            runs = segment_words(example.text)
             inner.extend(index + 1 < len(runs) for index in range(len(runs)))
             punctuated.extend(word.end > word.core_end for word in runs)
             text.extend(word.core(example.text).lower() for word in runs)
@@ -137,7 +137,7 @@ class Guess:
 
 def score_examples(model: TaggerModel, examples: Sequence[Example], batch_size: int = 64) -> Scores:
     """Score examples one by one, in batches of like length; the scores of all their words one after the other."""
-    runs = [words(example.text) for example in examples]
+    runs = [segment_words(example.text) for example in examples]
     encoded = encode(model.tokenizer, [example.text for example in examples], runs)
     short = [index for index, item in enumerate(encoded) if len(item.ids) <= model.max_tokens]
     order = sorted(short, key=lambda i: len(encoded[i].ids))

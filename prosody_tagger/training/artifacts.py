@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from prosody_tagger.corpus.examples import Example
-from prosody_tagger.density import DENSITY
+from prosody_tagger.density import DENSITIES
 from prosody_tagger.evaluation import report
 from prosody_tagger.evaluation.mark_scores import MarkScores
 from prosody_tagger.evaluation.metrics import MEASURES, Guess, Truth
@@ -107,7 +107,7 @@ def _card(whole: Mapping[str, Any], rows: Mapping[str, report.Figures], plots: S
         f"- `{Path(file['file']).name}`: {file['examples']:,} examples, SHA-256 `{file['sha256']}`" for file in whole["data"]
     )
     notes = "".join(f"- {note}\n" for note in split["notes"])
-    densities = ", ".join(f"{density:.2f} at {name}" for name, density in DENSITY.items())
+    densities = ", ".join(f"{density:.2f} at {name}" for name, density in DENSITIES.items())
     pictures = "\n".join(f"![{Path(name).stem.replace('-', ' ')}]({name})" for name in plots)
     found = whole["figures"]["marks"]
     marks = f"\nMarks at medium intensity:\n\n{report.markdown(report.mark_table({'tagger': found}))}\n" if found else ""

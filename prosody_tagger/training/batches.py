@@ -29,7 +29,7 @@ from prosody_tagger.model import (
     lay_out,
     token_id,
 )
-from prosody_tagger.segment import words
+from prosody_tagger.segment import segment_words
 
 RARE_COUNT = 3
 """A word seen at most so often may be swapped for tokens never seen, so that unseen words are known to be rare words."""
@@ -125,7 +125,7 @@ class Batches:
         self.seed = seed
         self.sep = token_id(tokenizer, SEP)
         texts = [example.text for example in examples]
-        encoded = encode(tokenizer, texts, [words(text) for text in texts])
+        encoded = encode(tokenizer, texts, [segment_words(text) for text in texts])
         self.items = [
             piece
             for item, labels, example in zip(encoded, labels_of(examples), examples, strict=True)

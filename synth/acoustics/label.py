@@ -13,8 +13,7 @@ import numpy as np
 
 from prosody_tagger.errors import BadInput
 from prosody_tagger.markup import PAUSE_MS, Mark, MarkedText, normalise
-from prosody_tagger.segment import word_after
-from prosody_tagger.segment import words as words_of
+from prosody_tagger.segment import segment_words, word_after
 from synth.acoustics.contours import contours
 from synth.acoustics.silences import silences
 from synth.acoustics.word_features import EMPHATIC, STANDS_OUT, apart, emphasis, figures
@@ -81,7 +80,7 @@ def label(
     Raises:
         BadInput: audio that cannot be measured, or words that are not those of the text.
     """
-    runs = words_of(text)
+    runs = segment_words(text)
     starts = {run.core_start for run in runs}
     for word in words:
         if word.offset not in starts:
@@ -131,7 +130,7 @@ async def label_recording(
     from synth.acoustics.align import align
     from synth.acoustics.plain_reading import read_plainly
 
-    if not words_of(text):
+    if not segment_words(text):
         raise BadInput("the transcript holds no word; write down what is said")
     alignment = await align(audio, text, voice, language=language)
     if not alignment.trusted:

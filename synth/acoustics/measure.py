@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from prosody_tagger.errors import BadInput
 from prosody_tagger.markup import Mark, MarkedText
-from prosody_tagger.segment import Word, sentences, word_after
-from prosody_tagger.segment import words as words_of
+from prosody_tagger.segment import Word, segment_sentences, segment_words, word_after
 from synth.acoustics.contours import Contours, contours
 from synth.acoustics.report import ChangeReport, FalseReport, MarkReport, Report, WordReport, known
 from synth.acoustics.silences import silence_within, silences
@@ -65,7 +64,7 @@ def measure(
     Raises:
         BadInput: audio that cannot be measured, or words that are not those of the text.
     """
-    runs = words_of(marked.text)
+    runs = segment_words(marked.text)
     clip = _Clip(audio, marked, runs, words, contours(audio))
     others = [
         None if other is None else _Clip(other[0], marked, runs, other[1], contours(other[0])) for other in (reference, reading)
@@ -151,7 +150,7 @@ class _Measurement:
         """The sentence of each word."""
         starts = np.array([run.core_start for run in self.clip.runs])
         found: list[_Sentence] = []
-        for start, end in sentences(self.text):
+        for start, end in segment_sentences(self.text):
             first, last = np.searchsorted(starts, (start, end))
             found += [_Sentence(int(first), int(last))] * int(last - first)
         return found

@@ -27,7 +27,7 @@ def gaps_by_times(
     """
     heard = [index for index, word in enumerate(words) if word.end > word.start]
     wanted: dict[tuple[int, float], int] = {}  # by how many heard words begin before it, and the share of the last one if within it
-    left: list[Mark] = []
+    unrealised: list[Mark] = []
     for mark in pauses:
         index = word_after(runs, mark.offset)
         before = int(np.searchsorted(heard, len(words) if index is None else index))
@@ -35,13 +35,13 @@ def gaps_by_times(
         if index is not None and before < len(heard) and heard[before] == index:
             share = _share(runs[index], mark.offset)
         if share and words[heard[before]].end - words[heard[before]].start < _SPLITTABLE_SECONDS:
-            left.append(mark)
+            unrealised.append(mark)
             continue
         key = before, share
         wanted[key] = wanted.get(key, 0) + round(mark.silence_ms / 1000 * audio.rate)
     times = [_span(words[index], audio) for index in heard]
     gaps = [_gap(before, share, length, heard, times, audio, len(words)) for (before, share), length in sorted(wanted.items())]
-    return gaps, left
+    return gaps, unrealised
 
 
 def _share(run: Word, offset: int) -> float:
@@ -78,19 +78,19 @@ def gaps_by_silences(audio: Audio, text: str, runs: Sequence[Word], pauses: Sequ
     slots = [index for index in range(1, len(runs)) if _PUNCTUATION.search(text, runs[index - 1].core_end, runs[index].core_start)]
     silences = {0: (0, 0), **_silences(audio, runs, slots), len(runs): (length, length)}
     wanted: dict[int, int] = {}
-    left: list[Mark] = []
+    unrealised: list[Mark] = []
     for mark in pauses:
         index = word_after(runs, mark.offset)
         slot = len(runs) if index is None else index
         if slot not in silences or (index is not None and _share(runs[index], mark.offset)):
-            left.append(mark)
+            unrealised.append(mark)
         else:
             wanted[slot] = wanted.get(slot, 0) + round(mark.silence_ms / 1000 * audio.rate)
     gaps = []
     for slot, samples in sorted(wanted.items()):
         start, end = silences[slot]
         gaps.append(Gap(max(0, start - margin), min(length, end + margin), start, end, samples, slot, slot))
-    return gaps, left
+    return gaps, unrealised
 
 
 def _silences(audio: Audio, runs: Sequence[Word], slots: Sequence[int]) -> dict[int, Run]:

@@ -7,11 +7,11 @@ from numpy.typing import NDArray
 
 from synth.acoustics.contours import Contours
 from synth.acoustics.modification import Shape
-from synth.base import Intensity, WordTime
+from synth.base import Strength, WordTime
 
 Signal = NDArray[np.float64]
 
-_SEMITONES: Mapping[Intensity, float] = {"low": 3.0, "medium": 4.5, "high": 6.0}
+_SEMITONES: Mapping[Strength, float] = {"low": 3.0, "medium": 4.5, "high": 6.0}
 _PLACES = (0.0, 0.2, 0.8, 1.0)
 _LEVELS: Mapping[str, tuple[float, ...]] = {"pitch_high": (0.8, 1.0, 1.0, 0.8), "pitch_low": (-0.8, -1.0, -1.0, -0.8)}
 _TURNS: Mapping[str, tuple[float, ...]] = {
@@ -34,17 +34,17 @@ def has_voice(sound: Contours, word: WordTime) -> bool:
     return len(_voiced(sound, word)) >= _FEWEST_FRAMES
 
 
-def is_so(sound: Contours, word: WordTime, kind: str, intensity: Intensity) -> bool:
-    """Whether a rising or falling word is that already, by as much as ``intensity`` says."""
+def is_so(sound: Contours, word: WordTime, kind: str, strength: Strength) -> bool:
+    """Whether a rising or falling word is that already, by as much as ``strength`` says."""
     if kind not in _TURNS:
         return False
     pitch = sound.semitones[_voiced(sound, word)]
     sign = 1.0 if kind == "pitch_rising" else -1.0
     turns = [sign * (np.median(pitch[-part:]) - np.median(pitch[:part])) for part in (len(pitch) // 3, len(pitch) // 4)]
-    return bool(min(turns) >= _SEMITONES[intensity])
+    return bool(min(turns) >= _SEMITONES[strength])
 
 
-def tune(sound: Contours, word: WordTime, kind: str, intensity: Intensity, *, ends: bool) -> Shape:
+def tune(sound: Contours, word: WordTime, kind: str, strength: Strength, *, ends: bool) -> Shape:
     """The change of pitch that a mark of ``kind`` asks for on ``word``; ``ends`` if that is the last of its sentence."""
     shape = Shape.of(len(sound.energy))
     clear = _voiced(sound, word)
@@ -53,7 +53,7 @@ def tune(sound: Contours, word: WordTime, kind: str, intensity: Intensity, *, en
         first = max(0, min(first, last - round(_TAIL_SECONDS / sound.step)))
     start, end = _frames(sound, word)
     frames = np.arange(min(start, first), max(end, last + 1))
-    wanted = np.interp((frames - first) / max(1, last - first), _PLACES, _LEVELS.get(kind) or _TURNS[kind]) * _SEMITONES[intensity]
+    wanted = np.interp((frames - first) / max(1, last - first), _PLACES, _LEVELS.get(kind) or _TURNS[kind]) * _SEMITONES[strength]
     if kind in _TURNS:
         # It becomes a line of its own, with some of its movement, and what is faint beyond follows.
         wanted += np.median(sound.semitones[clear]) - _pitch(sound, frames)

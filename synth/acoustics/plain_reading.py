@@ -1,7 +1,7 @@
 """A plain reading of a text by a voice that knows when it says each word: what the words sound like with no mark on any."""
 
 from prosody_tagger.markup import plain
-from prosody_tagger.segment import words
+from prosody_tagger.segment import segment_words
 from synth.acoustics.guide import pieces, speaker_of
 from synth.audio.signal import concatenate
 from synth.base import Audio, SpeechRequest, Synthesizer, WordTime
@@ -21,11 +21,11 @@ async def read_plainly(text: str, voice: Synthesizer, language: str | None = Non
         BackendError: it failed.
     """
     limits = voice.capabilities
-    name = speaker_of(voice, language)
+    name = await speaker_of(voice, language)
     parts: list[Audio] = []
     found: list[WordTime] = []
     seconds = 0.0
-    for start, end in pieces(text, words(text), limits.max_chars):
+    for start, end in pieces(text, segment_words(text), limits.max_chars):
         async for chunk in voice.speak(SpeechRequest(plain(text[start:end]), voice=name)):
             if chunk.words is None:
                 raise RefusedRequest(f"the voice {voice.name!r} does not tell its word times; align against the embedded voice")

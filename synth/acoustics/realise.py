@@ -13,13 +13,12 @@ import numpy as np
 
 from prosody_tagger.errors import BadInput
 from prosody_tagger.markup import Mark, MarkedText
-from prosody_tagger.segment import Word, sentences, word_after
-from prosody_tagger.segment import words as words_of
+from prosody_tagger.segment import Word, segment_sentences, segment_words, word_after
 from synth.acoustics.pause_placement import gaps_by_silences, gaps_by_times
 from synth.acoustics.pauses import put_in
 from synth.acoustics.sentence import reshape_sentence
 from synth.audio.signal import FRAME_SECONDS, concatenate
-from synth.base import Audio, Intensity, WordTime
+from synth.base import Audio, Strength, WordTime
 
 SURE = 0.5
 """The confidence in a word's time from which on its sound is changed."""
@@ -39,14 +38,14 @@ class Realised:
         audio: the sound.
         words: the words that were given, at their new times.
         done: marks that were made, or were true before.
-        left: marks that were not made.
+        unrealised: marks that were not made.
         warnings: why not, in words.
     """
 
     audio: Audio
     words: tuple[WordTime, ...]
     done: tuple[Mark, ...]
-    left: tuple[Mark, ...]
+    unrealised: tuple[Mark, ...]
     warnings: tuple[str, ...]
 
 
@@ -55,7 +54,7 @@ def realise(
     marked: MarkedText,
     words: Sequence[WordTime],
     *,
-    intensity: Intensity = "medium",
+    strength: Strength = "medium",
     trusted: bool = True,
     marks: Collection[Mark] | None = None,
 ) -> Realised:
@@ -66,8 +65,8 @@ def realise(
     Args:
         audio: mono, [n] samples.
         marked: the text and its marks.
-        words: the time of each of ``segment.words(marked.text)``, in seconds of ``audio``; a word that is not heard has no length.
-        intensity: how strong emphasis and pitch marks come out.
+        words: the time of each of ``segment_words(marked.text)``, in seconds of ``audio``; a word that is not heard has no length.
+        strength: how strong emphasis and pitch marks come out.
         trusted: whether ``words`` are where they are said to be. If not, pauses at the edges of the text and at punctuation are
             made by the silences of the recording, and nothing else is.
         marks: those to make; None means all.
@@ -76,7 +75,7 @@ def realise(
         BadInput: samples that are no numbers, more than one channel, words that are not those of the text, or a mark to make
             that the text does not have.
     """
-    runs = words_of(marked.text)
+    runs = segment_words(marked.text)
     _check(audio, runs, words)
     given = frozenset(marked.marks if marks is None else marks)
     strange = given.difference(marked.marks)
@@ -89,11 +88,11 @@ def realise(
         warnings = (f"{fault}, so no mark was made",) if wanted else ()
         return Realised(audio, tuple(words), (), wanted, warnings)
     work = _Work(Audio(np.asarray(audio.samples, dtype=np.float32), audio.rate), marked.text, runs, words)
-    work.reshape([mark for mark in wanted if not mark.is_pause], intensity, trusted=trusted)
+    work.reshape([mark for mark in wanted if not mark.is_pause], strength, trusted=trusted)
     work.pause([mark for mark in wanted if mark.is_pause], trusted=trusted)
-    done = tuple(mark for mark in wanted if mark not in work.left)
-    left = tuple(mark for mark in wanted if mark in work.left)
-    return Realised(audio if not done else work.audio, tuple(work.words), done, left, work.warnings())
+    done = tuple(mark for mark in wanted if mark not in work.unrealised)
+    unrealised = tuple(mark for mark in wanted if mark in work.unrealised)
+    return Realised(audio if not done else work.audio, tuple(work.words), done, unrealised, work.warnings())
 
 
 def _check(audio: Audio, runs: Sequence[Word], words: Sequence[WordTime]) -> None:
@@ -136,11 +135,11 @@ class _Work:
 
     def __init__(self, audio: Audio, text: str, runs: Sequence[Word], words: Sequence[WordTime]) -> None:
         self.audio, self.words = audio, [_within(word, audio.seconds) for word in words]
-        self.left: set[Mark] = set()
+        self.unrealised: set[Mark] = set()
         self._text, self._runs = text, runs
         self._reasons: dict[str, list[str]] = {}
 
-    def reshape(self, marks: Sequence[Mark], intensity: Intensity, *, trusted: bool) -> None:
+    def reshape(self, marks: Sequence[Mark], strength: Strength, *, trusted: bool) -> None:
         """Make the emphasis and pitch marks, sentence by sentence."""
         bound = self._bound(marks, trusted=trusted)
         if not bound:
@@ -153,8 +152,8 @@ class _Work:
             words = [word.moved(0, -start / rate) for word in self.words[first:last]]
             if wanted and end > start:
                 piece = Audio(before[start:end], rate)
-                made = reshape_sentence(piece, [_within(word, piece.seconds) for word in words], wanted, intensity)
-                for index, mark in made.left:
+                made = reshape_sentence(piece, [_within(word, piece.seconds) for word in words], wanted, strength)
+                for index, mark in made.unrealised:
                     self._leave(mark, "too little voice is heard", first + index)
                 pieces += [Audio(before[position:start], rate), made.audio]
                 position, words = end, made.words
@@ -177,10 +176,10 @@ class _Work:
     def pause(self, marks: Sequence[Mark], *, trusted: bool) -> None:
         """Put the pauses in."""
         if trusted:
-            gaps, left = gaps_by_times(self.audio, self._runs, self.words, marks)
+            gaps, unrealised = gaps_by_times(self.audio, self._runs, self.words, marks)
         else:
-            gaps, left = gaps_by_silences(self.audio, self._text, self._runs, marks)
-        for mark in left:
+            gaps, unrealised = gaps_by_silences(self.audio, self._text, self._runs, marks)
+        for mark in unrealised:
             reason = "the word is too short to be cut" if trusted else _UNTRUSTED
             self._leave(mark, reason, word_after(self._runs, mark.offset))
         if gaps:
@@ -207,14 +206,14 @@ class _Work:
         return "" if word.confidence >= SURE else "it is not sure where the word is heard"
 
     def _leave(self, mark: Mark, reason: str, index: int | None) -> None:
-        self.left.add(mark)
+        self.unrealised.add(mark)
         where = "at the end" if index is None else f"at {self.words[index].word[:_LONGEST_NAME]!r}"
         self._reasons.setdefault(reason, []).append(f"<{mark.kind}> {where}")
 
     def _sentences(self) -> list[tuple[tuple[int, int], tuple[int, int]]]:
         """Of every sentence with words in it the words ``[first, last)``, and the samples, cut midway between the sentences."""
         starts = [run.core_start for run in self._runs]
-        edges = [bisect_left(starts, start) for start, _ in sentences(self._text)]
+        edges = [bisect_left(starts, start) for start, _ in segment_sentences(self._text)]
         spans = [(first, last) for first, last in pairwise([*edges, len(self._runs)]) if last > first]
         if not spans:
             return []

@@ -11,9 +11,9 @@ from synth.acoustics.contours import Contours, contours
 from synth.acoustics.emphasis import stand_out, stressed
 from synth.acoustics.modification import Shape, made
 from synth.acoustics.steady import steady
-from synth.base import Audio, Intensity, WordTime
+from synth.base import Audio, Strength, WordTime
 
-_STRENGTHS: Mapping[Intensity, float] = {"low": 0.8, "medium": 1.15, "high": 1.5}
+_STRENGTHS: Mapping[Strength, float] = {"low": 0.8, "medium": 1.15, "high": 1.5}
 
 _FEWEST_FRAMES = 2  # of a word
 
@@ -24,36 +24,36 @@ class Reshaped:
 
     audio: Audio
     words: list[WordTime]
-    left: tuple[tuple[int, Mark], ...]
+    unrealised: tuple[tuple[int, Mark], ...]
 
 
-def reshape_sentence(audio: Audio, words: Sequence[WordTime], wanted: Sequence[tuple[int, Mark]], intensity: Intensity) -> Reshaped:
+def reshape_sentence(audio: Audio, words: Sequence[WordTime], wanted: Sequence[tuple[int, Mark]], strength: Strength) -> Reshaped:
     """Make emphasis and pitch marks in the sound of a sentence. What is so already is left as it is.
 
     Args:
         audio: the sentence and nothing else.
         words: all words of the sentence.
         wanted: marks, each with the index of its word.
-        intensity: how much is done.
+        strength: how much is done.
     """
     sound = contours(audio)
     sound = sound._replace(semitones=steady(sound.semitones))
     heard = [index for index, word in enumerate(words) if word.end > word.start]
-    left = tuple((index, mark) for index, mark in wanted if not _can_bear(sound, words[index], mark.kind))
+    unrealised = tuple((index, mark) for index, mark in wanted if not _can_bear(sound, words[index], mark.kind))
     shape = Shape.of(len(sound.energy))
     stressed_words: set[int] = set()
     for index, mark in wanted:
-        if (index, mark) in left or tunes.is_so(sound, words[index], mark.kind, intensity):
+        if (index, mark) in unrealised or tunes.is_so(sound, words[index], mark.kind, strength):
             continue
         if mark.kind == "emph":
             stressed_words.add(index)
         else:
-            shape += tunes.tune(sound, words[index], mark.kind, intensity, ends=index == heard[-1])
+            shape += tunes.tune(sound, words[index], mark.kind, strength, ends=index == heard[-1])
     if stressed_words and not stand_out(sound, words, stressed_words):
-        return Reshaped(*stressed(audio, sound, words, stressed_words, _STRENGTHS[intensity], shape), left)
+        return Reshaped(*stressed(audio, sound, words, stressed_words, _STRENGTHS[strength], shape), unrealised)
     if shape.changed().any():
-        return Reshaped(*made(audio, sound, shape, words), left)
-    return Reshaped(audio, list(words), left)
+        return Reshaped(*made(audio, sound, shape, words), unrealised)
+    return Reshaped(audio, list(words), unrealised)
 
 
 def _can_bear(sound: Contours, word: WordTime, kind: str) -> bool:

@@ -22,7 +22,7 @@ from prosody_tagger.segment import word_after
 from synth.audio.pitch import LOWEST_HZ
 from synth.audio.psola import Edit, Points, reshape
 from synth.audio.signal import FRAME_SECONDS, silence_level
-from synth.base import Audio, Capabilities, Intensity, Speech, SpeechRequest, Synthesizer, Voice, WordTime
+from synth.base import Audio, Capabilities, Speech, SpeechRequest, Strength, Synthesizer, Voice, WordTime
 from synth.embedded import espeak
 from synth.errors import RefusedRequest
 from synth.normalisation.normalise import SpokenWord, spoken_words
@@ -47,8 +47,8 @@ class EmbeddedSettings(BaseModel):
     words_per_minute: int = Field(default=165, ge=espeak.SLOWEST, le=espeak.FASTEST)
 
 
-class _Strength(NamedTuple):
-    """What an intensity means: for emph the factor of duration, the gain and the rise in semitones; how far pitch marks go."""
+class _Amounts(NamedTuple):
+    """What an strength means: for emph the factor of duration, the gain and the rise in semitones; how far pitch marks go."""
 
     stretch: float
     gain_db: float
@@ -56,10 +56,10 @@ class _Strength(NamedTuple):
     bend: float
 
 
-_STRENGTHS: Mapping[Intensity, _Strength] = {
-    "low": _Strength(1.28, 3.0, 3.0, 3.0),
-    "medium": _Strength(1.40, 4.5, 4.5, 4.5),
-    "high": _Strength(1.55, 6.0, 6.0, 6.0),
+_STRENGTHS: Mapping[Strength, _Amounts] = {
+    "low": _Amounts(1.28, 3.0, 3.0, 3.0),
+    "medium": _Amounts(1.40, 4.5, 4.5, 4.5),
+    "high": _Amounts(1.55, 6.0, 6.0, 6.0),
 }
 
 _PLACES = (0.0, 0.15, 0.85, 1.0)
@@ -70,7 +70,7 @@ _CONTOURS: Mapping[str, tuple[float, ...]] = {
     "pitch_rising": (-0.5, -0.5, 1.0, 1.0),
     "pitch_falling": (0.75, 0.75, -0.75, -0.75),
 }
-"""The pitch of a word at `_PLACES` of what is voiced of it, as parts of the strength."""
+"""The pitch of a word at `_PLACES` of what is voiced of it, as parts of the amounts."""
 
 _FLAT: Points = ((0.0, 0.0),)
 
@@ -127,7 +127,7 @@ class EmbeddedVoice(Synthesizer):
             word_times=True,
         )
 
-    def voices(self) -> tuple[Voice, ...]:
+    async def voices(self) -> tuple[Voice, ...]:
         """One for each language and accent.
 
         Raises:
@@ -232,15 +232,15 @@ def _speech(request: SpeechRequest, script: _Script, utterance: espeak.Utterance
     """The utterance with its marks made and its length multiplied by ``stretch``; ``lowest`` is the voice's lowest pitch in Hz."""
     parts = _parts(script, utterance)
     kinds: dict[int, set[str]] = {}
-    left: list[Mark] = []
+    unrealised: list[Mark] = []
     runs = [item.word for item in script.words]
     for mark in request.text.marks:
         index = word_after(runs, mark.offset)
         if mark.is_pause or index is None or parts[index].start == parts[index].end:
-            left.append(mark)
+            unrealised.append(mark)
         else:
             kinds.setdefault(index, set()).add(mark.kind)
-    edits = _edits(parts, kinds, _STRENGTHS[request.intensity], stretch, len(utterance.samples))
+    edits = _edits(parts, kinds, _STRENGTHS[request.strength], stretch, len(utterance.samples))
     samples, before, after = reshape(utterance.samples, espeak.RATE, edits, lowest)
     times = np.interp(np.array(parts, dtype=np.float64).reshape(-1, 2), before, after) / espeak.RATE
     source = request.text.text
@@ -248,7 +248,7 @@ def _speech(request: SpeechRequest, script: _Script, utterance: espeak.Utterance
         WordTime(word.core(source), word.core_start, float(start), float(end))
         for word, (start, end) in zip(runs, times, strict=True)
     )
-    return Speech(Audio(samples, espeak.RATE), heard, tuple(left))
+    return Speech(Audio(samples, espeak.RATE), heard, tuple(unrealised))
 
 
 def _parts(script: _Script, utterance: espeak.Utterance) -> list[_Part]:
@@ -287,7 +287,7 @@ def _loud_frames(utterance: espeak.Utterance, frame: int) -> list[int]:
 
 
 def _edits(
-    parts: Sequence[_Part], kinds: Mapping[int, Collection[str]], strength: _Strength, stretch: float, length: int
+    parts: Sequence[_Part], kinds: Mapping[int, Collection[str]], amounts: _Amounts, stretch: float, length: int
 ) -> list[Edit]:
     """What to change: the words that bear marks, and if all is to be ``stretch`` times as long, everything."""
     edits: list[Edit] = []
@@ -298,18 +298,18 @@ def _edits(
             continue
         if stretch != 1.0 and part.start > position:
             edits.append(Edit(position, part.start, stretch, 0.0, _FLAT))
-        edits.append(_edit(part, marks, strength, stretch))
+        edits.append(_edit(part, marks, amounts, stretch))
         position = part.end
     if stretch != 1.0 and length > position:
         edits.append(Edit(position, length, stretch, 0.0, _FLAT))
     return edits
 
 
-def _edit(part: _Part, marks: Collection[str], strength: _Strength, stretch: float) -> Edit:
+def _edit(part: _Part, marks: Collection[str], amounts: _Amounts, stretch: float) -> Edit:
     heights = np.zeros(len(_PLACES))
     for kind in marks:
-        heights += np.array(_CONTOURS[kind]) * (strength.rise if kind == "emph" else strength.bend)
-    gain = strength.gain_db if "emph" in marks else 0.0
+        heights += np.array(_CONTOURS[kind]) * (amounts.rise if kind == "emph" else amounts.bend)
+    gain = amounts.gain_db if "emph" in marks else 0.0
     if "emph" in marks:
-        stretch *= strength.stretch
+        stretch *= amounts.stretch
     return Edit(part.start, part.end, stretch, gain, tuple(zip(_PLACES, heights.tolist(), strict=True)))

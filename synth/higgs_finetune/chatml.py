@@ -266,7 +266,7 @@ def _joined(texts: Sequence[MarkedText]) -> MarkedText:
     marks: list[Mark] = []
     start = 0
     for text in texts:
-        marks += [replace(mark, offset=mark.offset + start) for mark in text.marks]
+        marks += [mark.moved(start) for mark in text.marks]
         start += len(text.text) + 1
     return MarkedText(" ".join(text.text for text in texts), tuple(marks))
 

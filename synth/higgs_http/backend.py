@@ -50,14 +50,14 @@ class _Task:
 
     Attributes:
         order: what is to be spoken; its text is empty if nothing is.
-        left: marks that are not in it.
+        unrealised: marks that are not in it.
         warnings: what it leaves out.
         peer: who is to speak it.
         headers: of every HTTP request for it.
     """
 
     order: Order
-    left: tuple[Mark, ...]
+    unrealised: tuple[Mark, ...]
     warnings: tuple[str, ...]
     peer: Peer
     headers: dict[str, str]
@@ -99,13 +99,13 @@ class HiggsHttp(Synthesizer):
             at_once=min(_AT_ONCE, self._settings.max_connections),
         )
 
-    def voices(self) -> tuple[Voice, ...]:
+    async def voices(self) -> tuple[Voice, ...]:
         """The dialect's, or those that the server lists; others may be asked for by name.
 
         Raises:
             BackendUnavailable: only the server knows, and does not say.
         """
-        known = self._dialect.presets or self._served_voices()
+        known = self._dialect.presets or await asyncio.to_thread(self._served_voices)
         default = self._settings.voice or self._dialect.default_voice
         first = [voice for voice in known if voice.name == default]
         if not first and self._settings.voice:
@@ -136,7 +136,7 @@ class HiggsHttp(Synthesizer):
             raise BackendUnavailable(why)
         task = self._task(request)
         if not task.order.text:
-            yield Speech(Audio(np.zeros(0, dtype=np.float32), RATE), left=task.left)
+            yield Speech(Audio(np.zeros(0, dtype=np.float32), RATE), unrealised=task.unrealised)
             return
         connections = await self._connections.get()
         try:
@@ -144,7 +144,7 @@ class HiggsHttp(Synthesizer):
                 deadline = asyncio.get_running_loop().time() + self._settings.total_timeout
                 answer = await self._answer(connections, task, deadline)
                 try:
-                    yield Speech(Audio(answer.first, RATE), left=task.left, warnings=(*task.warnings, *answer.news()))
+                    yield Speech(Audio(answer.first, RATE), unrealised=task.unrealised, warnings=(*task.warnings, *answer.news()))
                     while (samples := await answer.read()) is not None:
                         yield Speech(Audio(samples, RATE), warnings=answer.news())
                 finally:
@@ -182,7 +182,7 @@ class HiggsHttp(Synthesizer):
         spoken = (request.text.text, lowered.text, *(alias.spoken for alias in request.text.aliases))
         key = self._key()
         peer = self._peer(key, *spoken, *([reference.text] if reference else []))
-        return _Task(order, lowered.left, warnings, peer, {"Authorization": f"Bearer {key}"} if key else {})
+        return _Task(order, lowered.unrealised, warnings, peer, {"Authorization": f"Bearer {key}"} if key else {})
 
     def _check_length(self, text: str) -> None:
         most = self._dialect.max_chars

@@ -11,7 +11,7 @@ from itertools import pairwise
 import regex
 
 from prosody_tagger.markup import Alias, Mark, MarkedText
-from prosody_tagger.segment import Word, sentences, word_after, words
+from prosody_tagger.segment import Word, segment_sentences, segment_words, word_after
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,7 @@ class Lowered:
     """What is sent, and the marks that it does not carry. ``text`` is empty if there is nothing to speak."""
 
     text: str
-    left: tuple[Mark, ...]
+    unrealised: tuple[Mark, ...]
 
 
 def lower(marked: MarkedText, tags: Mapping[str, str], *, unfinished: bool = False, breaks: Collection[int] = ()) -> Lowered:
@@ -38,17 +38,17 @@ def lower(marked: MarkedText, tags: Mapping[str, str], *, unfinished: bool = Fal
     if not _WORD.search("".join(_pieces(marked, ()))):
         return Lowered("", marked.marks)
     inserted: list[tuple[int, str]] = []
-    left = marked.marks
+    unrealised = marked.marks
     if any(mark.kind in tags for mark in marked.marks):
-        inserted, left = _tagged(marked, tags)
+        inserted, unrealised = _tagged(marked, tags)
     inserted += _commas(marked.text, breaks) if breaks else []
     text = _spaced("".join(_pieces(marked, inserted)))
-    return Lowered(f"{text}," if unfinished and _OPEN_END.search(text) else text, left)
+    return Lowered(f"{text}," if unfinished and _OPEN_END.search(text) else text, unrealised)
 
 
 def _commas(text: str, breaks: Collection[int]) -> list[tuple[int, str]]:
     """A comma after each word that a break follows, unless there is punctuation already."""
-    runs = words(text)
+    runs = segment_words(text)
     return [
         (before.end, ",") for before, after in pairwise(runs) if after.start in breaks and _OPEN_END.search(text, endpos=before.end)
     ]
@@ -56,12 +56,12 @@ def _commas(text: str, breaks: Collection[int]) -> list[tuple[int, str]]:
 
 def _tagged(marked: MarkedText, tags: Mapping[str, str]) -> tuple[list[tuple[int, str]], tuple[Mark, ...]]:
     """The tags and the offsets where they go, and the marks that they do not stand for."""
-    runs = words(marked.text)
+    runs = segment_words(marked.text)
     pitch = _pitch(marked, runs, tags)
     obeyed = {mark for mark in marked.marks if mark.kind in tags and mark.ms is None and _is_between(mark, runs)}
     inserted = [(mark.offset, f"{tags[mark.kind]} ") for mark in marked.marks if mark in obeyed]
     if pitch:
-        inserted += [(start, tags[pitch]) for start, _ in sentences(marked.text)]
+        inserted += [(start, tags[pitch]) for start, _ in segment_sentences(marked.text)]
     return inserted, tuple(mark for mark in marked.marks if mark not in obeyed and mark.kind != pitch)
 
 

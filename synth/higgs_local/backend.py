@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from prosody_tagger.markup import KINDS, PAUSE_MS, Mark, MarkedText, closest
-from prosody_tagger.segment import words
+from prosody_tagger.segment import segment_words
 from synth.base import Audio, Capabilities, Speech, SpeechRequest, Synthesizer, Voice
 from synth.errors import RefusedRequest
 from synth.higgs_local.adapter import Adapter, AdapterError
@@ -73,7 +73,7 @@ class HiggsLocal(Synthesizer):
             speed=False,
         )
 
-    def voices(self) -> tuple[Voice, ...]:
+    async def voices(self) -> tuple[Voice, ...]:
         """The model's own, and one for each adapter."""
         found = self._catalogue.all()
         own = Voice(DEFAULT, "und", "the model as it is; the voice is that of a recording, or any")
@@ -106,9 +106,9 @@ class HiggsLocal(Synthesizer):
         """
         adapter = self._adapter(request.voice)
         _check(request)
-        text, left = lower(request, adapter.marks if adapter else ())
-        if not words(text.text):
-            yield Speech(Audio(np.zeros(0, dtype=np.float32), RATE), left=request.text.marks, context=request.context)
+        text, unrealised = lower(request, adapter.marks if adapter else ())
+        if not segment_words(text.text):
+            yield Speech(Audio(np.zeros(0, dtype=np.float32), RATE), unrealised=request.text.marks, context=request.context)
             return
         order = Order(
             text,
@@ -124,8 +124,8 @@ class HiggsLocal(Synthesizer):
                 seconds += chunk.audio.seconds
                 after = None if chunk.codes is None else Context(text, chunk.codes)
                 cut = f"the voice had not come to its end after {seconds:.0f} s and was cut; try another seed"
-                yield Speech(chunk.audio, left=left, context=after, warnings=(cut,) if chunk.cut else ())
-                left = ()
+                yield Speech(chunk.audio, unrealised=unrealised, context=after, warnings=(cut,) if chunk.cut else ())
+                unrealised = ()
 
     async def close(self) -> None:
         """Let go of the model. A later request loads it again."""
@@ -180,10 +180,10 @@ def lower(request: SpeechRequest, trained: Collection[str]) -> tuple[MarkedText,
 
     A pause that it does not know is a break: whoever makes it cuts in there.
     """
-    runs = words(request.text.text)
+    runs = segment_words(request.text.text)
     first = runs[0].core_start if runs else 0
     last = runs[-1].core_end if runs else 0
-    given, left, breaks = [], [], set(request.breaks)
+    given, unrealised, breaks = [], [], set(request.breaks)
     for mark in request.text.marks:
         inside = not mark.is_pause or first < mark.offset < last
         if mark.kind in trained and mark.ms is None and inside:
@@ -191,9 +191,9 @@ def lower(request: SpeechRequest, trained: Collection[str]) -> tuple[MarkedText,
         elif mark.is_pause and mark.silence_ms >= _SHORTEST_BREAK_MS:
             breaks.add(mark.offset)
         if mark not in given or mark.is_pause:
-            left.append(mark)
+            unrealised.append(mark)
     asked = MarkedText(request.text.text, tuple(given), request.text.aliases)
-    return spoken_form(asked, unfinished=request.unfinished, breaks=breaks), tuple(left)
+    return spoken_form(asked, unfinished=request.unfinished, breaks=breaks), tuple(unrealised)
 
 
 def _context(context: object, adapter: Adapter | None) -> Context | None:

@@ -8,7 +8,7 @@ from itertools import pairwise
 import regex
 
 from prosody_tagger.markup import MarkedText
-from prosody_tagger.segment import words
+from prosody_tagger.segment import segment_words
 
 _SPACE = regex.compile(r"\s++")
 _OPEN = regex.compile(r"[\p{L}\p{M}\p{N}]")
@@ -26,7 +26,7 @@ def spoken_form(marked: MarkedText, *, unfinished: bool = False, breaks: Collect
     edits = [(alias.start, alias.end, _apart(text, alias.start, alias.end, alias.spoken)) for alias in marked.aliases]
     edits += [
         (before.end, before.end, ",")
-        for before, after in (pairwise(words(text)) if breaks else ())
+        for before, after in (pairwise(segment_words(text)) if breaks else ())
         if after.start in breaks and _OPEN.match(text, before.end - 1)
     ]
     pieces: list[str] = []

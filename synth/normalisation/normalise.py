@@ -12,7 +12,7 @@ from functools import lru_cache
 import regex
 
 from prosody_tagger.markup import MarkedText
-from prosody_tagger.segment import Word, words
+from prosody_tagger.segment import Word, segment_words
 from synth.normalisation.rules import COVERED, Reader, Reading
 
 
@@ -29,13 +29,13 @@ class SpokenWord:
 
 
 def spoken_words(marked: MarkedText, language: str = "en-us") -> tuple[SpokenWord, ...]:
-    """What is said for each of ``segment.words(marked.text)``, in order.
+    """What is said for each of ``segment_words(marked.text)``, in order.
 
     ``language`` is a BCP 47 tag. English numbers, dates, abbreviations and symbols become words; of some other languages plain
     numbers do; what is certain in neither is left as it is written, for the voice to read. Control characters have no sound and
     are left out. A "<" or ">" never stays, lest it look like markup.
     """
-    runs = words(marked.text)
+    runs = segment_words(marked.text)
     if not runs:
         return ()
     text = _ascii_digits(marked.text)
@@ -91,7 +91,7 @@ def _aliases(marked: MarkedText, text: str, reader: Reader) -> list[Reading]:
         start, end = max(alias.start, found[-1].end if found else 0), min(alias.end, len(text))
         if start == alias.start and start <= end:
             said = _ascii_digits(alias.spoken)
-            readings = list(reader.readings(said, words(said)))
+            readings = list(reader.readings(said, segment_words(said)))
             found.append(Reading(start, end, _replaced(said, 0, len(said), readings).strip()))
     return found
 

@@ -12,7 +12,7 @@ from ai_core.pipeline import Job, Result, collect
 from ai_core.runtime import Parts
 from ai_core.settings import Settings
 from prosody_tagger.markup import KINDS, MarkedText, parse
-from prosody_tagger.segment import words
+from prosody_tagger.segment import segment_words
 from synth import registry
 from synth.audio.signal import silence_level
 from synth.base import Audio, Capabilities, Speech, SpeechRequest, Synthesizer, Voice
@@ -63,7 +63,7 @@ def test_a_sentence_is_spoken_whole_and_its_words_are_found(parts: Parts) -> Non
         "I never said she stole my money. ",
         "Nobody told us that the shop had moved.",
     ]
-    assert [word.offset for word in result.words] == [word.core_start for word in words(TEXT)]
+    assert [word.offset for word in result.words] == [word.core_start for word in segment_words(TEXT)]
     starts = [word.start for word in result.words]
     assert starts == sorted(starts)
     assert result.warnings == ()

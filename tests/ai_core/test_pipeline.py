@@ -11,7 +11,7 @@ from ai_core.pipeline import Job, Parts, Result, collect, stream
 from ai_core.settings import Settings
 from prosody_tagger.errors import BadInput, MarkupError
 from prosody_tagger.markup import KINDS, MarkedText, parse
-from prosody_tagger.segment import words
+from prosody_tagger.segment import segment_words
 from synth import registry
 from synth.base import Audio, Capabilities, Speech, SpeechRequest, Support, Synthesizer, Voice, WordTime
 from synth.errors import BackendError
@@ -44,7 +44,7 @@ class ToneVoice(Synthesizer):
         self.requests.append(request)
         if self.fail_at == len(self.requests):
             raise BackendError("the tone broke; try again")
-        runs = words(request.text.text)
+        runs = segment_words(request.text.text)
         silence = np.zeros(int(EDGE * RATE))
         tone = 0.5 * np.sin(2 * np.pi * 200 * np.arange(int(WORD * len(runs) * RATE)) / RATE)
         sound = np.concatenate([silence, tone, np.zeros(int(TAIL * RATE))]).astype(np.float32)
@@ -149,7 +149,7 @@ def test_long_sentences_are_split_by_the_backends_limit(tone: Parts) -> None:
     text = "one two three four five, six seven eight nine ten eleven twelve " * 5
     result = say(tone, MarkedText(text))
     assert max(len(request.text.text) for request in voice_of(tone).requests) <= 60
-    assert [word.offset for word in result.words] == [word.core_start for word in words(text)]
+    assert [word.offset for word in result.words] == [word.core_start for word in segment_words(text)]
 
 
 def test_what_a_backend_cannot_do_is_said(tone: Parts, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -248,19 +248,19 @@ def test_a_sentence_that_fails_among_others_changes_the_voice_from_there_on(slow
 def test_who_leaves_stops_all_that_is_under_way(slow: tuple[Parts, SlowVoice]) -> None:
     parts, voice = slow
 
-    async def left() -> None:
+    async def unrealised() -> None:
         async with aclosing(stream(Job(parse(TEN)), parts)) as results:
             await anext(results)
         assert voice.running == 0
         assert len(asyncio.all_tasks()) == 1
 
-    asyncio.run(left())
+    asyncio.run(unrealised())
     assert len(voice.requests) < 10
 
 
 def test_a_mark_without_effect_is_left(parts: Parts) -> None:
     result = asyncio.run(collect(Job(parse("One. It's <emph>only <pause_short>today.")), parts))
-    assert [(mark.kind, mark.offset) for mark in result.left] == [("emph", 10)]
+    assert [(mark.kind, mark.offset) for mark in result.unrealised] == [("emph", 10)]
 
 
 class DrippingVoice(NoiseVoice):
@@ -317,7 +317,7 @@ def test_the_first_sentence_is_passed_on_as_it_comes(dripping: tuple[Parts, Drip
     whole = asyncio.run(collect(Job(parse(TWO)), parts))
     assert np.array_equal(in_parts.audio.samples, whole.audio.samples)
     assert in_parts.marked == whole.marked
-    assert in_parts.left == whole.left
+    assert in_parts.unrealised == whole.unrealised
     assert set(in_parts.warnings) == set(whole.warnings)
 
 

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prosody_tagger.density import DENSITY, Account, density_of, nearest, threshold_at
+from prosody_tagger.density import DENSITIES, EmphasisBudget, density_of, nearest_level, threshold_at
 from prosody_tagger.errors import BadInput
 from prosody_tagger.markup import Mark, MarkedText
 from prosody_tagger.model import SHIPPED_ADAPTER, Encoded, Scores, TaggerModel
-from prosody_tagger.segment import sentences, words
+from prosody_tagger.segment import segment_sentences, segment_words
 from prosody_tagger.tagger import ProsodyTagger, Thresholds
 
 NOVEL = """The old ferryman had not spoken since the storm began, and nobody on the crowded deck dared to ask him why.
@@ -83,21 +83,21 @@ def text_of(domain: str, count: int = 1100) -> str:
     """Sentences of a domain in random order, a paragraph after every fourth, of so many words or some more."""
     draw = random.Random(domain)
     parts: list[str] = []
-    while len(words("".join(parts))) < count:
+    while len(segment_words("".join(parts))) < count:
         parts.append(draw.choice(DOMAINS[domain]).strip() + ("\n\n" if len(parts) % 4 == 3 else " "))
     return "".join(parts).strip()
 
 
 def stressed(marked: MarkedText) -> list[int]:
     """Indices of the words that are stressed."""
-    index = {word.start: place for place, word in enumerate(words(marked.text))}
+    index = {word.start: place for place, word in enumerate(segment_words(marked.text))}
     return [index[mark.offset] for mark in marked.marks if mark.kind == "emph"]
 
 
 @pytest.mark.parametrize("domain", DOMAINS)
 def test_a_long_text_has_as_many_emphases_as_asked_for(shipped: ProsodyTagger, domain: str) -> None:
     text = text_of(domain)
-    count = len(words(text))
+    count = len(segment_words(text))
     for intensity, tagged in zip(INTENSITIES, shipped.tag_batch([text] * len(INTENSITIES), INTENSITIES), strict=True):
         assert len(stressed(tagged.marked)) / count == pytest.approx(density_of(intensity), rel=0.1), intensity
 
@@ -105,9 +105,11 @@ def test_a_long_text_has_as_many_emphases_as_asked_for(shipped: ProsodyTagger, d
 @pytest.mark.parametrize("intensity", INTENSITIES)
 def test_so_has_that_of_a_tagger_whose_thresholds_are_far_off(tiny: ProsodyTagger, intensity: str | float) -> None:
     text = text_of("news")
-    for calibrated in (tiny.thresholds.emph, dict.fromkeys(DENSITY, 0.0), dict.fromkeys(DENSITY, 1.0)):
+    for calibrated in (tiny.thresholds.emph, dict.fromkeys(DENSITIES, 0.0), dict.fromkeys(DENSITIES, 1.0)):
         tagger = ProsodyTagger(tiny.model, replace(tiny.thresholds, emph=calibrated))
-        assert len(stressed(tagger.mark(text, intensity))) / len(words(text)) == pytest.approx(density_of(intensity), rel=0.1)
+        assert len(stressed(tagger.mark(text, intensity))) / len(segment_words(text)) == pytest.approx(
+            density_of(intensity), rel=0.1
+        )
 
 
 def test_portions_are_the_whole_and_keep_one_account(shipped: ProsodyTagger) -> None:
@@ -140,22 +142,22 @@ def test_below_medium_no_neighbours_are_stressed(shipped: ProsodyTagger, intensi
 @pytest.mark.parametrize("intensity", ["medium", "high", 0.1])
 def test_from_medium_on_every_longer_sentence_has_an_emphasis(shipped: ProsodyTagger, intensity: str | float) -> None:
     text = text_of("novel", 600) + " " + "Go. Come here. I said no more. That is all there is. " * 60
-    runs, found = words(text), stressed(shipped.mark(text, intensity))
-    for start, end in sentences(text):
+    runs, found = segment_words(text), stressed(shipped.mark(text, intensity))
+    for start, end in segment_sentences(text):
         inside = [index for index, word in enumerate(runs) if start <= word.start < end]
         assert len(inside) < 4 or set(inside) & set(found)
 
 
 def test_where_every_sentence_has_one_already_nothing_is_added(shipped: ProsodyTagger) -> None:
     text = "She left us here. He did not wait. It was too late. " * 100
-    assert len(stressed(shipped.mark(text))) == len(sentences(text))
+    assert len(stressed(shipped.mark(text))) == len(segment_sentences(text))
 
 
 def test_a_short_text_goes_by_its_scores() -> None:
     """In one sentence, rank says little: a dull one has no emphasis, and a lively one several."""
     calibrated = {"low": 0.8, "medium": 0.6, "high": 0.4}
     for scores, count in (([0.2] * 9, 0), ([0.2] * 6 + [0.9, 0.2, 0.95], 2)):
-        account = Account(0.08, calibrated)
+        account = EmphasisBudget(0.08, calibrated)
         assert len(account.choose(np.array(scores, np.float32), np.ones(9, bool), [], [])) == count
 
 
@@ -164,7 +166,7 @@ def test_a_short_text_goes_by_its_scores() -> None:
 def test_the_account_comes_out_even(portions: list[int], intensity: str | float, seed: int) -> None:
     """However a text is cut, whatever its scores: within the slack, without a rule that adds or forbids."""
     draw = np.random.default_rng(seed)
-    account = Account(density_of(intensity), {"low": 0.8, "medium": 0.6, "high": 0.4})
+    account = EmphasisBudget(density_of(intensity), {"low": 0.8, "medium": 0.6, "high": 0.4})
     total = 0
     for size in portions:
         scores = draw.beta(*draw.uniform(0.2, 5, 2), size * 30).astype(np.float32)
@@ -177,11 +179,11 @@ def test_the_account_comes_out_even(portions: list[int], intensity: str | float,
 def test_none_and_all(tiny: ProsodyTagger) -> None:
     text = text_of("manual", 200)
     assert stressed(tiny.mark(text, 0)) == []
-    assert len(stressed(tiny.mark(text, 1.0))) > 0.85 * len(words(text))
+    assert len(stressed(tiny.mark(text, 1.0))) > 0.85 * len(segment_words(text))
 
 
 def test_the_name_nearest_to_a_number() -> None:
-    assert [nearest(density) for density in ("low", 0, 0.06, 0.1, 0.13, 0.14, 1)] == [
+    assert [nearest_level(density) for density in ("low", 0, 0.06, 0.1, 0.13, 0.14, 1)] == [
         "low",
         "low",
         "low",

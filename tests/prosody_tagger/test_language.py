@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from prosody_tagger.errors import ModelError
 from prosody_tagger.language import Verdict, known_words, primary
-from prosody_tagger.segment import sentences, words
+from prosody_tagger.segment import segment_sentences, segment_words
 from prosody_tagger.tagger import ProsodyTagger
 
 FOREIGN = {
@@ -71,15 +71,15 @@ def shipped() -> ProsodyTagger:
 
 
 def judged(text: str, languages: tuple[str, ...] | None = ("en",), before: Verdict | None = None) -> Verdict:
-    return known_words(text, words(text), sentences(text), languages, before)
+    return known_words(text, segment_words(text), segment_sentences(text), languages, before)
 
 
 @pytest.mark.parametrize("language", FOREIGN)
 def test_another_language_has_pauses_at_its_punctuation_and_no_emphasis(shipped: ProsodyTagger, language: str) -> None:
     text = FOREIGN[language]
     tagged = shipped.tag(text, "high", [(0, len(text))])
-    runs = words(text)
-    ends = {end for _, end in sentences(text)}
+    runs = segment_words(text)
+    ends = {end for _, end in segment_sentences(text)}
     wanted = []
     for before, after in pairwise(runs):
         gap = text[before.core_end : after.core_start]
@@ -111,8 +111,9 @@ def test_english_never_loses_its_emphasis(text: str) -> None:
 
 def test_english_needs_no_identifier() -> None:
     code = (
-        "import sys; from prosody_tagger.language import known_words; from prosody_tagger.segment import sentences, words; "
-        "ask = lambda text: known_words(text, words(text), sentences(text), ['en']); "
+        "import sys; from prosody_tagger.language import known_words; "
+        "from prosody_tagger.segment import segment_sentences, segment_words; "
+        "ask = lambda text: known_words(text, segment_words(text), segment_sentences(text), ['en']); "
         "ask('It was late, and nobody knew what to do. How much? Then the rain came down for days.'); "
         "assert 'py3langid' not in sys.modules; ask('Das ist nicht so einfach, wie du denkst.'); "
         "assert 'py3langid' in sys.modules"
@@ -156,7 +157,7 @@ def test_a_long_text_in_another_language(shipped: ProsodyTagger) -> None:
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=200))
 def test_any_text_is_judged(text: str) -> None:
     verdict = judged(text)
-    assert len(verdict.known) == len(verdict.writable) == len(words(text))
+    assert len(verdict.known) == len(verdict.writable) == len(segment_words(text))
     assert judged(text, None).known.all()
 
 

@@ -17,13 +17,13 @@ from prosody_tagger.markup import (
     Mark,
     MarkedText,
     closest,
+    line_column,
     normalise,
     parse,
-    place,
     plain,
     render,
 )
-from prosody_tagger.segment import slot_of, words
+from prosody_tagger.segment import segment_words, slot_of
 
 NASTY = [
     "<emph>", "</emph>", "<emph", "<pause_short:1200ms>", "<pause_long: 1.5 s >", "<b>", "<", ">", "\\", "\\<", "\\\\",
@@ -188,7 +188,7 @@ def test_slices_share_the_marks_out(marked: MarkedText, data: st.DataObject) -> 
 @given(marked_texts())
 def test_normalise_keeps_its_rules(marked: MarkedText) -> None:
     normal = normalise(marked)
-    runs = words(marked.text)
+    runs = segment_words(marked.text)
     end = len(marked.text)
     assert normal.text == marked.text
     slots = {(slot_of(runs, mark.offset, end), mark.kind) for mark in marked.marks}
@@ -234,9 +234,9 @@ def test_normalise_keeps_aliases() -> None:
 
 
 def test_places_are_counted_from_one() -> None:
-    assert place("ab\nc", 0) == "line 1, column 1"
-    assert place("ab\nc", 3) == "line 2, column 1"
-    assert place("ab\nc", 4) == "line 2, column 2"
+    assert line_column("ab\nc", 0) == "line 1, column 1"
+    assert line_column("ab\nc", 3) == "line 2, column 1"
+    assert line_column("ab\nc", 4) == "line 2, column 2"
 
 
 def test_the_closest_name() -> None:

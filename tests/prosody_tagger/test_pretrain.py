@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from prosody_tagger.corpus.examples import speaker_fold, unlabelled
 from prosody_tagger.corpus.readers import read_text
 from prosody_tagger.model import encode, read
-from prosody_tagger.segment import words
+from prosody_tagger.segment import segment_words
 from prosody_tagger.tagger import ProsodyTagger
 from prosody_tagger.training import pretrain
 from prosody_tagger.training.base_models import load_base
@@ -148,7 +148,7 @@ def test_lines_without_words_are_no_text(tmp_path: Path) -> None:
 def test_a_teacher_reads_each_text_as_if_alone(encoder: Path) -> None:
     teacher = Teacher(encoder).eval()
     texts = ["The king saw nine kingdoms.", "Gold.", "Nobody asked for rings, \u0301 never."]
-    encoded = encode(teacher.tokenizer, texts, [words(text) for text in texts])
+    encoded = encode(teacher.tokenizer, texts, [segment_words(text) for text in texts])
     with torch.inference_mode():
         vectors, logits = teacher(encoded)
         alone = [teacher([item]) for item in encoded]

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scaling import is_linear
 
-from prosody_tagger.segment import sentences, slot_of, word_after, words
+from prosody_tagger.segment import segment_sentences, segment_words, slot_of, word_after
 
 NASTY = [
     "a", "B", "no", "Mr", "e.g", "J", "Hello", "you're", "$299", "30%", ".", "!", "?", "...", "…", ",", '"', "'", "“",
@@ -20,15 +20,15 @@ TEXTS = st.lists(st.sampled_from(NASTY) | st.characters(exclude_categories=["Cs"
 
 
 def cores(text: str) -> list[str]:
-    return [word.core(text) for word in words(text)]
+    return [word.core(text) for word in segment_words(text)]
 
 
 def runs(text: str) -> list[str]:
-    return [text[word.start : word.end] for word in words(text)]
+    return [text[word.start : word.end] for word in segment_words(text)]
 
 
 def split(text: str) -> list[str]:
-    return [text[start:end] for start, end in sentences(text)]
+    return [text[start:end] for start, end in segment_sentences(text)]
 
 
 # Invariants
@@ -36,7 +36,7 @@ def split(text: str) -> list[str]:
 
 @given(TEXTS)
 def test_words_are_in_order_and_apart(text: str) -> None:
-    found = words(text)
+    found = segment_words(text)
     ends = [0, *(word.end for word in found)]
     for word, end_before in zip(found, ends, strict=False):
         assert end_before <= word.start <= word.core_start < word.core_end <= word.end <= len(text)
@@ -45,7 +45,7 @@ def test_words_are_in_order_and_apart(text: str) -> None:
 
 @given(TEXTS)
 def test_every_letter_and_number_is_in_a_core(text: str) -> None:
-    inside = {offset for word in words(text) for offset in range(word.core_start, word.core_end)}
+    inside = {offset for word in segment_words(text) for offset in range(word.core_start, word.core_end)}
     assert {match.start() for match in regex.finditer(r"[\p{L}\p{N}]", text)} <= inside
 
 
@@ -57,15 +57,15 @@ def test_sentences_cover_the_text(text: str) -> None:
 
 @given(TEXTS)
 def test_a_word_and_its_slot_are_of_one_sentence(text: str) -> None:
-    starts = {start for start, _ in sentences(text)}
-    for word in words(text):
+    starts = {start for start, _ in segment_sentences(text)}
+    for word in segment_words(text):
         assert not starts & set(range(word.start + 1, word.core_end))
 
 
 @given(TEXTS, st.data())
 def test_a_mark_binds_to_the_first_word_that_ends_after_it(text: str, data: st.DataObject) -> None:
     offset = data.draw(st.integers(0, len(text)))
-    found = words(text)
+    found = segment_words(text)
     after = [index for index, word in enumerate(found) if word.core_end > offset]
     assert word_after(found, offset) == (after[0] if after else None)
     assert slot_of(found, offset, len(text)) == (found[after[0]].start if after else len(text))
@@ -73,7 +73,7 @@ def test_a_mark_binds_to_the_first_word_that_ends_after_it(text: str, data: st.D
 
 @given(TEXTS)
 def test_a_slot_is_its_own(text: str) -> None:
-    found = words(text)
+    found = segment_words(text)
     for slot in [*(word.start for word in found), len(text)]:
         assert slot_of(found, slot, len(text)) == slot
 
@@ -143,14 +143,14 @@ def test_scripts_without_spaces(text: str, expected: list[str]) -> None:
 
 @pytest.mark.parametrize("text", ["สวัสดีครับ", "ភាសាខ្មែរ", "ພາສາລາວ", "မြန်မာ"])
 def test_cuts_within_a_script_leave_its_marks_with_their_letters(text: str) -> None:
-    assert len(words(text)) > 1
+    assert len(segment_words(text)) > 1
     assert "".join(runs(text)) == text
     assert not [core for core in cores(text) if regex.match(r"\p{Mn}", core)]
 
 
 def test_which_word_a_mark_binds_to() -> None:
     text = "Say 'only' now."
-    found = words(text)
+    found = segment_words(text)
     assert [(word.start, word.core_start, word.core_end, word.end) for word in found] == [
         (0, 0, 3, 3),
         (4, 5, 9, 10),
@@ -221,7 +221,7 @@ def test_where_sentences_end(text: str, expected: list[str]) -> None:
         "(", "汉", "汉!", "ก", "ひ—", "。", '。"', "。(", "a!", "\u0301", "👩‍👩‍👧", "مرحبا ", "\x1c\n", " ", "a",
     ],
 )  # fmt: skip
-@pytest.mark.parametrize("work", [words, sentences])
+@pytest.mark.parametrize("work", [segment_words, segment_sentences])
 def test_hostile_text_takes_linear_time(work: Callable[[str], object], unit: str) -> None:
     count = 20_000 // len(unit)
     assert is_linear(work, unit * count, unit * count * 4)
@@ -231,7 +231,7 @@ def test_hostile_text_takes_linear_time(work: Callable[[str], object], unit: str
     ("first", "rest"),
     [("a", "!"), (".", " "), ("。", '"'), ("\n", "\t"), ("汉", "("), ("ก", "\u0301"), ("a", "\u0301"), ("—", "!")],
 )
-@pytest.mark.parametrize("work", [words, sentences])
+@pytest.mark.parametrize("work", [segment_words, segment_sentences])
 def test_one_long_run_takes_linear_time(work: Callable[[str], object], first: str, rest: str) -> None:
     assert is_linear(work, first + rest * 50_000, first + rest * 200_000)
 
@@ -239,4 +239,4 @@ def test_one_long_run_takes_linear_time(work: Callable[[str], object], first: st
 @pytest.mark.parametrize("text", ["!" * 1_000_000, "<a" * 500_000, "\n " * 500_000, '"' * 1_000_000])
 def test_a_hostile_megabyte_is_split(text: str) -> None:
     assert "".join(split(text)) == text
-    assert len(words(text)) == (1 if text.startswith("<") else 0)
+    assert len(segment_words(text)) == (1 if text.startswith("<") else 0)

@@ -10,7 +10,7 @@ from scaling import is_linear
 
 from prosody_tagger.errors import MarkupError
 from prosody_tagger.markup import KINDS, MAX_PAUSE_MS, PAUSES, Alias, Mark, MarkedText, normalise, parse, plain, render
-from prosody_tagger.segment import sentences, words
+from prosody_tagger.segment import segment_sentences, segment_words
 from prosody_tagger.ssml import MAX_DEPTH, NAMESPACE, from_ssml, to_ssml
 
 
@@ -150,7 +150,7 @@ def test_every_part_is_a_sentence_or_more(parts: list[tuple[str, str]], preserve
     assume(all(piece.strip() for _, piece in parts))
     source = "".join(f"<{name}><emphasis level='none'>{piece}a</emphasis></{name}>" for name, piece in parts)
     text = speak(source, ' xml:space="preserve"' if preserve else "").text
-    starts = {start for start, _ in sentences(text)}
+    starts = {start for start, _ in segment_sentences(text)}
     position = 0
     for _, piece in parts:
         position = text.index(piece + "a", position)
@@ -446,7 +446,7 @@ def marked_texts(draw: st.DrawFn) -> MarkedText:
     text = draw(TEXTS)
     offsets = st.integers(0, len(text))
     pauses = st.builds(Mark, st.sampled_from(PAUSES), offsets, st.none() | st.integers(0, 1000) | st.integers(0, MAX_PAUSE_MS))
-    starts = [word.start for word in words(text)]
+    starts = [word.start for word in segment_words(text)]
     others = (
         st.builds(Mark, st.sampled_from([kind for kind in KINDS if kind not in PAUSES]), st.sampled_from(starts))
         if starts
@@ -575,7 +575,7 @@ def test_a_hostile_megabyte_comes_back(text: str) -> None:
 def test_writing_takes_linear_time() -> None:
     def work(text: str) -> str:
         marked = parse(text)
-        aliases = (Alias(word.core_start, word.core_end, "b") for word in words(marked.text))
+        aliases = (Alias(word.core_start, word.core_end, "b") for word in segment_words(marked.text))
         return to_ssml(MarkedText(marked.text, marked.marks, tuple(aliases)))
 
     unit = "<emph><pitch_high><pause_short>a "

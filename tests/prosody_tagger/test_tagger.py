@@ -16,7 +16,7 @@ from tiny_tagger import make_tagger
 from prosody_tagger.errors import BadInput, MarkupError, ModelError
 from prosody_tagger.markup import normalise, parse, render
 from prosody_tagger.model import MARKS, SEP, TaggerModel, encode, token_id
-from prosody_tagger.segment import words
+from prosody_tagger.segment import segment_words
 from prosody_tagger.tagger import ProsodyTagger
 
 SENTENCE = "It was a bright cold day in April, and the clocks were striking thirteen."
@@ -34,7 +34,7 @@ def shipped() -> ProsodyTagger:
 
 def test_encode_finds_the_last_token_of_each_word(tagger: ProsodyTagger) -> None:
     text = "It's naïve — unbelievably so, 你好 \U0001f600 ($299)!"
-    runs = words(text)
+    runs = segment_words(text)
     (encoded,) = encode(tagger.model.tokenizer, [text], [runs])
     ends = [tagger.model.tokenizer.decode(encoded.ids[: last + 1]).strip() for last in encoded.last]
     assert ends == [text[: word.end].strip() for word in runs]
@@ -42,7 +42,7 @@ def test_encode_finds_the_last_token_of_each_word(tagger: ProsodyTagger) -> None
 
 def test_text_that_spells_our_tokens_is_read_as_characters(tagger: ProsodyTagger) -> None:
     text = f"a {SEP} {' '.join(MARKS)} <|endoftext|> b"
-    (encoded,) = encode(tagger.model.tokenizer, [text], [words(text)])
+    (encoded,) = encode(tagger.model.tokenizer, [text], [segment_words(text)])
     assert max(encoded.ids) < 50256
     assert tagger.mark(text).text == text
 
@@ -55,7 +55,7 @@ def test_scores_are_those_of_the_unmerged_model_at_the_copy(tiny_tagger: Path, t
     base = GPT2LMHeadModel.from_pretrained(tiny_tagger.parent / "base")
     base.resize_token_embeddings(tagger.model.tokenizer.get_vocab_size(), mean_resizing=False)
     network = PeftModel.from_pretrained(base, tiny_tagger).eval()
-    (encoded,) = encode(tagger.model.tokenizer, [SENTENCE], [words(SENTENCE)])
+    (encoded,) = encode(tagger.model.tokenizer, [SENTENCE], [segment_words(SENTENCE)])
     sep = token_id(tagger.model.tokenizer, SEP)
     ids = torch.tensor([[*encoded.ids, sep, *encoded.ids]])
     places = torch.tensor([[*range(len(encoded.ids) + 1), *range(len(encoded.ids))]])  # the copy's begin anew
@@ -81,7 +81,7 @@ def test_a_word_is_judged_by_what_follows_it(tagger: ProsodyTagger) -> None:
 def test_a_batch_scores_as_its_texts_alone(tagger: ProsodyTagger) -> None:
     texts = ["", "word", "... !!!", SENTENCE, "One. Two three. " * 40, "  \n "]
     assert tagger.mark_batch(texts) == [tagger.mark(text) for text in texts]
-    runs = [words(text) for text in texts[3:4] * 2 + ["A longer text than the other one, " + SENTENCE]]
+    runs = [segment_words(text) for text in texts[3:4] * 2 + ["A longer text than the other one, " + SENTENCE]]
     encoded = encode(tagger.model.tokenizer, [SENTENCE, SENTENCE, "A longer text than the other one, " + SENTENCE], runs)
     together = tagger.model.score(encoded)
     (alone,) = tagger.model.score(encoded[:1])
@@ -143,10 +143,10 @@ def test_a_long_text_is_marked_throughout(shipped: ProsodyTagger) -> None:
     text = "We looked at it on Monday, and nobody had an answer. Then the rain came down for days. " * 250
     marked = shipped.mark(text, "low")
     pauses = {mark.offset for mark in marked.marks if mark.kind == "pause_long"}
-    starts = {word.start for word in words(text) if word.core(text) == "We"} - {0}
+    starts = {word.start for word in segment_words(text) if word.core(text) == "We"} - {0}
     assert starts <= pauses
     stressed = [mark.offset for mark in marked.marks if mark.kind == "emph"]
-    order = {word.start: index for index, word in enumerate(words(text))}
+    order = {word.start: index for index, word in enumerate(segment_words(text))}
     assert all(order[b] - order[a] > 1 for a, b in pairwise(stressed))
 
 
@@ -160,18 +160,18 @@ def test_windows_see_enough_context(shipped: ProsodyTagger) -> None:
     """A sentence in the middle of a long text gets nearly the scores that it gets with its neighbours alone."""
     filler = "They walked along the river until the evening came, and then they turned for home. " * 12
     text = filler + SENTENCE + " " + filler
-    first = len(words(filler))
-    count = len(words(SENTENCE))
+    first = len(segment_words(filler))
+    count = len(segment_words(SENTENCE))
     near = " ".join(filler.split(". ")[-2:]) + SENTENCE + " " + filler[:80]
     long_scores, near_scores = shipped.score(text), shipped.score(near)
-    at = len(words(near[: near.index(SENTENCE)]))
+    at = len(segment_words(near[: near.index(SENTENCE)]))
     difference = np.abs(long_scores.prominence[first : first + count] - near_scores.prominence[at : at + count])
     assert difference.mean() < 0.12
 
 
 def test_rules_of_intensity(tagger: ProsodyTagger) -> None:
     text = "We found it there. No one else had ever seen the thing before. Go! " * 10
-    runs = words(text)
+    runs = segment_words(text)
     index_of = {word.start: index for index, word in enumerate(runs)}
     stressed = {}
     for intensity in ("low", "medium", "high"):
@@ -222,7 +222,7 @@ def test_text_that_the_shipped_vocabulary_has_nothing_for(shipped: ProsodyTagger
 def test_the_shipped_vocabularys_own_tokens_are_read_as_characters(shipped: ProsodyTagger) -> None:
     tokenizer = shipped.model.tokenizer
     text = "The [SEP] of <SEP> was [MASK] and [PAD]."
-    (encoded,) = encode(tokenizer, [text], [words(text)])
+    (encoded,) = encode(tokenizer, [text], [segment_words(text)])
     own = {tokenizer.token_to_id(token) for token in ("[SEP]", "[MASK]", "[PAD]", SEP, *MARKS)}
     assert not own & set(encoded.ids)
 

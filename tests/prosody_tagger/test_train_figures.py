@@ -17,7 +17,7 @@ from prosody_tagger.evaluation.mark_scores import MarkScores
 from prosody_tagger.evaluation.metrics import MEASURES, Guess, Truth
 from prosody_tagger.markup import parse
 from prosody_tagger.tagger import ProsodyTagger
-from prosody_tagger.training.thresholds import DENSITY, set_thresholds
+from prosody_tagger.training.thresholds import DENSITIES, set_thresholds
 
 KEYS = {*MEASURES, *evaluating.RUN_FIGURES}
 
@@ -129,7 +129,7 @@ def test_thresholds_give_the_density_wanted(tiny_tagger: Path) -> None:
     examples = labelled(speakers=10, sentences=20)
     truth, scores = Truth.of(examples), evaluate.score_examples(tagger.model, examples)
     found = set_thresholds(scores, truth)
-    for name, density in DENSITY.items():
+    for name, density in DENSITIES.items():
         assert np.mean(scores.marks[:, 0] >= found["emph"][name]) == pytest.approx(density, abs=0.01)
     assert np.mean(scores.boundary[truth.inner] >= found["pause"]) == pytest.approx(
         np.mean(truth.boundary[truth.inner] == 1), abs=0.01

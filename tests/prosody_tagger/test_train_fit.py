@@ -18,7 +18,7 @@ from prosody_tagger.errors import BadInput, DataError, ModelError
 from prosody_tagger.evaluation import evaluate as evaluating
 from prosody_tagger.markup import KINDS, parse
 from prosody_tagger.model import ADDED_TOKENS, SEP, encode, read_tokenizer, token_id
-from prosody_tagger.segment import words
+from prosody_tagger.segment import segment_words
 from prosody_tagger.tagger import ProsodyTagger
 from prosody_tagger.training import train as training
 from prosody_tagger.training.batches import Batches, labels_of
@@ -293,5 +293,5 @@ def test_labels_of_each_kind_of_data() -> None:
 
 def test_encoding_of_joined_texts_is_that_of_the_text(tokenizer: Tokenizer) -> None:
     texts = ["He's here.", "It costs $299, no?", "He's here. It costs $299, no?"]
-    one, two, both = encode(tokenizer, texts, [words(text) for text in texts])
+    one, two, both = encode(tokenizer, texts, [segment_words(text) for text in texts])
     assert one.ids + two.ids == both.ids

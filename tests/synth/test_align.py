@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from prosody_tagger.errors import BadInput
 from prosody_tagger.markup import Alias, MarkedText, parse, plain
-from prosody_tagger.segment import words
+from prosody_tagger.segment import segment_words
 from synth.acoustics import align as align_module
 from synth.acoustics import dtw
 from synth.acoustics.align import Alignment, align
@@ -47,7 +47,9 @@ def errors(alignment: Alignment, speech: Speech) -> np.ndarray:
 
 def check_words(alignment: Alignment, text: str, seconds: float) -> None:
     """One for each word, in order, within the sound."""
-    assert [(word.word, word.offset) for word in alignment.words] == [(run.core(text), run.core_start) for run in words(text)]
+    assert [(word.word, word.offset) for word in alignment.words] == [
+        (run.core(text), run.core_start) for run in segment_words(text)
+    ]
     times = [time for word in alignment.words for time in (word.start, word.end)]
     assert times == sorted(times)
     assert times[0] >= 0
@@ -262,7 +264,7 @@ def test_a_sentence_missing_in_the_middle_is_noticed_where_it_is(speech: Speech)
     text = f"{TEXT} {OTHER} He put the letters on the table and went home without a word."
     alignment = found(audio, text)
     assert not alignment.trusted
-    first, missing = len(words(TEXT)), len(words(OTHER))
+    first, missing = len(segment_words(TEXT)), len(segment_words(OTHER))
     sure = [word.confidence for word in alignment.words]
     assert np.mean(sure[: first - 4]) > np.mean(sure[first : first + missing]) + 0.3
 
@@ -363,7 +365,7 @@ def test_a_voice_without_word_times_is_refused(speech: Speech) -> None:
 def test_anything_gives_words_in_order_or_a_clear_error(text: str, length: int, rate: int, seed: int) -> None:
     samples = np.random.default_rng(seed).normal(0, 0.1, length).astype(np.float32)
     samples[length // 3 : length // 2] = 0
-    if not words(text):
+    if not segment_words(text):
         with pytest.raises(BadInput):
             found(Audio(samples, rate), text)
         return

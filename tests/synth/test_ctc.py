@@ -26,7 +26,7 @@ from ai_core.settings import Settings
 from prosody_tagger.command import exit_code
 from prosody_tagger.errors import BadInput, ModelError
 from prosody_tagger.markup import parse
-from prosody_tagger.segment import words
+from prosody_tagger.segment import segment_words
 from synth.acoustics import ctc, dtw
 from synth.acoustics.align import Alignment
 from synth.acoustics.ctc import CtcAligner, Vocabulary, best_path
@@ -111,7 +111,9 @@ def found(said: Sequence[str], text: str, aligner: CtcAligner | None = None, **h
 
 def check(alignment: Alignment, text: str) -> None:
     """One for each word, in order."""
-    assert [(word.word, word.offset) for word in alignment.words] == [(run.core(text), run.core_start) for run in words(text)]
+    assert [(word.word, word.offset) for word in alignment.words] == [
+        (run.core(text), run.core_start) for run in segment_words(text)
+    ]
     times = [moment for word in alignment.words for moment in (word.start, word.end)]
     assert times == sorted(times)
     assert times[0] >= 0
@@ -352,7 +354,7 @@ def test_silence_says_nothing() -> None:
 @given(st.text(max_size=60), st.integers(1, 20_000), st.integers(0, 2**31))
 def test_any_text_and_any_noise(text: str, samples: int, seed: int) -> None:
     audio = Audio(np.random.default_rng(seed).uniform(0, 1, samples).astype(np.float32), RATE)
-    if not words(text):
+    if not segment_words(text):
         with pytest.raises(BadInput, match="no words"):
             oracle().align(audio, text)
         return
@@ -669,7 +671,7 @@ def test_words_are_found_by_the_aligner_that_is_set() -> None:
 def test_a_sentence_is_finished_with_it() -> None:
     parts, audio, spans = with_oracle()
     sentence = parse("One <pause_long>two three.")
-    finished = asyncio.run(finish(audio, sentence, None, sentence.marks, parts, intensity="medium"))
+    finished = asyncio.run(finish(audio, sentence, None, sentence.marks, parts, strength="medium"))
     assert [word.word for word in finished.words] == ["One", "two", "three"]
     assert finished.audio.seconds > audio.seconds + 0.3
     assert finished.words[1].start > spans[1][0] * HOP / RATE + 0.3
@@ -678,7 +680,7 @@ def test_a_sentence_is_finished_with_it() -> None:
 def test_what_an_untrained_network_finds_is_not_used(checkpoint: Path) -> None:
     parts = Parts(Settings(aligner=str(checkpoint)))
     sentence = parse("I never said that <emph>she stole my money.")
-    finished = asyncio.run(finish(noise(), sentence, None, sentence.marks, parts, intensity="medium"))
+    finished = asyncio.run(finish(noise(), sentence, None, sentence.marks, parts, strength="medium"))
     assert finished.words == ()
     assert "could not be found in the sound" in finished.warnings[0]
     assert np.array_equal(finished.audio.samples, noise().samples)

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from prosody_tagger.markup import KINDS, Alias, Mark, MarkedText, parse, plain
-from prosody_tagger.segment import words
-from synth.audio.psola import Edit, reshape
+from prosody_tagger.segment import segment_words
 from synth.audio import pitch
-from synth.base import Intensity, Speech, SpeechRequest
+from synth.audio.psola import Edit, reshape
+from synth.base import Speech, SpeechRequest, Strength
 from synth.embedded import espeak
 from synth.embedded.backend import MAX_CHARS, EmbeddedSettings, EmbeddedVoice
 from synth.errors import BackendError, BackendTimeout, BackendUnavailable, RefusedRequest
@@ -72,7 +72,7 @@ def others(speech: Speech, index: int) -> list[bytes]:
 
 def check_times(speech: Speech, text: str) -> None:
     """One time for each word of the text, in order, within the sound."""
-    runs = words(text)
+    runs = segment_words(text)
     assert [(word.word, word.offset) for word in speech.words] == [(run.core(text), run.core_start) for run in runs]
     times = [time for word in speech.words for time in (word.start, word.end)]
     assert times == sorted(times)
@@ -92,11 +92,11 @@ def test_capabilities_name_every_mark() -> None:
 
 
 def test_voices_are_listed_with_the_default_first() -> None:
-    listed = EmbeddedVoice().voices()
+    listed = asyncio.run(EmbeddedVoice().voices())
     names = [voice.name for voice in listed]
     assert names[0] == "en-us"
     assert len(set(names)) == len(names) > 100
-    assert EmbeddedVoice(EmbeddedSettings(voice="de")).voices()[0].name == "de"
+    assert asyncio.run(EmbeddedVoice(EmbeddedSettings(voice="de")).voices())[0].name == "de"
     assert next(voice for voice in listed if voice.name == "de").description == "German"
     assert not any(name.startswith("mb") for name in names)
 
@@ -104,7 +104,7 @@ def test_voices_are_listed_with_the_default_first() -> None:
 def test_every_listed_voice_speaks() -> None:
     async def all_of_them() -> list[Speech]:
         voice = EmbeddedVoice()
-        return [await spoken(SpeechRequest(plain("12 Anna"), voice=each.name)) for each in voice.voices()]
+        return [await spoken(SpeechRequest(plain("12 Anna"), voice=each.name)) for each in await voice.voices()]
 
     assert all(speech.audio.seconds > 0.2 for speech in asyncio.run(all_of_them()))
 
@@ -252,9 +252,9 @@ def with_and_without(sentence: str, *kinds: str, **options: object) -> tuple[Spe
     """The sentence with marks at <>, without them, and the index of the marked word."""
     marked = parse(sentence.replace("<>", "".join(f"<{kind}>" for kind in kinds)))
     after, before = speak(marked, **options), speak(MarkedText(marked.text), **options)
-    index = [run.start >= marked.marks[0].offset for run in words(marked.text)].index(True)
+    index = [run.start >= marked.marks[0].offset for run in segment_words(marked.text)].index(True)
     check_times(after, marked.text)
-    assert after.left == ()
+    assert after.unrealised == ()
     assert others(after, index) == others(before, index)  # sample for sample
     assert np.abs(after.audio.samples).max() < 1.0
     assert np.abs(np.diff(after.audio.samples)).max() < 2.5 * np.abs(np.diff(before.audio.samples)).max()  # no clicks
@@ -264,8 +264,8 @@ def with_and_without(sentence: str, *kinds: str, **options: object) -> tuple[Spe
 @pytest.mark.parametrize("sentence", SENTENCES)
 def test_emphasis_lengthens_raises_and_strengthens(sentence: str) -> None:
     changes = []
-    for intensity in ("low", "medium", "high"):
-        after, before, index = with_and_without(sentence, "emph", intensity=intensity)
+    for strength in ("low", "medium", "high"):
+        after, before, index = with_and_without(sentence, "emph", strength=strength)
         changes.append(
             (
                 seconds(after, index) / seconds(before, index),
@@ -294,8 +294,8 @@ def test_pitch_moves_as_marked(sentence: str, kind: str, sign: int) -> None:
 @pytest.mark.parametrize(("kind", "sign"), [("pitch_rising", 1), ("pitch_falling", -1)])
 def test_pitch_turns_within_the_word(sentence: str, kind: str, sign: int) -> None:
     turns = []
-    for intensity in ("low", "medium", "high"):
-        after, before, index = with_and_without(sentence, kind, intensity=intensity)
+    for strength in ("low", "medium", "high"):
+        after, before, index = with_and_without(sentence, kind, strength=strength)
         turns.append(sign * (rise(after, index) - rise(before, index)))
     assert min(turns) > 2
     assert turns[2] > turns[0]
@@ -313,7 +313,7 @@ def test_several_marks_on_one_word_all_hold() -> None:
 def test_marks_on_many_words_hold_together() -> None:
     text = "We must act now"
     plain_speech = speak(text)
-    speech = speak(MarkedText(text, tuple(Mark("emph", run.start) for run in words(text))))
+    speech = speak(MarkedText(text, tuple(Mark("emph", run.start) for run in segment_words(text))))
     for index in range(4):
         assert seconds(speech, index) == pytest.approx(1.4 * seconds(plain_speech, index), rel=0.02)
 
@@ -338,11 +338,11 @@ def test_emphasis_holds_in_other_languages(sentence: str, voice: str) -> None:
     assert np.median(frequencies(after, index)) > np.median(frequencies(before, index)) + 2
 
 
-@pytest.mark.parametrize("intensity", ["low", "high"])
+@pytest.mark.parametrize("strength", ["low", "high"])
 @pytest.mark.parametrize("speed", [0.3, 0.6, 2.0, 3.5])
-def test_emphasis_lengthens_at_every_speed(speed: float, intensity: Intensity) -> None:
+def test_emphasis_lengthens_at_every_speed(speed: float, strength: Strength) -> None:
     marked = parse("I never said <emph>she stole my money.")
-    after = speak(marked, speed=speed, intensity=intensity)
+    after = speak(marked, speed=speed, strength=strength)
     before = speak(plain(marked.text), speed=speed)
     assert seconds(after, 3) > 1.25 * seconds(before, 3)
 
@@ -351,7 +351,7 @@ def test_what_is_not_done_is_left() -> None:
     marked = parse("<pause_short>One <pause_long:900ms>two <emph>😀 <emph>three.<pause_short> <emph>")
     speech = speak(marked)
     done = next(mark for mark in marked.marks if mark.kind == "emph" and marked.text.startswith("three", mark.offset))
-    assert speech.left == tuple(mark for mark in marked.marks if mark != done)
+    assert speech.unrealised == tuple(mark for mark in marked.marks if mark != done)
 
 
 def test_a_contour_that_changes_nothing_returns_the_sound() -> None:
@@ -644,4 +644,4 @@ def test_the_voice_leads_up_to_a_pause_that_will_be_cut_in() -> None:
         for speech in (plainly, broken)
     ]
     assert gap[1] > gap[0] + 0.05
-    assert [word.offset for word in broken.words or ()] == [word.core_start for word in words(text.text)]
+    assert [word.offset for word in broken.words or ()] == [word.core_start for word in segment_words(text.text)]

@@ -267,22 +267,22 @@ def test_a_text_that_is_too_long_is_refused_here(dialect):
 
 @pytest.mark.parametrize(("dialect", "first"), [("boson", "default"), ("boson-chat", "belinda")])
 def test_voices(dialect, first):
-    voices = HiggsHttp(HiggsSettings(dialect=dialect)).voices()
+    voices = asyncio.run(HiggsHttp(HiggsSettings(dialect=dialect)).voices())
     assert voices[0].name == first
     assert len(voices) == len({voice.name for voice in voices}) >= 7
-    chosen = HiggsHttp(HiggsSettings(dialect=dialect, voice=voices[3].name)).voices()
+    chosen = asyncio.run(HiggsHttp(HiggsSettings(dialect=dialect, voice=voices[3].name)).voices())
     assert chosen[0] == voices[3]
     assert set(chosen) == set(voices)
-    own = HiggsHttp(HiggsSettings(dialect=dialect, voice="voice_abc")).voices()
+    own = asyncio.run(HiggsHttp(HiggsSettings(dialect=dialect, voice="voice_abc")).voices())
     assert [voice.name for voice in own] == ["voice_abc", *(voice.name for voice in voices)]
 
 
 def test_a_server_lists_its_voices():
     with serve(Options(dialect="openai-speech")) as fake:
-        assert voice_at(fake).voices()[0].name == "default"
-        assert voice_at(fake, voice="en_man").voices()[0].name == "en_man"
+        assert asyncio.run(voice_at(fake).voices())[0].name == "default"
+        assert asyncio.run(voice_at(fake, voice="en_man").voices())[0].name == "en_man"
     with pytest.raises(BackendUnavailable, match="cannot connect"):
-        voice_at(fake).voices()
+        asyncio.run(voice_at(fake).voices())
 
 
 @pytest.mark.parametrize(

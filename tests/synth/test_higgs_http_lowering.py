@@ -88,13 +88,13 @@ def test_every_mark_is_sent_or_left(string, places, unfinished):
     lowered = lower(marked, ALL, unfinished=unfinished)
     sent = TAG.findall(lowered.text)
     pauses = [mark for mark in marked.marks if mark.is_pause]
-    left_pauses = [mark for mark in lowered.left if mark.is_pause]
+    left_pauses = [mark for mark in lowered.unrealised if mark.is_pause]
     assert sum("pause" in tag for tag in sent) == len(pauses) - len(left_pauses)
-    assert set(lowered.left) <= set(marked.marks)
+    assert set(lowered.unrealised) <= set(marked.marks)
     assert "|" not in TAG.sub("", lowered.text)
     assert letters(TAG.sub("", lowered.text)) == (letters(string) if lowered.text else "")
     if not lowered.text:
-        assert lowered.left == marked.marks
+        assert lowered.unrealised == marked.marks
 
 
 @given(text, text)
@@ -141,15 +141,15 @@ def test_of_aliases_that_overlap_the_first_is_spoken():
         ("<pitch_high><emph>a", "<|prosody:pitch_high|>a", ["emph"]),
     ],
 )
-def test_tags(source, sent, left):
+def test_tags(source, sent, unrealised):
     lowered = lower(parse(source), ALL)
-    assert (lowered.text, [mark.kind for mark in lowered.left]) == (sent, left)
+    assert (lowered.text, [mark.kind for mark in lowered.unrealised]) == (sent, unrealised)
 
 
 def test_without_tags_every_mark_is_left():
     marked = parse("<pitch_high>a <pause_short><emph>b")
     assert lower(marked, {}).text == "a b"
-    assert lower(marked, {}).left == marked.marks
+    assert lower(marked, {}).unrealised == marked.marks
 
 
 @pytest.mark.parametrize(("string", "sent"), [("It is", "It is,"), ("It is,", "It is,"), ("Yes!", "Yes!"), ("是的", "是的,")])
@@ -163,7 +163,7 @@ def test_a_piece_without_words_asks_nobody(dialect):
     marked = MarkedText("<|>…", (Mark("pause_long", 0),))
     with serve(Options(dialect=dialect)) as fake:
         [speech] = spoken(voice_at(fake), marked)
-        assert (len(speech.audio.samples), speech.audio.rate, speech.left) == (0, 24_000, marked.marks)
+        assert (len(speech.audio.samples), speech.audio.rate, speech.unrealised) == (0, 24_000, marked.marks)
         assert not fake.requests
 
 
@@ -181,8 +181,8 @@ def test_tags_are_sent_to_whom_knows_them():
     marked = parse("<pitch_low>Well <pause_short><pitch_low>then")
     with serve(Options()) as fake:
         [first, *others] = spoken(voice_at(fake, pauses="tags"), marked)
-        assert first.left == ()
-        assert all(speech.left == () for speech in others)
+        assert first.unrealised == ()
+        assert all(speech.unrealised == () for speech in others)
         spoken(voice_at(fake), marked)
         assert [request.json["input"] for request in fake.requests] == [
             "<|prosody:pitch_low|>Well <|prosody:pause|> then",

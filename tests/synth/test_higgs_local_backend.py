@@ -82,8 +82,8 @@ def said(text: str | MarkedText, adapters: Path | None = None, **rest: Any) -> t
     return asyncio.run(main())
 
 
-def left(speeches: list[Speech]) -> list[str]:
-    return [mark.kind for speech in speeches for mark in speech.left]
+def unrealised(speeches: list[Speech]) -> list[str]:
+    return [mark.kind for speech in speeches for mark in speech.unrealised]
 
 
 # What it says of itself
@@ -107,11 +107,11 @@ def test_an_adapter_that_comes_later_is_seen(adapters: Path, tmp_path: Path) -> 
     (tmp_path / "new").symlink_to(adapters / "stress")
     assert backend.capabilities.marks["emph"] == "native"
     assert backend.capabilities_of(None).marks["emph"] == "realised"
-    assert [voice.name for voice in backend.voices()] == ["default", "new"]
+    assert [voice.name for voice in asyncio.run(backend.voices())] == ["default", "new"]
 
 
 def test_each_adapter_is_a_voice(adapters: Path) -> None:
-    voices = {voice.name: voice.description for voice in Scripted(adapters).voices()}
+    voices = {voice.name: voice.description for voice in asyncio.run(Scripted(adapters).voices())}
     assert list(voices) == ["default", "marks", "stress", "voice", "zz broken"]
     assert "emph, pause_short" in voices["marks"]
     assert "without marks" in voices["voice"]
@@ -132,29 +132,29 @@ def test_marks_are_tokens_only_where_trained(adapters: Path) -> None:
     prompt, speeches = said(text, adapters, voice="marks")
     assert prompt["said"] == "So <emph>only <pause_short>this one"
     assert prompt["mark_ids"] == {"emph": 280, "pause_short": 281}
-    assert left(speeches) == ["pause_short", "pitch_low"]  # a pause is made exact by whoever realises it
+    assert unrealised(speeches) == ["pause_short", "pitch_low"]  # a pause is made exact by whoever realises it
     prompt, speeches = said(text, adapters, voice="stress")
     assert prompt["said"] == "So <emph>only, this one"
     assert prompt["mark_ids"] == {"emph": 280}
-    assert left(speeches) == ["pause_short", "pitch_low"]
+    assert unrealised(speeches) == ["pause_short", "pitch_low"]
     for voice in (None, "default", "voice"):
         prompt, speeches = said(text, adapters, voice=voice)
         assert prompt["said"] == "So only, this one"
         assert not prompt["mark_ids"]
-        assert left(speeches) == ["emph", "pause_short", "pitch_low"]
+        assert unrealised(speeches) == ["emph", "pause_short", "pitch_low"]
 
 
 def test_what_is_left_is_told_once(adapters: Path) -> None:
     _, speeches = said("one two three four five six seven <emph>eight", adapters)
     assert len(speeches) > 2
-    assert left(speeches) == ["emph"]
+    assert unrealised(speeches) == ["emph"]
 
 
 def test_a_pause_with_a_length_or_at_an_edge_is_left_to_the_audio(adapters: Path) -> None:
     text = MarkedText("one two", (Mark("pause_short", 0), Mark("pause_short", 4, 900), Mark("pause_short", 7)))
     prompt, speeches = said(text, adapters, voice="marks")
     assert prompt["said"] == "one, two"
-    assert left(speeches) == ["pause_short"] * 3
+    assert unrealised(speeches) == ["pause_short"] * 3
 
 
 def test_breaks_and_an_open_end_become_commas() -> None:

@@ -137,7 +137,7 @@ def test_no_marks_token_reaches_the_base(folders: tuple[Path, Path]) -> None:
             for voice in (None, "voice"):
                 _, speeches = await say(backend, "So <emph>only <pause_long>today", voice=voice)
                 assert backend.marks_given() == []
-                assert [mark.kind for mark in speeches[0].left] == ["emph", "pause_long"]
+                assert [mark.kind for mark in speeches[0].unrealised] == ["emph", "pause_long"]
             # Nor when somebody writes it out.
             await say(backend, plain(f"So {MARK_TOKENS[0]} only <|eot_id|> today"))
             assert backend.marks_given() == []

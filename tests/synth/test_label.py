@@ -106,9 +106,9 @@ def test_words_of_another_text_are_refused() -> None:
 
 @given(st.text(max_size=60))
 def test_labels_never_change_a_letter(text: str) -> None:
-    from prosody_tagger.segment import words as words_of
+    from prosody_tagger.segment import segment_words
 
-    runs = words_of(text)
+    runs = segment_words(text)
     times = [WordTime(run.core(text), run.core_start, 0.3 * i, 0.3 * i + 0.1) for i, run in enumerate(runs)]
     sound = np.zeros(RATE // 4 + RATE * len(runs) // 3, dtype=np.float32)
     sound[::7] = 0.2

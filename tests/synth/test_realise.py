@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from prosody_tagger.errors import BadInput
 from prosody_tagger.markup import KINDS, Mark, MarkedText, parse, plain
-from prosody_tagger.segment import words as words_of
+from prosody_tagger.segment import segment_words
 from synth.acoustics.contours import contours
 from synth.acoustics.prominence import prominence
 from synth.acoustics.realise import Realised, realise
@@ -100,12 +100,12 @@ def pitches(audio: Audio, word: WordTime) -> np.ndarray:
 
 def check(result: Realised, marked: MarkedText) -> None:
     """What holds of every result."""
-    runs = words_of(marked.text)
+    runs = segment_words(marked.text)
     assert [(word.word, word.offset) for word in result.words] == [(run.core(marked.text), run.core_start) for run in runs]
     times = [time for word in result.words for time in (word.start, word.end)]
     assert all(first <= second + 1e-9 for first, second in pairwise(times))
     assert not times or (times[0] >= 0 and times[-1] <= result.audio.seconds + 1e-6)
-    assert sorted(result.done + result.left, key=repr) == sorted(marked.marks, key=repr)
+    assert sorted(result.done + result.unrealised, key=repr) == sorted(marked.marks, key=repr)
     assert result.audio.samples.dtype == np.float32
     assert np.isfinite(result.audio.samples).all()
     assert np.abs(result.audio.samples).max(initial=0) <= max(1.0, np.abs(spoken(marked.text).audio.samples).max(initial=0))
@@ -119,14 +119,14 @@ def test_audio_without_marks_passes_bit_for_bit() -> None:
     for marked, marks in ((plain(TEXT), None), (parse("If <emph>it" + TEXT[5:]), ())):
         result = realise(speech.audio, marked, speech.words, marks=marks)
         assert result.audio.samples is speech.audio.samples
-        assert (result.words, result.done, result.left, result.warnings) == (speech.words, (), (), ())
+        assert (result.words, result.done, result.unrealised, result.warnings) == (speech.words, (), (), ())
 
 
 def test_only_the_marks_that_are_given_are_made() -> None:
     marked = parse("If it rains, <pause_long>we <emph>stay at home and read. Then we eat.")
     result = realised(marked, marks=[marked.marks[0]])
     assert result.done == (marked.marks[0],)
-    assert result.left == ()
+    assert result.unrealised == ()
     with pytest.raises(BadInput, match="<emph> at offset 3 is no mark"):
         realised(marked, marks=[Mark("emph", 3)])
 
@@ -137,7 +137,7 @@ def test_only_the_marks_that_are_given_are_made() -> None:
 @pytest.mark.parametrize("length", [60, 250, 700, 1500])
 @pytest.mark.parametrize("slot", range(13))
 def test_a_pause_is_as_long_as_asked_wherever_it_stands(slot: int, length: int) -> None:
-    runs = words_of(TEXT)
+    runs = segment_words(TEXT)
     offset = runs[slot].start if slot < len(runs) else len(TEXT)
     marked = MarkedText(TEXT, (Mark("pause_long", offset, length),))
     result = realised(marked)
@@ -156,7 +156,7 @@ def test_two_pauses_in_a_slot_add_up() -> None:
 
 
 def test_many_pauses_hold_at_once() -> None:
-    runs = words_of(TEXT)
+    runs = segment_words(TEXT)
     slots = [run.start for run in runs] + [len(TEXT)]
     lengths = [100 + 90 * index for index in range(len(slots))]
     marked = MarkedText(TEXT, tuple(Mark("pause_long", slot, ms) for slot, ms in zip(slots, lengths, strict=True)))
@@ -180,7 +180,7 @@ def test_a_pause_in_silence_leaves_every_sample_of_speech() -> None:
 def test_a_pause_makes_no_click() -> None:
     steepest = np.abs(np.diff(spoken(TEXT).audio.samples)).max()
     for slot in range(13):
-        runs = words_of(TEXT)
+        runs = segment_words(TEXT)
         offset = runs[slot].start if slot < len(runs) else len(TEXT)
         result = realised(MarkedText(TEXT, (Mark("pause_long", offset, 400),)))
         assert np.abs(np.diff(result.audio.samples)).max() <= 1.05 * steepest
@@ -197,7 +197,7 @@ def test_a_pause_within_a_word_cuts_it() -> None:
     inside = [end - start for start, end in silences(result.audio) if start > word.start + 0.1 and end < word.end - 0.1]
     assert max(inside) == pytest.approx(0.4, abs=0.008)
     short = realised("It is o<pause_short>f no use.")
-    assert len(short.left) == 1
+    assert len(short.unrealised) == 1
     assert "too short" in short.warnings[0]
 
 
@@ -241,7 +241,7 @@ def test_without_times_pauses_go_to_the_silences_of_punctuation() -> None:
         "<pause_long>If it rains, <pause_long:900ms>we <emph>stay <pause_long>at home and read. Then we eat.<pause_short:800ms>"
     )
     result = realise(speech.audio, marked, wrong, trusted=False)
-    kinds = [(mark.kind, mark.offset) for mark in result.left]
+    kinds = [(mark.kind, mark.offset) for mark in result.unrealised]
     assert kinds == [("emph", 16), ("pause_long", 21)]
     assert len(result.done) == 3
     assert all("could not be found in the sound" in warning for warning in result.warnings)
@@ -255,7 +255,7 @@ def test_a_word_that_is_not_sure_is_not_touched() -> None:
     marked = parse("If it rains, we <emph>stay at home and read. Then we eat.")
     result = realise(speech.audio, marked, words)
     assert result.audio.samples is speech.audio.samples
-    assert result.left == marked.marks
+    assert result.unrealised == marked.marks
     assert "'stay'" in result.warnings[0]
 
 
@@ -265,10 +265,10 @@ def test_a_word_that_is_not_sure_is_not_touched() -> None:
 @pytest.mark.parametrize("sentence", SENTENCES)
 def test_emphasis_lengthens_raises_and_strengthens(sentence: str) -> None:
     marked = parse(sentence.replace("<>", "<emph>"))
-    index = [run.start >= marked.marks[0].offset for run in words_of(marked.text)].index(True)
+    index = [run.start >= marked.marks[0].offset for run in segment_words(marked.text)].index(True)
     speech, stretches = spoken(marked.text), []
-    for intensity in ("low", "medium", "high"):
-        result = realised(marked, intensity=intensity)
+    for strength in ("low", "medium", "high"):
+        result = realised(marked, strength=strength)
         check(result, marked)
         assert result.done == marked.marks
         before, after = speech.words[index], result.words[index]
@@ -288,7 +288,7 @@ def test_emphasis_bears_times_that_err(seconds: float) -> None:
         speech = spoken(marked.text)
         words = tuple(replace(word, start=max(0.0, word.start + seconds), end=word.end + seconds) for word in speech.words)
         result = realise(speech.audio, marked, words)
-        index = [run.start >= marked.marks[0].offset for run in words_of(marked.text)].index(True)
+        index = [run.start >= marked.marks[0].offset for run in segment_words(marked.text)].index(True)
         assert prominence(result.audio, [word.moved(0, -seconds) for word in result.words[1:]]).argmax() == index - 1 or index == 0
 
 
@@ -308,7 +308,7 @@ def test_every_emphasis_of_a_sentence_rises() -> None:
 )
 def test_what_stands_out_already_is_left_alone(source: str) -> None:
     marked = parse(source)
-    once = realised(marked, intensity="high")
+    once = realised(marked, strength="high")
     again = realise(once.audio, marked, once.words)
     assert again.done == marked.marks
     assert np.array_equal(again.audio.samples, once.audio.samples)
@@ -326,7 +326,7 @@ def test_emphasis_never_clips() -> None:
     marked = parse("Please send <emph>Alexandra the <emph>report.")
     for peak in (1.0, 0.99, 3.0):
         samples = np.clip(speech.audio.samples * (peak / np.abs(speech.audio.samples).max()), -1, 1).astype(np.float32)
-        result = realise(Audio(samples, speech.audio.rate), marked, speech.words, intensity="high")
+        result = realise(Audio(samples, speech.audio.rate), marked, speech.words, strength="high")
         assert result.done == marked.marks
         assert np.abs(result.audio.samples).max() <= 1.0
         assert np.count_nonzero(np.abs(result.audio.samples) >= 0.999) <= np.count_nonzero(np.abs(samples) >= 0.999)
@@ -336,7 +336,7 @@ def test_emphasis_and_pauses_hold_together() -> None:
     marked = parse("If it rains, <pause_long><emph>we stay at home <pause_short:450ms>and read. Then we eat.<pause_short:900ms>")
     result = realised(marked)
     check(result, marked)
-    assert result.left == ()
+    assert result.unrealised == ()
     for slot, length in ((3, 700), (7, 450), (12, 900)):
         assert silence_ms(result.audio, result.words, slot) == pytest.approx(length, abs=10)
     assert prominence(result.audio, result.words)[:9].argmax() == 3
@@ -349,7 +349,7 @@ def test_emphasis_and_pauses_hold_together() -> None:
 @pytest.mark.parametrize("sentence", SENTENCES)
 def test_pitch_moves_as_marked(sentence: str, kind: str, sign: int) -> None:
     marked = parse(sentence.replace("<>", f"<{kind}>"))
-    index = [run.start >= marked.marks[0].offset for run in words_of(marked.text)].index(True)
+    index = [run.start >= marked.marks[0].offset for run in segment_words(marked.text)].index(True)
     result, speech = realised(marked), spoken(marked.text)
     check(result, marked)
     change = np.median(pitches(result.audio, result.words[index])) - np.median(pitches(speech.audio, speech.words[index]))
@@ -363,7 +363,7 @@ def test_pitch_moves_as_marked(sentence: str, kind: str, sign: int) -> None:
 @pytest.mark.parametrize("sentence", SENTENCES)
 def test_pitch_turns_within_the_word(sentence: str, kind: str, sign: int) -> None:
     marked = parse(sentence.replace("<>", f"<{kind}>"))
-    index = [run.start >= marked.marks[0].offset for run in words_of(marked.text)].index(True)
+    index = [run.start >= marked.marks[0].offset for run in segment_words(marked.text)].index(True)
     result = realised(marked)
     check(result, marked)
     found = pitches(result.audio, result.words[index])
@@ -415,7 +415,7 @@ def test_what_is_no_speech_passes_unchanged(what: str) -> None:
     words = tuple(WordTime(w.word, w.offset, 0.1 * k, 0.1 * k + 0.1) for k, w in enumerate(spoken(TEXT).words))
     result = realise(Audio(samples, 24_000), marked, words)
     assert result.audio.samples is samples
-    assert result.left == marked.marks
+    assert result.unrealised == marked.marks
     assert len(result.warnings) == 1
 
 
@@ -425,7 +425,7 @@ def test_other_rates_hold(rate: int) -> None:
     audio = resample(speech.audio, rate)
     marked = parse("If it rains, <pause_long>we <emph>stay at <pause_short:300ms>home and read. Then we <pitch_rising>eat.")
     result = realise(audio, marked, speech.words)
-    assert result.left == ()
+    assert result.unrealised == ()
     assert silence_ms(result.audio, result.words, 3) == pytest.approx(700, abs=8)
     assert silence_ms(result.audio, result.words, 6) == pytest.approx(300, abs=8)
     assert prominence(result.audio, result.words)[:9].argmax() == 4
@@ -451,12 +451,12 @@ def test_words_that_lie_beyond_the_sound_do_no_harm() -> None:
         ),
         max_size=8,
     ),
-    intensity=st.sampled_from(["low", "medium", "high"]),
+    strength=st.sampled_from(["low", "medium", "high"]),
     trusted=st.booleans(),
 )
-def test_any_marks_leave_a_sound_recording(marks: list[Mark], intensity: str, trusted: bool) -> None:
+def test_any_marks_leave_a_sound_recording(marks: list[Mark], strength: str, trusted: bool) -> None:
     marked = MarkedText(TEXT, tuple(marks))
-    result = realised(marked, intensity=intensity, trusted=trusted)
+    result = realised(marked, strength=strength, trusted=trusted)
     check(result, marked)
     assert contours(result.audio).energy.max() == 0
     assert len(result.warnings) <= 4
@@ -479,7 +479,7 @@ def test_scraps_of_sound_with_any_times_do_no_harm(
     result = realise(Audio(samples, 22_050), marked, words, trusted=trusted)
     assert np.isfinite(result.audio.samples).all()
     assert np.abs(result.audio.samples).max() <= 1.0
-    assert sorted(result.done + result.left, key=repr) == sorted(marked.marks, key=repr)
+    assert sorted(result.done + result.unrealised, key=repr) == sorted(marked.marks, key=repr)
 
 
 def test_the_same_request_is_the_same_sound() -> None:

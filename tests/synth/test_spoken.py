@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scaling import is_linear
 
 from prosody_tagger.markup import Alias, MarkedText, parse, plain
-from prosody_tagger.segment import words
+from prosody_tagger.segment import segment_words
 from synth.normalisation.normalise import spoken_words
 
 
@@ -400,7 +400,7 @@ def marked_texts(draw: st.DrawFn) -> MarkedText:
 @example(plain(" — "), "en-us")
 def test_one_share_a_word_in_order_and_bounded(marked: MarkedText, language: str) -> None:
     shares = spoken_words(marked, language)
-    assert [share.word for share in shares] == words(marked.text)
+    assert [share.word for share in shares] == segment_words(marked.text)
     given_length = len(marked.text) + sum(len(alias.spoken) for alias in marked.aliases)
     assert sum(len(share.spoken) for share in shares) <= 32 * given_length
 
@@ -451,7 +451,7 @@ def test_a_megabyte(piece: str) -> None:
     start = time.process_time()
     shares = spoken_words(plain(text))
     assert time.process_time() - start < 20
-    assert len(shares) == len(words(text))
+    assert len(shares) == len(segment_words(text))
 
 
 def test_text_without_figures_is_quick() -> None:
