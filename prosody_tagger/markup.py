@@ -12,11 +12,11 @@ The notation, which `parse` reads and `render` writes:
 import difflib
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 
 from prosody_tagger.errors import MarkupError
-from prosody_tagger.segment import segment_words, slot_of
+from prosody_tagger.segment import Word, segment_words, slot_of
 
 PAUSES = ("pause_short", "pause_long")
 PITCHES = ("pitch_high", "pitch_low", "pitch_rising", "pitch_falling")
@@ -73,6 +73,14 @@ def _offset(mark: Mark) -> int:
     return mark.offset
 
 
+def _word_start(word: Word) -> int:
+    return word.start
+
+
+def _word_end(word: Word) -> int:
+    return word.end
+
+
 @dataclass(frozen=True, slots=True)
 class Alias:
     """What is said aloud in place of ``[start, end)`` of the text, where the user gave that (SSML's ``sub``)."""
@@ -96,6 +104,7 @@ class MarkedText:
     text: str
     marks: tuple[Mark, ...] = ()
     aliases: tuple[Alias, ...] = ()
+    _words: tuple[Word, ...] | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         _refuse_surrogates(self.text)
@@ -103,6 +112,20 @@ class MarkedText:
         if ordered and ordered[-1].offset > len(self.text):
             raise MarkupError(f"<{ordered[-1].kind}> at offset {ordered[-1].offset} is past the text's end, {len(self.text)}")
         object.__setattr__(self, "marks", ordered)
+
+    @property
+    def words(self) -> tuple[Word, ...]:
+        """The words of the text, as `segment_words` finds them; found once and kept."""
+        if self._words is None:
+            object.__setattr__(self, "_words", tuple(segment_words(self.text)))
+            assert self._words is not None
+        return self._words
+
+    def with_marks(self, marks: Iterable[Mark]) -> "MarkedText":
+        """The same text with other marks."""
+        other = MarkedText(self.text, tuple(marks), self.aliases)
+        object.__setattr__(other, "_words", self._words)
+        return other
 
     def slice(self, start: int, end: int, *, with_end: bool = False) -> "MarkedText":
         """The part from ``start`` up to ``end``, offsets counted from ``start``.
@@ -114,7 +137,39 @@ class MarkedText:
         last = (bisect_right if with_end else bisect_left)(self.marks, end, key=_offset)
         marks = tuple(mark.moved(-start) for mark in self.marks[first:last])
         aliases = tuple(alias.moved(-start) for alias in self.aliases if start <= alias.start and alias.end <= end)
-        return MarkedText(self.text[start:end], marks, aliases)
+        part = MarkedText(self.text[start:end], marks, aliases)
+        if self._words is not None:
+            object.__setattr__(part, "_words", _words_between(self._words, start, end))
+        return part
+
+
+@dataclass(frozen=True, slots=True)
+class TaggedText:
+    """A marked text, and how its marks came about.
+
+    Attributes:
+        scores: the tagger's for each mark in the same order, a probability; None where the user or a rule set the mark.
+        warnings: what was not done, in words.
+    """
+
+    marked: MarkedText
+    scores: tuple[float | None, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    def slice(self, start: int, end: int, *, with_end: bool = False) -> "TaggedText":
+        """The part of `MarkedText.slice` with its scores; the warnings go with the part that starts at 0."""
+        part = self.marked.slice(start, end, with_end=with_end)
+        first = bisect_left(self.marked.marks, start, key=_offset)
+        return TaggedText(part, self.scores[first : first + len(part.marks)], () if start else self.warnings)
+
+
+def concatenate_tagged(parts: Sequence[TaggedText]) -> TaggedText:
+    """One tagged text of several in a row; a warning that several of them have is kept once."""
+    return TaggedText(
+        concatenate([part.marked for part in parts]),
+        tuple(score for part in parts for score in part.scores),
+        tuple(dict.fromkeys(warning for part in parts for warning in part.warnings)),
+    )
 
 
 def concatenate(parts: Iterable[MarkedText]) -> MarkedText:
@@ -210,7 +265,7 @@ def normalise(marked: MarkedText) -> MarkedText:
     Every mark stands at the start of its word; in a slot there is at most one of each kind, pauses first, then emph, then pitch;
     there is no pause after the last word. Of several pauses of a kind in one slot the longest stays.
     """
-    runs = segment_words(marked.text)
+    runs = marked.words
     kept: dict[tuple[int, str], Mark] = {}
     for mark in marked.marks:
         slot = slot_of(runs, mark.offset, len(marked.text))
@@ -221,7 +276,7 @@ def normalise(marked: MarkedText) -> MarkedText:
             kept[key] = Mark(mark.kind, slot, mark.ms)
     order = (*PAUSES, "emph", *PITCHES)
     marks = sorted(kept.values(), key=lambda mark: (mark.offset, order.index(mark.kind)))
-    return MarkedText(marked.text, tuple(marks), marked.aliases)
+    return marked.with_marks(marks)
 
 
 def line_column(source: str, offset: int) -> str:
@@ -258,6 +313,15 @@ def _mark(source: str, token: re.Match[str], offset: int) -> Mark:
         return Mark(name, offset, ms)
     except MarkupError as error:
         raise MarkupError(f"{error} ({where()})") from None
+
+
+def _words_between(words: Sequence[Word], start: int, end: int) -> tuple[Word, ...] | None:
+    """The words of ``[start, end)`` with offsets from ``start``; None where a bound lies within a word, so that it is cut."""
+    first = bisect_right(words, start, key=_word_end)
+    last = bisect_left(words, end, key=_word_start)
+    if first < last and (words[first].start < start or words[last - 1].end > end):
+        return None
+    return tuple(word.moved(-start) for word in words[first:last])
 
 
 def _nearest(name: str) -> str:

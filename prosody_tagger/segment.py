@@ -22,7 +22,12 @@ class Word:
     core_end: int
 
     def core(self, text: str) -> str:
+        """The word without its outer punctuation; ``text`` is what the offsets count in."""
         return text[self.core_start : self.core_end]
+
+    def moved(self, by: int) -> "Word":
+        """The same word ``by`` code points further on."""
+        return Word(self.start + by, self.end + by, self.core_start + by, self.core_end + by)
 
 
 _SPACELESS = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}\p{Javanese}\p{Tai_Le}\p{Tai_Tham}"
