@@ -10,6 +10,7 @@ import json
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,15 @@ MARKS = tuple(f"<{kind}>" for kind in KINDS)
 ADDED_TOKENS = (SEP, *PROMINENCE, *BOUNDARY, NONE, *MARKS)
 """Appended to GPT-2's vocabulary in this order."""
 
-SHIPPED = Path(__file__).resolve().parent.parent / "models"
+
+def shipped_models() -> Path:
+    """Return the folder of the shipped models: inside the package when installed from a wheel, else `models/` of the repository."""
+    package = Path(str(files("prosody_tagger"))).resolve()
+    installed = package / "models"
+    return installed if installed.is_dir() else package.parent / "models"
+
+
+SHIPPED = shipped_models()
 SHIPPED_ADAPTER = SHIPPED / "tagger"
 
 
