@@ -1,5 +1,6 @@
 """Decoding: prompts to audio codes, many rows at once."""
 
+import inspect
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -205,12 +206,13 @@ class Batch:
         from transformers import DynamicCache
 
         device = self._model.device
-        audio: dict[str, torch.Tensor] = {}
+        audio: dict[str, Any] = {}
         if len(prompt.audio):
             audio["audio_input_ids"] = prompt.audio[None].to(device)
             audio["audio_input_ids_mask"] = torch.ones(1, len(prompt.audio), dtype=torch.bool, device=device)
         cache = DynamicCache(config=self._model.config)
-        self._model.model(input_ids=prompt.ids[None].to(device), past_key_values=cache, use_cache=True, **audio)
+        audio[_cache_keyword(self._model.model)] = cache
+        self._model.model(input_ids=prompt.ids[None].to(device), use_cache=True, **audio)
         return cache
 
     def _launch(self, rows: list[_Row]) -> None:
@@ -282,6 +284,14 @@ class Batch:
             self._on_the_way.clear()
             self._give(self._places)
             self._places = None
+
+
+def _cache_keyword(model: Any) -> str:
+    """Return the name by which the model's forward pass takes its KV cache.
+
+    transformers calls it ``cache`` from 5.24 on and ``past_key_values`` before.
+    """
+    return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
 
 
 def room_after(tokens: int, config: Any) -> int:
