@@ -13,12 +13,12 @@ from ai_core.realisation import Finished, finish
 from ai_core.runtime import Parts
 from prosody_tagger.markup import PAUSE_MS, Mark, MarkedText, plain
 from prosody_tagger.segment import Word, segment_words, word_after
-from synth.audio.joining import Passing, Spoken, join
+from synth.audio.joining import SentenceStream, Spoken, join
 from synth.audio.signal import concatenate, resample
-from synth.audio.time_stretch import at_speed, check_speed
+from synth.audio.time_stretch import check_speed, time_stretch
 from synth.base import Audio, Capabilities, SpeechRequest, Synthesizer, WordTime
 from synth.errors import BackendError, BackendUnavailable, RefusedRequest
-from synth.lowering import Lowered, lower
+from synth.lowering import PartitionedMarks, partition_marks
 
 _LONG_SECONDS = 20.0
 """More sound than this is not joined where everybody waits for it."""
@@ -79,7 +79,7 @@ class _Spoken:
 
     voice: Synthesizer
     found: Cut
-    lowered: Lowered
+    lowered: PartitionedMarks
     pieces: list[_Piece]
     at_cuts: list[Mark]
     to_make: list[Mark]
@@ -170,13 +170,13 @@ class Speaker:
             and (able.speed or self._request.speed == 1.0)
             and len(sentence.text) <= able.max_chars
             and bool(segment_words(sentence.text))
-            and (not self._realise or lower(sentence, able).request.marks == sentence.marks)
+            and (not self._realise or partition_marks(sentence, able).request.marks == sentence.marks)
             and not any(mark.is_pause for mark in sentence.marks)
         )
 
     async def _pass_on(self, sentence: Sentence) -> AsyncGenerator[Said, None]:
-        voice, passing = self._voice, Passing(self._parts.settings.rate)
-        lowered = lower(sentence.marked, self._able(voice))
+        voice, passing = self._voice, SentenceStream(self._parts.settings.rate)
+        lowered = partition_marks(sentence.marked, self._able(voice))
         request = replace(self._request, text=lowered.request)
         unrealised = [mark for mark in sentence.marked.marks if mark not in lowered.request.marks]
         made = [mark for mark in unrealised if mark not in lowered.dropped]
@@ -221,7 +221,7 @@ class Speaker:
     async def _speak(self, sentence: MarkedText) -> _Spoken:
         voice = self._voice
         able = self._able(voice)
-        lowered = lower(sentence, able)
+        lowered = partition_marks(sentence, able)
         obeyed = set(lowered.request.marks)
         ours = [mark for mark in sentence.marks if mark not in obeyed]
         runs = segment_words(sentence.text)
@@ -291,7 +291,7 @@ class Speaker:
                 if voice is self._voice:
                     self._request = replace(self._request, context=speech.context)
         sound = resample(concatenate(sounds, able.rate), self._parts.settings.rate)
-        piece.spoken = at_speed(Spoken(sound, tuple(times)), request.speed / asked.speed)
+        piece.spoken = time_stretch(Spoken(sound, tuple(times)), request.speed / asked.speed)
         return piece
 
     def _fall_back(self, error: BackendError) -> None:

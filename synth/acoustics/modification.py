@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synth.acoustics.contours import DEEPEST_DB, Contours
-from synth.audio.psola import follow
+from synth.audio.psola import modify_curves
 from synth.base import Audio, WordTime
 
 Signal = NDArray[np.float64]
@@ -75,7 +75,7 @@ def made(audio: Audio, sound: Contours, shape: Shape, words: Sequence[WordTime])
             continue
         frames = np.arange(start, end) / hop
         stretch, gain, semitones = (_at(frames, curve) for curve in (shape.stretch, shape.gain, shape.semitones))
-        piece, warp = follow(samples, rate, start, np.exp(stretch), semitones, hertz)
+        piece, warp = modify_curves(samples, rate, start, np.exp(stretch), semitones, hertz)
         gains = np.interp(np.arange(len(piece)), warp, np.append(gain, gain[-1]))
         pieces += [samples[position:start], _limited(piece * 10 ** (gains / 20), rate).astype(np.float32)]
         length += start - position

@@ -75,7 +75,7 @@ def join(
     return Joined(Audio(np.concatenate([nothing, *sound, kept]), rate), tuple(words), Audio(nothing, rate))
 
 
-class Passing:
+class SentenceStream:
     """A sentence that is passed on as it comes, all but its end, of which only the last chunk shows how much is silence."""
 
     def __init__(self, rate: int) -> None:

@@ -43,7 +43,7 @@ class Edit:
     semitones: Points
 
 
-def reshape(samples: Samples, rate: int, edits: Sequence[Edit], lowest: float = pitch.LOWEST_HZ) -> tuple[Samples, Curve, Curve]:
+def modify(samples: Samples, rate: int, edits: Sequence[Edit], lowest: float = pitch.LOWEST_HZ) -> tuple[Samples, Curve, Curve]:
     """Apply ``edits``, which are in order and do not overlap. What lies outside them stays as it is, sample for sample.
 
     Args:
@@ -72,7 +72,7 @@ def reshape(samples: Samples, rate: int, edits: Sequence[Edit], lowest: float = 
     return np.concatenate(pieces), np.concatenate(old), np.concatenate(new)
 
 
-def follow(samples: Samples, rate: int, start: int, stretch: Curve, semitones: Curve, hertz: Curve) -> tuple[Curve, Curve]:
+def modify_curves(samples: Samples, rate: int, start: int, stretch: Curve, semitones: Curve, hertz: Curve) -> tuple[Curve, Curve]:
     """The sound from ``start`` on with its length and pitch changed as the curves say, sample by sample.
 
     Args:

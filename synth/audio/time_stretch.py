@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from synth.audio.joining import Spoken
-from synth.audio.psola import Edit, reshape
+from synth.audio.psola import Edit, modify
 from synth.base import WordTime
 from synth.errors import RefusedRequest
 
@@ -22,7 +22,7 @@ def check_speed(speed: float) -> None:
         raise RefusedRequest(f"speed {speed:g} is out of range; give {SLOWEST:g} to {FASTEST:g}")
 
 
-def at_speed(spoken: Spoken, speed: float) -> Spoken:
+def time_stretch(spoken: Spoken, speed: float) -> Spoken:
     """``spoken`` at ``speed`` times its rate of speech, by pitch-synchronous overlap-add.
 
     Raises:
@@ -32,7 +32,7 @@ def at_speed(spoken: Spoken, speed: float) -> Spoken:
     samples, rate = spoken.audio.samples, spoken.audio.rate
     if speed == 1.0 or not len(samples):
         return spoken
-    changed, before, after = reshape(samples, rate, [Edit(0, len(samples), 1.0 / speed, 0.0, ((0.0, 0.0),))])
+    changed, before, after = modify(samples, rate, [Edit(0, len(samples), 1.0 / speed, 0.0, ((0.0, 0.0),))])
 
     def moved(word: WordTime) -> WordTime:
         start, end = (float(np.interp(at * rate, before, after)) / rate for at in (word.start, word.end))

@@ -20,11 +20,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from prosody_tagger.markup import KINDS, PAUSES, Mark, closest
 from prosody_tagger.segment import word_after
 from synth.audio.pitch import LOWEST_HZ
-from synth.audio.psola import Edit, Points, reshape
+from synth.audio.psola import Edit, Points, modify
 from synth.audio.signal import FRAME_SECONDS, silence_level
 from synth.base import Audio, Capabilities, Speech, SpeechRequest, Strength, Synthesizer, Voice, WordTime
 from synth.embedded import espeak
 from synth.errors import RefusedRequest
+from synth.lowering import add_comma
 from synth.normalisation.normalise import SpokenWord, spoken_words
 
 MAX_CHARS = 2000
@@ -197,7 +198,6 @@ def _other_names() -> Mapping[str, espeak.EspeakVoice]:
 
 
 _SAID = regex.compile(r"[\p{L}\p{N}\p{S}%&@#*]")
-_OPEN_END = regex.compile(r"[\p{L}\p{M}\p{N}\p{S}\p{Pe}\p{Pf}%'\"]$")
 
 
 def _script(request: SpeechRequest, language: str) -> _Script:
@@ -211,8 +211,8 @@ def _script(request: SpeechRequest, language: str) -> _Script:
     run = position = 0
     starts, weights = [], []
     for item in words:
-        if item.word.start in request.breaks and _OPEN_END.search(text):
-            text += ","
+        if item.word.start in request.breaks:
+            text = add_comma(text)
         starts.append(len(text))
         said = espeak.readable(item.spoken)
         weights.append(len(_SAID.findall(said)))
@@ -223,8 +223,8 @@ def _script(request: SpeechRequest, language: str) -> _Script:
         text += piece
         position = item.word.end
     text = f"{text} {espeak.readable(source[position:])}".rstrip()
-    if request.unfinished and _OPEN_END.search(text):
-        text += ","
+    if request.unfinished:
+        text = add_comma(text)
     return _Script(words, text, tuple(starts), tuple(weights))
 
 
@@ -241,7 +241,7 @@ def _speech(request: SpeechRequest, script: _Script, utterance: espeak.Utterance
         else:
             kinds.setdefault(index, set()).add(mark.kind)
     edits = _edits(parts, kinds, _STRENGTHS[request.strength], stretch, len(utterance.samples))
-    samples, before, after = reshape(utterance.samples, espeak.RATE, edits, lowest)
+    samples, before, after = modify(utterance.samples, espeak.RATE, edits, lowest)
     times = np.interp(np.array(parts, dtype=np.float64).reshape(-1, 2), before, after) / espeak.RATE
     source = request.text.text
     heard = tuple(

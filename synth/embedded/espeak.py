@@ -2,7 +2,7 @@
 
 The worker is a thread with a bounded queue. It owns a child process (`synth.embedded.espeak_process`) in which the library
 lives, starts it at the first request and again if it has died. Any number of event loops and threads may ask it. A text that
-crashes the library is an error for its own caller and nothing to any other. It needs /dev/fd and poll, as Linux and macOS have them.
+crashes the library is an error for its own caller and nothing to any other. It needs /dev/fd and poll (Linux, macOS).
 """
 
 import asyncio

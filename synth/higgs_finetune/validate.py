@@ -19,7 +19,7 @@ from synth.higgs_finetune.chatml import is_left_out
 from synth.higgs_finetune.clips import MAX_SECONDS, Progress, ahead, read_file
 from synth.higgs_finetune.manifest import BadRow, Manifest, Row
 from synth.higgs_local.backend import MAX_CHARS
-from synth.length import most_seconds
+from synth.lowering import max_duration
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -258,7 +258,7 @@ def _pace_fault(text: str, seconds: float, limits: Limits) -> str | None:
     letters = len(_LETTER.findall(text))
     if letters > limits.letters_per_second * seconds:
         return f"nobody says {letters} letters in {seconds:.1f} s; give the whole recording, or only what it says"
-    if seconds > most_seconds(text, limits.seconds_per_char):
+    if seconds > max_duration(text, limits.seconds_per_char):
         return f"{letters} letters do not take {seconds:.1f} s to say; cut the recording, or give all that it says"
     return None
 

@@ -24,7 +24,7 @@ from synth.higgs_http.lowering import lower, plain_words
 from synth.higgs_http.registered import Registered, RegisteredVoices
 from synth.higgs_http.response import RATE, Answer
 from synth.higgs_http.settings import HiggsSettings, fits_header, is_name
-from synth.length import most_seconds
+from synth.lowering import max_duration
 
 if TYPE_CHECKING:
     import ssl
@@ -173,7 +173,7 @@ class HiggsHttp(Synthesizer):
             text=lowered.text,
             form=self._form,
             stream=self._streams and request.speed == 1.0,  # no server changes the rate of what it streams
-            seconds=most_seconds(lowered.text, settings.max_seconds_per_char, request.speed),
+            seconds=max_duration(lowered.text, settings.max_seconds_per_char, request.speed),
             voice=self._checked_voice(request.voice),
             reference=reference,
             speed=request.speed,

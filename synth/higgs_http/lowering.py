@@ -6,12 +6,12 @@ could open or close a tag; the words within stay.
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import regex
 
 from prosody_tagger.markup import Alias, Mark, MarkedText
 from prosody_tagger.segment import Word, segment_sentences, segment_words, word_after
+from synth.lowering import add_comma, comma_offsets
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,17 +41,9 @@ def lower(marked: MarkedText, tags: Mapping[str, str], *, unfinished: bool = Fal
     unrealised = marked.marks
     if any(mark.kind in tags for mark in marked.marks):
         inserted, unrealised = _tagged(marked, tags)
-    inserted += _commas(marked.text, breaks) if breaks else []
+    inserted += [(offset, ",") for offset in comma_offsets(marked.text, breaks)]
     text = _spaced("".join(_pieces(marked, inserted)))
-    return Lowered(f"{text}," if unfinished and _OPEN_END.search(text) else text, unrealised)
-
-
-def _commas(text: str, breaks: Collection[int]) -> list[tuple[int, str]]:
-    """A comma after each word that a break follows, unless there is punctuation already."""
-    runs = segment_words(text)
-    return [
-        (before.end, ",") for before, after in pairwise(runs) if after.start in breaks and _OPEN_END.search(text, endpos=before.end)
-    ]
+    return Lowered(add_comma(text) if unfinished else text, unrealised)
 
 
 def _tagged(marked: MarkedText, tags: Mapping[str, str]) -> tuple[list[tuple[int, str]], tuple[Mark, ...]]:
@@ -72,7 +64,6 @@ _TAG_BRACKET = regex.compile(r"[<＜﹤](?![\s\d=\-])|(?<![\s\d=\-])[>＞﹥]")
 _SILENT = regex.compile(
     r"[[\p{Cc}--\s]\p{Cs}\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff\x1c-\x1f]", regex.V1
 )
-_OPEN_END = regex.compile(r"[\p{L}\p{M}\p{N}]$")
 
 
 def plain_words(text: str) -> str:

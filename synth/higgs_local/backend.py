@@ -17,7 +17,7 @@ from synth.higgs_local.prompt import Context
 from synth.higgs_local.settings import HiggsLocalSettings
 from synth.higgs_local.spoken_form import spoken_form
 from synth.higgs_local.worker import Order, Worker
-from synth.length import most_seconds
+from synth.lowering import max_duration
 
 if TYPE_CHECKING:
     from synth.higgs_local.engine import Engine
@@ -112,7 +112,7 @@ class HiggsLocal(Synthesizer):
             return
         order = Order(
             text,
-            seconds=most_seconds(text.text, self._settings.max_seconds_per_char),
+            seconds=max_duration(text.text, self._settings.max_seconds_per_char),
             adapter=adapter,
             reference=request.reference,
             context=_context(request.context, adapter),

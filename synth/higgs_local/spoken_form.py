@@ -3,15 +3,13 @@
 from bisect import bisect_right
 from collections.abc import Collection
 from dataclasses import replace
-from itertools import pairwise
 
 import regex
 
 from prosody_tagger.markup import MarkedText
-from prosody_tagger.segment import segment_words
+from synth.lowering import add_comma, comma_offsets
 
 _SPACE = regex.compile(r"\s++")
-_OPEN = regex.compile(r"[\p{L}\p{M}\p{N}]")
 
 
 def spoken_form(marked: MarkedText, *, unfinished: bool = False, breaks: Collection[int] = ()) -> MarkedText:
@@ -24,11 +22,7 @@ def spoken_form(marked: MarkedText, *, unfinished: bool = False, breaks: Collect
     """
     text = marked.text
     edits = [(alias.start, alias.end, _apart(text, alias.start, alias.end, alias.spoken)) for alias in marked.aliases]
-    edits += [
-        (before.end, before.end, ",")
-        for before, after in (pairwise(segment_words(text)) if breaks else ())
-        if after.start in breaks and _OPEN.match(text, before.end - 1)
-    ]
+    edits += [(offset, offset, ",") for offset in comma_offsets(text, breaks)]
     pieces: list[str] = []
     starts, moved = [0], [0]  # where a stretch that is kept begins: in the text, and in what is read
     position = length = 0
@@ -53,7 +47,7 @@ def spoken_form(marked: MarkedText, *, unfinished: bool = False, breaks: Collect
         return min(at, moved[stretch + 1] if stretch + 1 < len(moved) else len(read))
 
     marks = tuple(replace(mark, offset=place(mark.offset)) for mark in marked.marks)
-    return MarkedText(f"{read}," if unfinished and _OPEN.fullmatch(read[-1:]) else read, marks)
+    return MarkedText(add_comma(read) if unfinished else read, marks)
 
 
 def _apart(text: str, start: int, end: int, spoken: str) -> str:

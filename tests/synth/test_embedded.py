@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from prosody_tagger.markup import KINDS, Alias, Mark, MarkedText, parse, plain
 from prosody_tagger.segment import segment_words
 from synth.audio import pitch
-from synth.audio.psola import Edit, reshape
+from synth.audio.psola import Edit, modify
 from synth.base import Speech, SpeechRequest, Strength
 from synth.embedded import espeak
 from synth.embedded.backend import MAX_CHARS, EmbeddedSettings, EmbeddedVoice
@@ -356,7 +356,7 @@ def test_what_is_not_done_is_left() -> None:
 
 def test_a_contour_that_changes_nothing_returns_the_sound() -> None:
     samples = speak(SENTENCE).audio.samples
-    same, old, new = reshape(
+    same, old, new = modify(
         samples, espeak.RATE, [Edit(2000, 16000, 1.0, 0.0, ((0.0, 0.0),)), Edit(16000, 40000, 1.0, 0.0, ((0.0, 0.0),))]
     )
     assert np.abs(same - samples).max() < 1e-5
@@ -367,7 +367,7 @@ def test_an_edit_meets_its_neighbours_without_a_step() -> None:
     wave = (0.3 * np.cos(2 * np.pi * 110 * np.arange(22_050) / 22_050)).astype(np.float32)
     peak = 22_050 // 110  # a period, so that the edit begins and ends near a peak
     edit = Edit(40 * peak, 70 * peak, 1.3, 6.0, ((0.0, 2.0), (1.0, 6.0)))
-    shaped, old, new = reshape(wave, 22_050, [edit])
+    shaped, old, new = modify(wave, 22_050, [edit])
     assert np.interp(edit.end, old, new) == pytest.approx(edit.start + 1.3 * (edit.end - edit.start), abs=1)
     steepest = 0.3 * 10 ** (6 / 20) * 2 * np.pi * 110 * 2 ** (6 / 12) / 22_050
     assert np.abs(np.diff(shaped)).max() < 1.3 * steepest

@@ -20,7 +20,7 @@ from synth.errors import BackendTimeout, BackendUnavailable, RefusedRequest
 from synth.higgs_http import backend
 from synth.higgs_http.backend import HiggsHttp, HiggsSettings
 from synth.higgs_http.response import RATE as OUR_RATE
-from synth.length import most_seconds
+from synth.lowering import max_duration
 
 STREAMING = ("boson", "openai-speech")
 
@@ -142,7 +142,7 @@ def test_the_request(dialect):
         assert request.path == "/v1/chat/completions"
         assert body["messages"][-1] == {"role": "user", "content": "Hello you !"}
         assert body["audio"] == {"voice": "belinda", "format": "wav"}
-        assert body["max_completion_tokens"] == 25 * most_seconds("Hello you !", 0.2)
+        assert body["max_completion_tokens"] == 25 * max_duration("Hello you !", 0.2)
     else:
         assert request.path == "/v1/audio/speech"
         expected = {"input": "Hello you !", "voice": "default", "response_format": "pcm", "stream": True}
@@ -344,7 +344,7 @@ def test_speech_that_runs_on_is_cut_softly_and_its_connection_closed():
     with serve(Options(fault=Fault.RUNS_ON, runaway_s=120, chunk_delay_ms=1)) as fake:
         speeches = spoken(voice_at(fake, max_seconds_per_char=0.05))
         sound = samples(speeches)
-        limit = most_seconds(TEXT, 0.05)
+        limit = max_duration(TEXT, 0.05)
         assert abs(len(sound) / RATE - limit) < 0.01
         assert sound[-1] == 0.0
         assert np.abs(sound[-24:]).max() < np.abs(sound[-2400:]).max()
@@ -366,12 +366,12 @@ def test_speech_that_runs_on_is_cut_softly_and_its_connection_closed():
     ],
 )
 def test_no_honest_speech_is_cut(text, seconds):
-    assert seconds < most_seconds(text, 0.2) < 15 + 3 * seconds
+    assert seconds < max_duration(text, 0.2) < 15 + 3 * seconds
 
 
 def test_slow_speech_may_take_longer():
-    assert most_seconds("a" * 100, 0.2, 0.5) - 5 == pytest.approx(2 * (most_seconds("a" * 100, 0.2) - 5))
-    assert most_seconds("a" * 100, 0.2, 2.0) == most_seconds("a" * 100, 0.2)
+    assert max_duration("a" * 100, 0.2, 0.5) - 5 == pytest.approx(2 * (max_duration("a" * 100, 0.2) - 5))
+    assert max_duration("a" * 100, 0.2, 2.0) == max_duration("a" * 100, 0.2)
 
 
 # Leaving early
