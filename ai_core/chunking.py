@@ -1,17 +1,17 @@
-"""What is spoken in one go: a text cut at its pauses, and at what a backend can take."""
+"""Split a sentence into chunks to speak: at its pauses, and at the longest text that a backend takes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import regex
 
 from prosody_tagger.markup import Mark, MarkedText
-from prosody_tagger.segment import Word, segment_words, slot_of, word_after
+from prosody_tagger.segment import Word, slot_of, word_after
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
-    """A sentence as spans of its text to speak, and the silence before, between and after them.
+class Chunks:
+    """Spans of a sentence to speak, and the silence before, between and after them.
 
     Attributes:
         spans: n spans ``[start, end)``, each with a word in it.
@@ -23,21 +23,26 @@ class Cut:
 
 
 def at_slots(marked: MarkedText) -> MarkedText:
-    """The same marks, each at its slot, save a pause inside a word, which stays there."""
-    runs = segment_words(marked.text)
+    """Move each mark to its slot, save a pause inside a word, which stays there."""
+    words = marked.words
 
     def slot(mark: Mark) -> int:
-        index = word_after(runs, mark.offset)
-        if mark.is_pause and index is not None and runs[index].core_start < mark.offset:
+        index = word_after(words, mark.offset)
+        if mark.is_pause and index is not None and words[index].core_start < mark.offset:
             return mark.offset
-        return slot_of(runs, mark.offset, len(marked.text))
+        return slot_of(words, mark.offset, len(marked.text))
 
-    return replace(marked, marks=tuple(replace(mark, offset=slot(mark)) for mark in marked.marks))
+    return marked.with_marks(replace(mark, offset=slot(mark)) for mark in marked.marks)
 
 
-def cut(sentence: MarkedText, max_chars: int) -> Cut:
-    """Cut a sentence, whose marks stand at slots, at its pauses; two pauses in one slot add up. No span is over ``max_chars``."""
-    runs = segment_words(sentence.text)
+def is_at_edge(pause: Mark, words: Sequence[Word]) -> bool:
+    """Whether a pause stands before the first of the words of a sentence, or after the last."""
+    return not words or pause.offset <= words[0].core_start or word_after(words, pause.offset) is None
+
+
+def split_chunks(sentence: MarkedText, max_chars: int) -> Chunks:
+    """Split a sentence at its pauses, which stand at slots; pauses in one slot add up. No span is longer than ``max_chars``."""
+    words = sentence.words
     pauses: dict[int, int] = {}
     for mark in sentence.marks:
         if mark.silence_ms:
@@ -49,21 +54,21 @@ def cut(sentence: MarkedText, max_chars: int) -> Cut:
     for start, end in zip(bounds, [*bounds[1:], len(sentence.text)], strict=True):
         if start in pauses:
             waiting = pauses[start] + (waiting or 0)
-        if any(word.core_end > start and word.core_start < end for word in runs):
-            for number, span in enumerate(_portions(sentence.text, runs, start, end, max_chars)):
+        if any(word.core_end > start and word.core_start < end for word in words):
+            for number, span in enumerate(_parts(sentence.text, words, start, end, max_chars)):
                 spans.append(span)
                 gaps.append(None if number else waiting)
             waiting = None
-    return Cut(tuple(spans), (*gaps, waiting))
+    return Chunks(tuple(spans), (*gaps, waiting))
 
 
 _CLAUSE_END = regex.compile(r"[,;:،、；：\p{Pd}][\p{Pe}\p{Pf}\"']*\s*$")
 
 
-def _portions(text: str, runs: list[Word], start: int, end: int, max_chars: int) -> Iterator[tuple[int, int]]:
-    """A span in portions of at most ``max_chars``: after a clause if one ends in the second half, else at a word, else anywhere."""
+def _parts(text: str, words: Sequence[Word], start: int, end: int, max_chars: int) -> Iterator[tuple[int, int]]:
+    """A span in parts of at most ``max_chars``: after a clause if one ends in the second half, else at a word, else anywhere."""
     while end - start > max_chars:
-        starts = [word.start for word in runs if start < word.start <= start + max_chars]
+        starts = [word.start for word in words if start < word.start <= start + max_chars]
         clauses = [at for at in starts if at > start + max_chars // 2 and _CLAUSE_END.search(text, start, at)]
         bound = (clauses or starts or [start + max_chars])[-1]
         yield start, bound

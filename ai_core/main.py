@@ -4,6 +4,7 @@ python ai_core/main.py -i "How much?" -p "30% savings"
 """
 
 import asyncio
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -11,12 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from ai_core.commands.options import AsJson, Backend, Intensity, Seed, Voice
-from prosody_tagger.command import run_command
+from ai_core.commands.options import AsJson, Backend, Density, Intensity, Seed, Strength, Voice
+from prosody_tagger.command import command_exit
 
 if TYPE_CHECKING:
     from ai_core.pipeline import Job, Result
-    from ai_core.reply.template import Reply
+    from ai_core.runtime import Runtime
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -31,49 +32,51 @@ def main(
     backend: Backend = None,
     voice: Voice = None,
     intensity: Intensity = None,
+    density: Density = None,
+    strength: Strength = None,
     seed: Seed = None,
     writer: Annotated[
         Literal["template", "chat"] | None, typer.Option("--reply", help="Who writes the reply.", show_default=False)
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    from ai_core.commands import console as out
+    from ai_core.commands import console
     from ai_core.pipeline import Job
+    from ai_core.reply.job import reply_job
+    from ai_core.results import result_json
+    from ai_core.runtime import Runtime
+    from ai_core.settings import load_settings
     from synth.audio.encoding import encode
 
-    out.check_output(output)
-    job = Job("", intensity=intensity, backend=backend, voice=voice, seed=seed)
-    reply, result = asyncio.run(_answer(said, points or [], writer, job))
-    out.write_file(output, encode(result.audio))
+    console.check_output(output)
+    began = time.perf_counter()
+    runtime = Runtime(load_settings(fallback="embedded"))
+    job = Job("", intensity, backend, voice, seed=seed, density=density, strength=strength)
+    reply, job = asyncio.run(reply_job(said, points or [], job, runtime.settings, writer))
+    timings = {"reply": time.perf_counter() - began}
+    result = asyncio.run(_speak(job, runtime))
+    timings |= result.timings | {"total": time.perf_counter() - began}
+    result = replace(result, warnings=(*reply.warnings, *result.warnings), timings=timings)
+    console.write_output(output, encode(result.audio))
     if as_json:
-        out.print_json({"input": said, "points": points or [], "reply_by": reply.by, **out.result_json(result, str(output))})
+        asked = {"input": said, "points": points or [], "reply_by": reply.by}
+        console.print_json({**asked, **result_json(result, str(output))})
     else:
-        out.print_rows(
-            ("question", out.shown(said)),
-            ("reply", out.shown(reply.text)),
-            ("marked", out.coloured(result.marked)),
-            *out.audio_rows(result, str(output)),
+        console.print_rows(
+            ("question", console.plain_text(said)),
+            ("reply", console.plain_text(reply.text)),
+            ("marked", console.coloured(result.marked)),
+            *console.audio_rows(result, str(output)),
         )
 
 
-async def _answer(said: str, points: list[str], writer: str | None, job: "Job") -> tuple["Reply", "Result"]:
-    """The reply, and the reply spoken."""
+async def _speak(job: "Job", runtime: "Runtime") -> "Result":
     from ai_core.pipeline import collect
-    from ai_core.reply.job import reply_job
-    from ai_core.runtime import Parts
-    from ai_core.settings import load_settings
 
-    began = time.perf_counter()
-    parts = Parts(load_settings(fallback="embedded"))
-    reply, spoken = await reply_job(said, points, job, parts.settings, writer)
-    timings = {"reply": time.perf_counter() - began}
-    try:
-        result = await collect(spoken, parts)
-    finally:
-        await parts.close()
-    timings |= result.timings | {"total": time.perf_counter() - began}
-    return reply, replace(result, warnings=(*reply.warnings, *result.warnings), timings=timings)
+    async with runtime:
+        return await collect(job, runtime)
 
 
 if __name__ == "__main__":
-    run_command(app)
+    with command_exit():
+        sys.exit(app(standalone_mode=False))

@@ -1,246 +1,380 @@
-"""The one way through: text, marks, speech, sound.
+"""The synthesis pipeline: text -> marks -> speech -> audio.
 
-`stream` speaks a job a sentence at a time, `collect` waits for all of it. The command line and the service call these; neither has
-a way of its own.
+`stream` speaks a job a sentence at a time, `collect` waits for all of it. The commands and the service call these two. Each
+sentence is tagged, split into chunks, spoken by the backend, joined, and its remaining marks are realised in the audio.
 """
 
 import asyncio
+import logging
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from ai_core.alignment import GUIDE
-from ai_core.runtime import Parts
-from ai_core.settings import Settings
-from ai_core.speaker import Sentence, Speaker
-from ai_core.tagging import Density, Focus
-from prosody_tagger.density import nearest_level
-from prosody_tagger.errors import BadInput, MarkupError
-from prosody_tagger.markup import Mark, MarkedText, line_column, plain
-from prosody_tagger.markup import concatenate as concatenate_texts
-from prosody_tagger.segment import segment_sentences, segment_words, word_after
-from synth.audio.signal import concatenate
-from synth.base import Audio, Reference, SpeechRequest, WordTime
+from ai_core.alignment import find_word_times
+from ai_core.chunking import Chunks, at_slots, is_at_edge, split_chunks
+from ai_core.job import Job as Job
+from ai_core.job import Result as Result
+from ai_core.job import check_text, dropped_warnings, join_results, skipped_warnings
+from ai_core.live import LiveSentence, can_speak_live
+from ai_core.measurement import with_report
+from ai_core.runtime import Runtime
+from prosody_tagger.markup import PAUSE_MS, Mark, MarkedText, TaggedText, add_marks, concatenate_tagged, plain
+from prosody_tagger.segment import segment_sentences
+from synth.audio.joining import join
+from synth.audio.signal import concatenate, resample
+from synth.audio.time_stretch import check_speed, time_stretch
+from synth.base import Audio, Capabilities, Speech, SpeechRequest, Synthesizer
+from synth.errors import BackendError, BackendUnavailable, RefusedRequest
+from synth.lowering import PartitionedMarks, partition_marks
 
 if TYPE_CHECKING:
-    from synth.acoustics.report import Report
+    from collections.abc import Sequence
 
-_GLANCE = 200
+T = TypeVar("T")
+U = TypeVar("U")
 
+_THREAD_SECONDS = 20.0
+"""Longer audio is joined in a thread so the event loop is not blocked."""
 
-@dataclass(frozen=True, slots=True)
-class Job:
-    """What to speak, and how. None means the setting's default.
-
-    ``intensity`` says how many words the tagger stresses; a number of emphases a word is spoken as strongly as the nearest name.
-    A ``str`` is plain text, which the tagger marks; a `MarkedText` is spoken with its own marks and no others. ``focus`` are the
-    spans of a plain text that it is said for: the tagger stresses a word in each. ``reference`` is a recording to take the voice
-    from, in place of a voice's name. ``language`` is that of the text, a BCP 47 tag: where the voice does not know when it says
-    each word, the words are looked for in that language. With ``realise`` the marks that the voice does not obey are made in its
-    sound; with ``report`` every mark is measured in what came out. Without ``times`` nobody asks when each word is heard: then
-    words are only looked for where a mark is to be made, and where none is, the first sentence is passed on before it is whole.
-    """
-
-    text: str | MarkedText
-    intensity: Density | None = None
-    backend: str | None = None
-    voice: str | None = None
-    speed: float = 1.0
-    seed: int | None = None
-    focus: Focus = ()
-    reference: Reference | None = None
-    language: str | None = None
-    realise: bool | None = None
-    report: bool = False
-    times: bool = True
+_log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What came out: of one sentence or a part of it from `stream`, of the whole job from `collect`.
-
-    Attributes:
-        audio: the sound.
-        marked: the text, untouched, and its marks, each at its slot; offsets count from its own start.
-        scores: for each mark the tagger's probability, or None where the user or a rule set it.
-        words: when each word is heard, in seconds from the start of ``audio``; empty if the backend does not know.
-        backend: who spoke; of a job within which the voice had to change, who spoke its end.
-        fallback: who was asked first, if somebody else had to speak.
-        report: what was measured of each mark, from `collect` of a job that asks for it.
-        unrealised: marks that stayed without effect.
-        warnings: what was not done, or not as asked, in words.
-        complete: whether a sentence ends with it; of one that is passed on in parts, the first has the text.
-        timings: seconds spent so far: to ``load`` the tagger, to ``tag``, to ``speak`` (a long text is tagged further meanwhile),
-            to ``measure`` the marks, and in ``total``.
-    """
-
-    audio: Audio
-    marked: MarkedText
-    scores: tuple[float | None, ...]
-    words: tuple[WordTime, ...]
-    backend: str
-    fallback: str | None = None
-    report: "Report | None" = None
-    unrealised: tuple[Mark, ...] = ()
-    warnings: tuple[str, ...] = ()
-    complete: bool = True
-    timings: dict[str, float] = field(default_factory=dict)
-
-
-async def collect(job: Job | str | MarkedText, parts: Parts | None = None) -> Result:
+async def collect(job: Job | str | MarkedText, runtime: Runtime | None = None) -> Result:
     """Speak the whole job. A text alone is a job with every default.
 
     Raises:
         BadInput: no text, a text or pauses over the limit, a mark without a word, an unknown voice or backend.
         BackendError: the backend failed.
     """
-    async with aclosing(stream(job, parts)) as speaking:
-        together = put_together([result async for result in speaking])
-    return await with_report(together, job.language, parts) if isinstance(job, Job) and job.report else together
+    if runtime is None:
+        async with Runtime() as own:
+            return await collect(job, own)
+    async with aclosing(stream(job, runtime)) as results:
+        result = join_results([each async for each in results])
+    return await with_report(result, runtime, job.language) if isinstance(job, Job) and job.report else result
 
 
-def put_together(results: Sequence[Result]) -> Result:
-    """The results of a whole job as one; there must be one at least."""
-    times: list[WordTime] = []
-    unrealised: list[Mark] = []
-    offset, seconds = 0, 0.0
-    for result in results:
-        times.extend(word.moved(offset, seconds) for word in result.words)
-        unrealised.extend(mark.moved(offset) for mark in result.unrealised)
-        offset += len(result.marked.text)
-        seconds += result.audio.seconds
-    return replace(
-        results[-1],
-        audio=concatenate([result.audio for result in results], results[-1].audio.rate),
-        marked=concatenate_texts([result.marked for result in results]),
-        scores=tuple(score for result in results for score in result.scores),
-        words=tuple(times),
-        unrealised=tuple(unrealised),
-        warnings=tuple(dict.fromkeys(warning for result in results for warning in result.warnings)),
-    )
-
-
-async def with_report(result: Result, language: str | None = None, parts: Parts | None = None) -> Result:
-    """``result`` with a report on each of its marks, if it is known where its words are."""
-    from synth.acoustics.measure import measure
-    from synth.acoustics.plain_reading import read_plainly
-
-    if not result.words:
-        return replace(result, warnings=(*result.warnings, "no mark was measured: it is not known when each word is heard"))
-    began = time.perf_counter()
-    reading = await read_plainly(result.marked.text, (parts or Parts()).voice(GUIDE), language)
-    report = await asyncio.to_thread(measure, result.audio, result.marked, result.words, reading=reading)
-    spent = time.perf_counter() - began
-    return replace(result, report=report, timings={**result.timings, "measure": spent, "total": result.timings["total"] + spent})
-
-
-async def stream(job: Job | str | MarkedText, parts: Parts | None = None) -> AsyncGenerator[Result, None]:
-    """Speak the job a sentence at a time, or sooner; the texts of the results, put together, are the job's text.
+async def stream(job: Job | str | MarkedText, runtime: Runtime | None = None) -> AsyncGenerator[Result, None]:
+    """Speak the job a sentence at a time, or sooner; the texts of the results, joined, are the job's text.
 
     Closing the iterator cancels what is being spoken. Raises as `collect` does.
     """
-    if parts is None:
-        own = Parts()
-        try:
-            async with aclosing(stream(job, own)) as results:
-                async for result in results:
-                    yield result
-        finally:
-            await own.close()
+    if runtime is None:
+        async with Runtime() as own, aclosing(stream(job, own)) as results:
+            async for result in results:
+                yield result
         return
 
     if not isinstance(job, Job):
         job = Job(job)
     began = time.perf_counter()
     timings: dict[str, float] = {}
-    settings = parts.settings
-    intensity = settings.intensity if job.intensity is None else job.intensity
-    check(job.text, settings)
-    request = SpeechRequest(plain(""), job.voice, job.speed, job.seed, nearest_level(intensity), reference=job.reference)
-    realise = settings.realise if job.realise is None else job.realise
-    speaker = Speaker(parts, job.backend or settings.backend, request, realise=realise, language=job.language, times=job.times)
-    if isinstance(job.text, str):
-        await parts.tagger()
+    check_text(job.marked, runtime.settings)
+    speaker = _Speaker(job, runtime)
+    if job.is_tagged:
+        await runtime.tagger()
         timings["load"] = time.perf_counter() - began
 
     start = time.perf_counter()
-    async with (
-        aclosing(_sentences(job.text, intensity, job.focus, parts, timings)) as found,
-        aclosing(speaker.speak(found)) as said,
-    ):
-        async for one in said:
+    async with aclosing(_sentences(job, runtime, timings)) as sentences, aclosing(speaker.speak(sentences)) as results:
+        async for result in results:
             now = time.perf_counter()
-            yield Result(
-                one.audio,
-                one.sentence.marked,
-                one.sentence.scores,
-                one.words,
-                one.backend,
-                one.fallback,
-                unrealised=one.unrealised,
-                warnings=(*one.sentence.warnings, *one.warnings),
-                complete=one.complete,
-                timings={**timings, "speak": now - start - timings["tag"], "total": now - began},
-            )
+            spent = {"speak": now - start - timings["tag"], "total": now - began}
+            yield replace(result, timings={**timings, **spent})
 
 
-async def _sentences(
-    text: str | MarkedText, intensity: Density, focus: Focus, parts: Parts, timings: dict[str, float]
-) -> AsyncGenerator[Sentence, None]:
-    """The sentences of a text with their marks. How long the first had to wait is put into ``timings``."""
+async def tag(job: Job, runtime: Runtime) -> AsyncGenerator[TaggedText, None]:
+    """The job's text with its marks at their slots, in portions of whole sentences.
+
+    The first portion of a long text does not wait for the rest. Marks that the text has stay, without a score.
+
+    Raises:
+        ModelError: the tagger cannot be loaded.
+    """
+    own = at_slots(job.marked) if job.marked.marks else job.marked
+    if not job.is_tagged:
+        yield TaggedText(own, (None,) * len(own.marks))
+        return
+    start = 0
+    tagger = await runtime.tagger()
+    async with aclosing(tagger.tag(own.text, job.density_in(runtime.settings), job.focus)) as portions:
+        async for portion in portions:
+            end = start + len(portion.marked.text)
+            if own.marks or own.aliases:
+                portion = add_marks(portion, own.slice(start, end, with_end=end == len(own.text)))
+            yield portion
+            start = end
+
+
+async def tag_whole(job: Job, runtime: Runtime) -> TaggedText:
+    """The job's whole text with its marks, as `tag` gives it in portions."""
+    async with aclosing(tag(job, runtime)) as portions:
+        return concatenate_tagged([portion async for portion in portions])
+
+
+async def _sentences(job: Job, runtime: Runtime, timings: dict[str, float]) -> AsyncGenerator[TaggedText, None]:
+    """The sentences of the job with their marks. How long the first took to tag is put into ``timings``."""
     began = time.perf_counter()
-    unrealised = len(text if isinstance(text, str) else text.text)
-    async with aclosing(parts.portions(text, intensity, focus)) as portions:
-        async for marked, scores, warnings in portions:
+    remaining = len(job.marked.text)
+    async with aclosing(tag(job, runtime)) as portions:
+        async for portion in portions:
             timings.setdefault("tag", time.perf_counter() - began)
-            unrealised -= len(marked.text)
-            score_of = dict(zip(marked.marks, scores, strict=True))
-            for start, end in segment_sentences(marked.text) or [(0, 0)]:
-                last = not unrealised and end == len(marked.text)
-                sentence = marked.slice(start, end, with_end=last)
-                known = tuple(score_of[mark.moved(start)] for mark in sentence.marks)
-                yield Sentence(sentence, known, last, () if start else warnings)
+            length = len(portion.marked.text)
+            remaining -= length
+            for start, end in segment_sentences(portion.marked.text) or [(0, 0)]:
+                yield portion.slice(start, end, with_end=not remaining and end == length)
 
 
-def check_length(text: str | MarkedText, settings: Settings) -> None:
-    """Refuse a text over the limit.
+class _Plan(NamedTuple):
+    """How a sentence is spoken: its chunks, the pauses between them, and the marks to realise in the audio of the whole."""
 
-    Raises:
-        BadInput: it is.
+    chunks: Chunks
+    marks: PartitionedMarks
+    joined_pauses: frozenset[Mark]
+    to_realise: tuple[Mark, ...]
+
+
+class _Speaker:
+    """Speaks the sentences of one job, and hands the backend's context from one request to the next.
+
+    A backend that fails is replaced by the one of ``PROSODY_FALLBACK`` for the rest of the text; what was spoken before stays.
     """
-    length = len(text if isinstance(text, str) else text.text)
-    if length > settings.max_chars:
-        raise BadInput(
-            f"the text has {length:,} characters; at most {settings.max_chars:,} are taken: shorten it, or raise PROSODY_MAX_CHARS"
+
+    def __init__(self, job: Job, runtime: Runtime) -> None:
+        """Check what can be checked without speaking.
+
+        Raises:
+            BadInput: there is no such backend, or it cannot speak as asked.
+            BackendUnavailable: it lacks something, and there is no fallback.
+        """
+        settings = runtime.settings
+        check_speed(job.speed)
+        if job.reference is not None and job.voice is not None:
+            raise RefusedRequest("a voice and a reference recording were both given; give the one to speak in")
+        self._job, self._runtime, self._settings = job, runtime, settings
+        strength = job.strength_in(settings)
+        self._request = SpeechRequest(plain(""), job.voice, job.speed, job.seed, strength, reference=job.reference)
+        self._realises = settings.realise if job.realise is None else job.realise
+        self._first = self._current = job.backend or settings.backend
+        self._failure: tuple[str, BackendError] | None = None
+        self._rest: Audio | None = None
+        self._remaining = len(job.marked.text)
+        self._warnings: list[str] = []
+        try:
+            self._backend: Synthesizer = runtime.backend(self._current)
+            if job.reference is not None and not self._capabilities.references:
+                raise RefusedRequest(
+                    f"backend {self._backend.name} has voices of its own and cannot take one from a recording; "
+                    "leave the reference out, or use a backend that can (`prosody doctor` lists them)"
+                )
+        except BackendUnavailable as error:
+            self._fall_back(error)
+
+    @property
+    def _capabilities(self) -> Capabilities:
+        return self._backend.capabilities_of(self._request.voice)
+
+    async def speak(self, sentences: AsyncIterable[TaggedText]) -> AsyncGenerator[Result, None]:
+        """Speak the sentences in order. While one is realised, the next are spoken.
+
+        The first is sent while it is spoken, where nothing has to be changed in it.
+
+        Raises:
+            RefusedRequest: the backend cannot speak this.
+            BackendError: it failed, and there is no fallback.
+        """
+        rest = aiter(sentences)
+        first = await anext(rest)
+        if can_speak_live(first.marked, self._request, self._backend, self._job, self._settings, realise=self._realises):
+            live = LiveSentence(self._backend, self._request, self._settings.rate)
+            async for result in live.speak(first, last=self._is_last(first)):
+                yield result
+            self._rest, self._request = live.rest, live.request
+        else:
+            rest = _chained(first, rest)
+        async with aclosing(map_ordered(rest, self._attempt, self._capabilities.at_once)) as attempts:
+            async for sentence, backend, outcome in attempts:
+                pieces = outcome if isinstance(outcome, list) and backend == self._current else await self._retry(sentence, outcome)
+                yield await self._finish(sentence, pieces)
+
+    def _is_last(self, sentence: TaggedText) -> bool:
+        """Whether the text ends with this sentence. Called once for each, in order."""
+        self._remaining -= len(sentence.marked.text)
+        return not self._remaining
+
+    async def _attempt(self, sentence: TaggedText) -> tuple[TaggedText, str, list[Speech] | Exception]:
+        """The sentence, the backend, and what it spoke or why it failed. A backend that has failed is not asked again."""
+        backend = self._current
+        if self._failure is not None and self._failure[0] == backend:
+            return sentence, backend, self._failure[1]
+        try:
+            return sentence, backend, await self._speak(sentence.marked)
+        except BackendError as error:
+            self._failure = backend, error
+            return sentence, backend, error
+
+    async def _retry(self, sentence: TaggedText, outcome: list[Speech] | Exception) -> list[Speech]:
+        """Speak a sentence by the fallback: its backend failed, or had to be replaced at an earlier sentence."""
+        if isinstance(outcome, BackendError) and self._failure is not None and self._failure[0] == self._current:
+            self._fall_back(outcome)
+        return await self._speak(sentence.marked)
+
+    def _plan(self, sentence: MarkedText) -> _Plan:
+        capabilities = self._capabilities
+        marks = partition_marks(sentence, capabilities)
+        ours = [mark for mark in sentence.marks if mark not in set(marks.request.marks)]
+        pauses = [mark for mark in ours if mark.is_pause and (not self._realises or is_at_edge(mark, sentence.words))]
+        chunks = split_chunks(sentence.with_marks(pauses), capabilities.max_chars)
+        if not chunks.spans:  # nothing to speak: every pause is made by joining
+            chunks = split_chunks(sentence, capabilities.max_chars)
+        to_realise = tuple(mark for mark in marks.realised if mark not in pauses)
+        return _Plan(chunks, marks, frozenset(pauses), to_realise)
+
+    async def _speak(self, sentence: MarkedText) -> list[Speech]:
+        """Each chunk of a sentence, at the pipeline's rate and the job's speed; offsets count from the sentence's start."""
+        backend, plan = self._backend, self._plan(sentence)
+        capabilities, spans = self._capabilities, plan.chunks.spans
+        spoken = []
+        for start, end in spans:
+            text = plan.marks.request.slice(start, end, with_end=end == len(sentence.text))
+            breaks = tuple(mark.offset - start for mark in plan.to_realise if _is_break(mark) and start < mark.offset < end)
+            request = replace(self._request, text=text, unfinished=(start, end) != spans[-1], breaks=breaks)
+            parts: list[Speech] = []
+            async with aclosing(backend.speak(request if capabilities.speed else replace(request, speed=1.0))) as speeches:
+                async for speech in speeches:
+                    parts.append(speech)
+                    if backend is self._backend:
+                        self._request = replace(self._request, context=speech.context)
+            whole = _whole_chunk(parts, capabilities.rate, self._settings.rate, start)
+            spoken.append(whole if capabilities.speed else time_stretch(whole, request.speed))
+        return spoken
+
+    async def _finish(self, sentence: TaggedText, pieces: list[Speech]) -> Result:
+        """Join the pieces of a sentence and realise its marks."""
+        marked, plan, last = sentence.marked, self._plan(sentence.marked), self._is_last(sentence)
+        joining = partial(join, pieces, plan.chunks.gaps, self._settings.rate, before=self._rest, last=last)
+        is_long = sum(piece.audio.seconds for piece in pieces) > _THREAD_SECONDS
+        speech, self._rest = await asyncio.to_thread(joining) if is_long else joining()
+        speech = replace(speech, unrealised=(*plan.to_realise, *speech.unrealised))
+        name, warnings, self._warnings = self._backend.name, [*self._warnings, *speech.warnings], []
+        dropped = [mark for mark in plan.marks.dropped if mark not in plan.joined_pauses]
+        warnings += dropped_warnings(dropped, marked, name)
+        if not self._realises:
+            skipped = [mark for mark in speech.unrealised if mark not in plan.joined_pauses]
+            warnings += skipped_warnings(skipped, marked, name)
+        elif pieces and (self._job.times or speech.unrealised):
+            speech = await self._realise(replace(speech, warnings=()), marked)
+            warnings += speech.warnings
+        unrealised = [mark for mark in dict.fromkeys((*dropped, *speech.unrealised)) if mark not in plan.joined_pauses]
+        return Result(
+            speech.audio,
+            marked,
+            sentence.scores,
+            speech.words or (),
+            name,
+            self._first if self._current != self._first else None,
+            unrealised=tuple(unrealised),
+            warnings=tuple(dict.fromkeys((*sentence.warnings, *warnings))),
         )
 
+    async def _realise(self, speech: Speech, marked: MarkedText) -> Speech:
+        """Make the unrealised marks of a sentence true in its audio, where its words are known or can be found."""
+        from synth.acoustics.realise import realise
 
-def check(text: str | MarkedText, settings: Settings) -> None:
-    """Refuse what cannot be spoken.
+        trusted = True
+        if not self._capabilities.word_times:
+            speech, trusted = await find_word_times(speech, marked, self._runtime, self._job.language)
+        if speech.unrealised and speech.words is not None:
+            made = await asyncio.to_thread(
+                realise,
+                speech.audio,
+                marked,
+                speech.words,
+                strength=self._request.strength,
+                trusted=trusted,
+                marks=speech.unrealised,
+            )
+            warnings = (*speech.warnings, *made.warnings)
+            speech = replace(speech, audio=made.audio, words=made.words, unrealised=made.unrealised, warnings=warnings)
+        return speech if trusted else replace(speech, words=())
 
-    Raises:
-        BadInput: no word and no pause, too long a text, pauses too long in all, emph or pitch with no word after it.
+    def _fall_back(self, error: BackendError) -> None:
+        """Continue with the fallback backend, or raise ``error`` where there is none."""
+        name = self._settings.fallback
+        if name is None or name in ("none", self._current):
+            raise error
+        self._current, self._backend = name, self._runtime.backend(name)
+        lost = "" if self._request.voice is None else f" in its own voice, not {self._request.voice!r}"
+        lost = lost if self._request.reference is None else " in its own voice, not that of the recording"
+        self._request = replace(self._request, voice=None, reference=None, context=None)
+        self._warnings = [f"{self._first} failed: {error}. From here on {name} speaks{lost}"]
+        _log.warning("%s failed: %s; %s speaks in its place", self._first, error, name)
+
+
+def _whole_chunk(parts: "Sequence[Speech]", rate: int, wanted_rate: int, offset: int) -> Speech:
+    """The speech of one request as one, at another rate; ``offset`` is where its text starts in the sentence."""
+    seconds, words = 0.0, []
+    for part in parts:
+        words += [word.moved(offset, seconds) for word in part.words or ()]
+        seconds += part.audio.seconds
+    return Speech(
+        resample(concatenate([part.audio for part in parts], rate), wanted_rate),
+        tuple(words),
+        tuple(mark.moved(offset) for part in parts for mark in part.unrealised),
+        warnings=tuple(warning for part in parts for warning in part.warnings),
+    )
+
+
+def _is_break(mark: Mark) -> bool:
+    """Whether a pause is as long as that of a comma, so that the voice may phrase its speech for it."""
+    return mark.is_pause and mark.silence_ms >= PAUSE_MS["pause_short"]
+
+
+async def _chained(first: T, rest: AsyncIterator[T]) -> AsyncGenerator[T, None]:
+    yield first
+    async for item in rest:
+        yield item
+
+
+async def map_ordered(items: AsyncIterable[T], work: Callable[[T], Awaitable[U]], at_once: int) -> AsyncGenerator[U, None]:
+    """Run ``work`` on items concurrently and yield the results in input order.
+
+    At most ``at_once`` run at a time, started in order; as many more may be done and waiting to be taken. An error is raised at
+    its item's turn. Closing the generator cancels all that runs.
     """
-    check_length(text, settings)
-    marked = plain(text) if isinstance(text, str) else text
-    silence = sum(mark.silence_ms for mark in marked.marks) / 1000
-    if not silence and not _has_word(marked.text):
-        raise BadInput(f"no text: {marked.text[:40]!r} holds no word to speak")
-    if silence > settings.max_silence:
-        raise BadInput(
-            f"the pauses add up to {silence:g} s; at most {settings.max_silence:g} s are taken: shorten them, "
-            "or raise PROSODY_MAX_SILENCE"
-        )
-    spoken = [mark for mark in marked.marks if not mark.is_pause]
-    runs = segment_words(marked.text) if spoken else []
-    for mark in spoken:
-        if word_after(runs, mark.offset) is None:
-            where = line_column(marked.text, mark.offset)
-            raise MarkupError(f"<{mark.kind}> at {where} of the text has no word after it; put it before the word that it means")
+    tasks: asyncio.Queue[asyncio.Task[U] | None] = asyncio.Queue(at_once)
+    slots = asyncio.Semaphore(at_once)
+    started: set[asyncio.Task[U]] = set()
 
+    async def run(item: T) -> U:
+        try:
+            return await work(item)
+        finally:
+            slots.release()
 
-def _has_word(text: str) -> bool:
-    """Whether there is a word in it. The beginning of a long text mostly tells, and its first audio must not wait for the rest."""
-    return bool(segment_words(text[:_GLANCE]) or segment_words(text))
+    async def feed() -> None:
+        try:
+            async for item in items:
+                await slots.acquire()
+                task = asyncio.create_task(run(item))
+                started.add(task)
+                await tasks.put(task)
+        except Exception:
+            await tasks.put(None)
+            raise
+        await tasks.put(None)
+
+    feeder = asyncio.create_task(feed())
+    try:
+        while (task := await tasks.get()) is not None:
+            yield await task
+            started.discard(task)
+        await feeder
+    finally:
+        feeder.cancel()
+        for task in started:
+            task.cancel()
+        await asyncio.gather(feeder, *started, return_exceptions=True)

@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from ai_core.reply.chat import ChatSettings
 from prosody_tagger.density import Level
 from prosody_tagger.errors import BadInput
+from synth.base import Strength
 from synth.embedded.backend import EmbeddedSettings
 from synth.higgs_http.settings import HiggsSettings
 from synth.higgs_local.settings import HiggsLocalSettings
@@ -46,7 +47,9 @@ class Settings(BaseSettings):
             take embedded and the service none.
         realise: whether marks that the voice does not obey are made in its sound.
         reply: who writes the reply of the main job.
-        intensity: how often the tagger stresses a word, and how strongly; a number is emphases a word.
+        intensity: density and strength together; a number is emphases per word, spoken at the nearest named strength.
+        density: how many words the tagger stresses; by default as ``intensity`` says.
+        strength: how strongly a voice renders a mark; by default as ``intensity`` says.
         rate: sample rate of what comes out, Hz.
         max_chars: the longest text that is taken, in code points.
         max_silence: the most that the pauses of one text may add up to, in seconds.
@@ -61,6 +64,8 @@ class Settings(BaseSettings):
     realise: bool = True
     reply: Literal["template", "chat"] = "template"
     intensity: Density = "medium"
+    density: Density | None = None
+    strength: Strength | None = None
     rate: int = Field(default=24_000, ge=8_000, le=48_000)
     max_chars: int = Field(default=20_000, ge=1)
     max_silence: float = Field(default=600.0, ge=0)

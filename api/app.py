@@ -10,7 +10,7 @@ from fastapi_swagger import patch_fastapi
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
-from ai_core.runtime import Parts
+from ai_core.runtime import Runtime
 from ai_core.settings import Settings, load_settings
 from api import errors as problems
 from api.middleware import Watch
@@ -36,7 +36,7 @@ def create_app(settings: Settings | None = None, api: ApiSettings | None = None)
         BadInput: a setting that cannot be used, or a service that others would reach without a key.
     """
     api = api or load_api_settings()
-    service = Service(Parts(settings or load_settings(fallback="none")), api)
+    service = Service(Runtime(settings or load_settings(fallback="none")), api)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

@@ -13,8 +13,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from ai_core.commands.console import result_json
-from ai_core.pipeline import Result, put_together
+from ai_core.job import Result, join_results
+from ai_core.results import result_json
 from api.service import gone
 from prosody_tagger.errors import ProsodyError
 from prosody_tagger.markup import render
@@ -257,7 +257,7 @@ async def stream_answer(
         raise
     if not events and first.complete and len(first.marked.text) >= characters:
         async with aclosing(results):
-            together = put_together([first, *[result async for result in results]])
+            together = join_results([first, *[result async for result in results]])
         return Response(await coded(together.audio, form), 200, headers_of(together, reply), MEDIA_TYPES[form])
     chunks = as_events(results, first, form) if events else as_audio(results, first, form)
     media_type = "text/event-stream" if events else MEDIA_TYPES[form]

@@ -11,9 +11,11 @@ from typing import Annotated, TypeVar
 from fastapi import Depends
 from starlette.requests import Request
 
-from ai_core.alignment import GUIDE
-from ai_core.pipeline import Job, Result, collect, put_together, stream, with_report
-from ai_core.runtime import Parts
+from ai_core.alignment import ALIGNMENT_BACKEND
+from ai_core.job import Job, Result, join_results
+from ai_core.measurement import with_report
+from ai_core.pipeline import collect, stream
+from ai_core.runtime import Runtime
 from ai_core.settings import Settings
 from api.admission import Stage
 from api.logs import LONGEST_TEXT
@@ -40,7 +42,7 @@ class ClientGone(Exception):
 class Service:
     """The parts of one running service."""
 
-    parts: Parts
+    runtime: Runtime
     api: ApiSettings
     metrics: Metrics = field(default_factory=Metrics)
     stage: Stage = field(init=False)
@@ -54,7 +56,7 @@ class Service:
 
     @property
     def settings(self) -> Settings:
-        return self.parts.settings
+        return self.runtime.settings
 
     def backend_of(self, job: Job) -> str:
         return job.backend or self.settings.backend
@@ -76,12 +78,12 @@ class Service:
             ProsodyError: as `ai_core.pipeline.stream` does; Busy where there is no place.
         """
         backend = self.backend_of(job)
-        self.parts.voice(backend)  # an unknown one is refused before it waits
-        _log.debug("text", extra={"text": str(job.text if isinstance(job.text, str) else job.text.text)[:LONGEST_TEXT]})
+        self.runtime.backend(backend)  # an unknown one is refused before it waits
+        _log.debug("text", extra={"text": job.marked.text[:LONGEST_TEXT]})
         began = time.perf_counter()
         heard_any = False
         with self.metrics.speaking(backend) as spoken:
-            async with aclosing(self.stage.perform((job, backend), backend, lambda: stream(job, self.parts))) as heard:
+            async with aclosing(self.stage.perform((job, backend), backend, lambda: stream(job, self.runtime))) as heard:
                 async for result in heard:
                     if not heard_any:
                         spoken.first(time.perf_counter() - began)
@@ -92,18 +94,18 @@ class Service:
     async def collect(self, job: Job) -> Result:
         """The whole job, with its report if it asks for one. Raises as `speak` does."""
         async with aclosing(self.speak(job)) as results:
-            whole = put_together([result async for result in results])
+            whole = join_results([result async for result in results])
         if not job.report:
             return whole
         async with self.stage.gate(MEASURING).place():
-            return await with_report(whole, job.language, self.parts)
+            return await with_report(whole, self.runtime, job.language)
 
     async def unready(self) -> dict[str, str]:
         """What keeps the service from speaking, by part; empty if nothing."""
         found: dict[str, str] = {}
         name = self.settings.backend
         try:
-            why = self.parts.voice(name).unready()
+            why = self.runtime.backend(name).unready()
             if why is not None:
                 found[f"backend {name}"] = why
         except ProsodyError as error:
@@ -126,16 +128,16 @@ class Service:
 
     async def _warm_up(self) -> None:
         """Load the tagger, and have the embedded voice say a word, so that no request waits for what is slow only once."""
-        await self.parts.tagger()
-        if self.settings.backend == GUIDE:
-            await collect(Job("Is everything ready?"), self.parts)
+        await self.runtime.tagger()
+        if self.settings.backend == ALIGNMENT_BACKEND:
+            await collect(Job("Is everything ready?"), self.runtime)
         self.is_warm = True
 
     async def close(self) -> None:
         """Let go of everything."""
         if self._loading is not None:
             await asyncio.gather(self._loading, return_exceptions=True)
-        await self.parts.close()
+        await self.runtime.close()
 
 
 async def unless_gone(request: Request, work: Callable[[], Awaitable[T]]) -> T:

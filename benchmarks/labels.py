@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ai_core.pipeline import Job, collect
-from ai_core.runtime import Parts
+from ai_core.runtime import Runtime
 from prosody_tagger.errors import BadInput
 from prosody_tagger.markup import PAUSES, PITCHES, Mark, MarkedText, normalise, parse
 from prosody_tagger.segment import segment_words
@@ -43,10 +43,10 @@ def at_random(text: str, chance: random.Random) -> MarkedText:
     return normalise(MarkedText(text, tuple(marks)))
 
 
-async def labelled(marked: MarkedText, voice: str, intensity: str, parts: Parts, known_times: bool) -> Label | None:
+async def labelled(marked: MarkedText, voice: str, intensity: str, runtime: Runtime, known_times: bool) -> Label | None:
     """What is heard in the speech of ``marked``, or None if the aligner does not recognise it."""
-    spoken = await collect(Job(marked, voice=voice, intensity=intensity), parts)  # type: ignore[arg-type]
-    guide = parts.voice("embedded")
+    spoken = await collect(Job(marked, voice=voice, intensity=intensity), runtime)  # type: ignore[arg-type]
+    guide = runtime.backend("embedded")
     if known_times:
         return label(spoken.audio, marked.text, spoken.words, plain=await read_plainly(marked.text, guide))
     try:
@@ -86,7 +86,7 @@ async def main() -> None:
     table = Table(title=f"Labels of the embedded voice, {options.intensity}, {times}, {options.sentences.name}")
     for column in ("marks", "voice", "sentences", "refused", "emph", "false", "F1", "pauses", "false", "F1", "kind"):
         table.add_column(column)
-    parts = Parts()
+    runtime = Runtime()
     for voice in options.voice or ["en-us", "en-gb-scotland"]:
         chance = random.Random(SEED)
         for name in ("own", "random", "none"):
@@ -95,12 +95,12 @@ async def main() -> None:
                 asked = own(line)
                 if name != "own":
                     asked = at_random(asked.text, chance) if name == "random" else MarkedText(asked.text)
-                found = await labelled(asked, voice, options.intensity, parts, options.known_times)
+                found = await labelled(asked, voice, options.intensity, runtime, options.known_times)
                 counts["sentences"] += 1
                 counts["refused"] += found is None
                 count(asked, found.marked if found else MarkedText(asked.text), counts)
             table.add_row(*row(name, voice, counts))
-    await parts.close()
+    await runtime.close()
     Console(width=130).print(table)
 
 

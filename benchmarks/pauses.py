@@ -8,7 +8,8 @@ import asyncio
 
 import numpy as np
 
-from ai_core.pipeline import Job, Parts, Result, collect
+from ai_core.pipeline import Job, Result, collect
+from ai_core.runtime import Runtime
 from prosody_tagger.markup import Mark, MarkedText, parse
 from prosody_tagger.segment import segment_words
 
@@ -46,12 +47,12 @@ def silences(result: Result) -> list[tuple[float, float]]:
 
 
 async def main() -> None:
-    parts = Parts()
+    runtime = Runtime()
     hits = 0
     for sentence in SENTENCES:
         runs = segment_words(sentence)
         word = runs[len(runs) // 2]
-        result = await collect(Job(MarkedText(sentence, (Mark("pause_short", word.start),))), parts)
+        result = await collect(Job(MarkedText(sentence, (Mark("pause_short", word.start),))), runtime)
         at = next(w.start for w in result.words if w.offset == word.core_start) * 1000
         found = min(silences(result), key=lambda span: abs(span[1] - at))
         length = found[1] - found[0]
@@ -59,15 +60,15 @@ async def main() -> None:
         print(f"{length:7.1f} ms before {word.core(sentence)!r}: {sentence}")
     print(f"{hits} of {len(SENTENCES)} within 5 ms of 250 ms")
     for name, (source, index, asked) in CASES.items():
-        found_all = silences(await collect(Job(parse(source)), parts))
+        found_all = silences(await collect(Job(parse(source)), runtime))
         longest = sorted(found_all, key=lambda span: span[0] - span[1])[0]
         start, end = found_all[index] if index in (0, -1) else longest
         print(f"{name:14s} asked {asked} ms, got {end - start:.1f} ms")
-    alone = await collect(Job(parse("<pause_long>")), parts)
+    alone = await collect(Job(parse("<pause_long>")), runtime)
     print(
         f"{'alone':14s} asked 700 ms, got {alone.audio.seconds * 1000:.1f} ms, highest sample {np.abs(alone.audio.samples).max()}"
     )
-    await parts.close()
+    await runtime.close()
 
 
 if __name__ == "__main__":

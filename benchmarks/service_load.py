@@ -24,7 +24,7 @@ from pathlib import Path
 import own_server
 
 from ai_core.pipeline import Job, collect
-from ai_core.runtime import Parts
+from ai_core.runtime import Runtime
 from prosody_tagger.markup import parse
 from synth.audio.encoding import encode
 
@@ -90,10 +90,10 @@ async def overhead(served_call: Call, direct_call: Call, rounds: int) -> dict[st
 
 
 async def ours(running: own_server.Server, seeds: Iterator[int], rounds: int) -> dict[str, float]:
-    parts = Parts()
+    runtime = Runtime()
 
     async def direct(text: str) -> None:
-        encode((await collect(Job(text), parts)).audio, "wav")
+        encode((await collect(Job(text), runtime)).audio, "wav")
 
     async with own_server.connection(running.port) as connection:
 
@@ -104,7 +104,7 @@ async def ours(running: own_server.Server, seeds: Iterator[int], rounds: int) ->
         try:
             return await overhead(ask, direct, rounds)
         finally:
-            await parts.close()
+            await runtime.close()
 
 
 _ENGINE = """

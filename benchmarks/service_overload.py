@@ -19,7 +19,7 @@ from pathlib import Path
 import own_server
 
 from ai_core.pipeline import Job, collect
-from ai_core.runtime import Parts
+from ai_core.runtime import Runtime
 from prosody_tagger.markup import parse
 from synth.audio.encoding import encode
 
@@ -33,11 +33,11 @@ MOST_OPEN = 4000
 
 async def expected() -> dict[str, str]:
     """Of each text, the digest of the audio that the pipeline makes."""
-    parts = Parts()
+    runtime = Runtime()
     try:
-        return {text: digest(encode((await collect(Job(text), parts)).audio, "pcm")) for text in TEXTS}
+        return {text: digest(encode((await collect(Job(text), runtime)).audio, "pcm")) for text in TEXTS}
     finally:
-        await parts.close()
+        await runtime.close()
 
 
 def digest(audio: bytes) -> str:

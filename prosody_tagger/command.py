@@ -1,11 +1,12 @@
-"""How a command ends: one clear line for what went wrong, and the exit code that goes with it.
+"""End a command with one clear line for what went wrong, and the exit code that goes with it.
 
-It imports next to nothing, so that ctrl-C finds somebody at home from the first moment.
+It imports next to nothing, so that Ctrl-C is handled from the start.
 """
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from prosody_tagger.errors import ProsodyError
@@ -17,41 +18,65 @@ INTERRUPTED = 130
 
 
 def run_command(app: Callable[..., Any], args: Sequence[str] | None = None) -> NoReturn:
-    """Run a typer application and end the process: one clear line for what went wrong, and the exit code that goes with it."""
-    sys.exit(exit_code(app, args))
+    """Run a typer application and end the process as `command_exit` says."""
+    with command_exit():
+        sys.exit(app(args=args, standalone_mode=False))
 
 
 def exit_code(app: Callable[..., Any], args: Sequence[str] | None) -> int:
-    """What `run_command` ends the process with."""
+    """Run a typer application and return the exit code with which `run_command` ends the process."""
+    try:
+        run_command(app, args)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 0
+
+
+@contextmanager
+def command_exit() -> Iterator[None]:
+    """End the process with the exit code of what its block raises, and one line on stderr where that is an error.
+
+    The block ends with ``sys.exit(app(standalone_mode=False))``; any code but a number counts as 0. An unexpected error shows its
+    traceback where ``PROSODY_DEBUG`` is set.
+    """
     import logging
 
     import typer
 
-    # What matters is said in the result; without a handler, every library's warning would land on the terminal as well.
+    # Warnings are in the result; without a handler, those of every library would reach the terminal as well.
     logging.getLogger().addHandler(logging.NullHandler())
+    code: object = 0
     try:
-        code = app(args=args, standalone_mode=False)
-        sys.stdout.flush()
+        yield
+    except SystemExit as end:
+        code = end.code
     except ProsodyError as error:
-        _say_error(str(error))
-        return error.exit_code
+        code = error.exit_code
+        _print_error(str(error))
     except typer.TyperException as error:
-        _say_error(f"{error.format_message()} --help tells what can be given")
-        return error.exit_code
+        code = error.exit_code
+        _print_error(f"{error.format_message()} --help tells what can be given")
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     except BrokenPipeError:
-        # Whoever read our output has gone; nothing is left to say, and Python must not try again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        code = _close_stdout()
     except Exception as error:
         if os.environ.get("PROSODY_DEBUG"):
             raise
-        _say_error(f"unexpected {type(error).__name__}: {error}; PROSODY_DEBUG=1 shows where")
-        return 1
+        code = 1
+        _print_error(f"unexpected {type(error).__name__}: {error}; PROSODY_DEBUG=1 shows where")
     if code == INTERRUPTED:
-        _say_error("interrupted")
-    return code if isinstance(code, int) else 0
+        _print_error("interrupted")
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        code = _close_stdout()
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _close_stdout() -> int:
+    """The reader closed the pipe: avoid a second flush at exit, which would fail again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 1
 
 
 def people() -> "Console":
@@ -61,7 +86,7 @@ def people() -> "Console":
     return Console(stderr=True, highlight=False, soft_wrap=True)
 
 
-def _say_error(message: str) -> None:
+def _print_error(message: str) -> None:
     from rich.text import Text
 
     people().print(Text.assemble(("error: ", "bold red"), visible(message)))

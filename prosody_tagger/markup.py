@@ -163,6 +163,21 @@ class TaggedText:
         return TaggedText(part, self.scores[first : first + len(part.marks)], () if start else self.warnings)
 
 
+def add_marks(tagged: TaggedText, own: MarkedText) -> TaggedText:
+    """Add the marks that the user gave a text to those of the tagger.
+
+    Where the user put a pause, the tagger's pauses of that slot give way; a mark of another kind stands once. Aliases stay.
+    """
+    pauses = {mark.offset for mark in own.marks if mark.is_pause}
+    given = {(mark.kind, mark.offset) for mark in own.marks}
+    scores: list[tuple[Mark, float | None]] = [(mark, None) for mark in own.marks]
+    for mark, score in zip(tagged.marked.marks, tagged.scores, strict=True):
+        if (mark.kind, mark.offset) not in given and not (mark.is_pause and mark.offset in pauses):
+            scores.append((mark, score))
+    scores.sort(key=lambda pair: pair[0].offset)
+    return TaggedText(own.with_marks(mark for mark, _ in scores), tuple(score for _, score in scores), tagged.warnings)
+
+
 def concatenate_tagged(parts: Sequence[TaggedText]) -> TaggedText:
     """One tagged text of several in a row; a warning that several of them have is kept once."""
     return TaggedText(

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from prosody_tagger.errors import ModelError
+from prosody_tagger.errors import ModelError, first_line
 from prosody_tagger.markup import KINDS
 from prosody_tagger.segment import Word
 
@@ -27,6 +27,8 @@ PROMINENCE = ("<prom_0>", "<prom_1>", "<prom_2>")
 BOUNDARY = ("<bound_0>", "<bound_2>")
 NONE = "<none>"
 MARKS = tuple(f"<{kind}>" for kind in KINDS)
+SCORE_COLUMNS = len(PROMINENCE) + 1 + len(KINDS)
+"""Columns of a table of scores: the three degrees of prominence, a boundary after the word, each kind of mark."""
 ADDED_TOKENS = (SEP, *PROMINENCE, *BOUNDARY, NONE, *MARKS)
 """Appended to GPT-2's vocabulary in this order."""
 
@@ -46,8 +48,8 @@ SHIPPED_ADAPTER = SHIPPED / "tagger"
 class Encoded:
     """A text as tokens: their ids, and for each word the index of the last token of its run."""
 
-    ids: list[int]
-    last: list[int]
+    ids: Sequence[int]
+    last: Sequence[int]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,6 +65,11 @@ class Scores:
     prominence: NDArray[np.float32]
     boundary: NDArray[np.float32]
     marks: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, table: NDArray[np.float32]) -> "Scores":
+        """Views of the columns of a table of shape [n, `SCORE_COLUMNS`]."""
+        return cls(table[:, :3], table[:, 3], table[:, 4:])
 
 
 def add_tokens(tokenizer: Tokenizer) -> None:
@@ -180,7 +187,7 @@ class TaggerModel:
             network = GPT2LMHeadModel.from_pretrained(source, dtype=torch.float32)
         except Exception as error:
             raise ModelError(
-                f"cannot load the tagger's base {source!r}: {_first_line(error)}; give a folder or a hub name"
+                f"cannot load the tagger's base {source!r}: {first_line(error)}; give a folder or a hub name"
             ) from None
         if network.config.vocab_size + len(ADDED_TOKENS) != tokenizer.get_vocab_size():
             raise ModelError(
@@ -192,23 +199,40 @@ class TaggerModel:
         return cls(_merge(network, adapter, source), tokenizer)
 
     def score(self, batch: Sequence[Encoded]) -> list[Scores]:
-        """Score every word of every text, all in one forward pass. No text may be longer than `max_tokens`."""
+        """The scores of every word of every text, all in one forward pass. No text may be longer than `max_tokens`."""
+        return [Scores.of(table) for table in self.forward([text.ids for text in batch], [text.last for text in batch])]
+
+    def forward(self, tokens: Sequence[Sequence[int]], ends: Sequence[Sequence[int]]) -> list[NDArray[np.float32]]:
+        """Run the network once over several texts.
+
+        Args:
+            tokens: the ids of each text, at most `max_tokens`.
+            ends: for each text the index of the last token of each of its words.
+
+        Returns:
+            For each text a table of probabilities, float32 of shape [words, `SCORE_COLUMNS`].
+        """
         import torch
 
-        ids, positions, rows, columns = lay_out(batch, self._sep)
+        ids, positions, rows, columns = lay_out([Encoded(*text) for text in zip(tokens, ends, strict=True)], self._sep)
         with torch.inference_mode():
             hidden = read(self._transformer, ids.to(self._device), positions.to(self._device))
             logits = (hidden[rows, columns] @ self._rows).cpu()
-            return split_scores(logits, [len(item.last) for item in batch])
+            return np.split(probabilities(logits), np.cumsum([len(each) for each in ends])[:-1])
+
+
+def probabilities(logits: Any) -> NDArray[np.float32]:
+    """A table of probabilities, float32 of shape [words, `SCORE_COLUMNS`], from logits for the labels, [words, labels]."""
+    import torch
+
+    marks = (logits[:, 6:] - logits[:, 5:6]).sigmoid()
+    table: NDArray[np.float32] = torch.cat([logits[:, :3].softmax(-1), logits[:, 3:5].softmax(-1)[:, 1:], marks], dim=1).numpy()
+    return table
 
 
 def split_scores(logits: Any, counts: Sequence[int]) -> list[Scores]:
     """The scores of texts of so many words each, from the logits of all their words for the labels, [words, labels]."""
-    prominence = logits[:, :3].softmax(-1).numpy()
-    boundary = logits[:, 3:5].softmax(-1)[:, 1].numpy()
-    marks = (logits[:, 6:] - logits[:, 5:6]).sigmoid().numpy()
-    bounds = np.cumsum(counts)[:-1]
-    return [Scores(*parts) for parts in zip(*(np.split(a, bounds) for a in (prominence, boundary, marks)), strict=True)]
+    return [Scores.of(table) for table in np.split(probabilities(logits), np.cumsum(counts)[:-1])]
 
 
 def fingerprint(network: Any) -> str:
@@ -257,9 +281,5 @@ def _merge(network: Any, adapter: Path, source: str) -> Any:
             warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers for an attribute by its old name
             return PeftModel.from_pretrained(network, str(adapter)).merge_and_unload()
     except Exception as error:
-        reason = _first_line(error)
+        reason = first_line(error)
         raise ModelError(f"the adapter {adapter} does not fit the base {source!r}: {reason}; train it over this base") from None
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -36,6 +36,7 @@ _SPOKEN = r"\p{L}\p{M}\p{N}\p{S}%‰&@#§¶"
 
 _RUN = regex.compile(r"\S+")
 _CORE = regex.compile(rf"[{_SPOKEN}](?:.*[{_SPOKEN}])?", regex.DOTALL)
+_HAS_SPOKEN = regex.compile(rf"[{_SPOKEN}]")
 # A wide stop ends a sentence without white space after it, so it ends a word as well, with its closing punctuation.
 _WIDE = r"[。！？｡]"
 _WIDE_END = rf"{_WIDE}++[\p{{Pe}}\p{{Pf}}\"']{{0,8}}+"
@@ -81,6 +82,11 @@ def _cut_run(text: str, start: int, end: int) -> list[Word]:
             opened = bound  # the end of a sentence without words, and no part of the next one's first word
         position = bound
     return found
+
+
+def has_word(text: str) -> bool:
+    """Whether `segment_words` finds a word in ``text``, without the cost of finding all."""
+    return _HAS_SPOKEN.search(text) is not None
 
 
 def word_after(runs: Sequence[Word], offset: int) -> int | None:

@@ -71,10 +71,10 @@ def check(
         out.print_json({**_as_dict(found), "checked_base": base, "warnings": list(warnings)})
         return
     out.print_rows(
-        ("adapter", out.shown(f"{found.name}: {len(found.modules)} layers, rank {found.rank}, {len(found.rows)} token rows")),
+        ("adapter", out.plain_text(f"{found.name}: {len(found.modules)} layers, rank {found.rank}, {len(found.rows)} token rows")),
         ("marks", ", ".join(f"{kind} as {mark.token} ({mark.id})" for kind, mark in found.marks.items()) or "none"),
-        ("base", out.shown(f"{_base_name(found)}; {'not compared: give --base' if base is None else f'it fits {base}'}")),
-        *(("warning", out.shown(warning)) for warning in warnings),
+        ("base", out.plain_text(f"{_base_name(found)}; {'not compared: give --base' if base is None else f'it fits {base}'}")),
+        *(("warning", out.plain_text(warning)) for warning in warnings),
     )
 
 
@@ -100,8 +100,8 @@ def merge(
         out.print_json({"output": str(result.folder), "targets": result.targets, **told})
         return
     out.print_rows(
-        ("merged", out.shown(f"{result.folder} ({result.targets} layers, scores within {result.error:.1e} of PEFT's)")),
-        *(("warning", out.shown(warning)) for warning in result.warnings),
+        ("merged", out.plain_text(f"{result.folder} ({result.targets} layers, scores within {result.error:.1e} of PEFT's)")),
+        *(("warning", out.plain_text(warning)) for warning in result.warnings),
     )
 
 

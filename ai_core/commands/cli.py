@@ -11,16 +11,26 @@ from ai_core.commands.adapter import app as adapters
 from ai_core.commands.convert import higgs
 from ai_core.commands.label import label
 from ai_core.commands.measure import measure
-from ai_core.commands.options import AsJson, Backend, Intensity, Language, RefAudio, RefText, Seed, Tagger, Voice
+from ai_core.commands.options import (
+    AsJson,
+    Backend,
+    Density,
+    Intensity,
+    Language,
+    RefAudio,
+    RefText,
+    Seed,
+    Strength,
+    Tagger,
+    Voice,
+)
 from ai_core.commands.serve import serve
 from prosody_tagger.command import run_command
 
 if TYPE_CHECKING:
     from ai_core.pipeline import Job, Result
-    from ai_core.runtime import Parts, Portion
     from ai_core.settings import Settings
-    from prosody_tagger.density import Density
-    from prosody_tagger.markup import MarkedText
+    from prosody_tagger.markup import MarkedText, TaggedText
     from synth import base
 
 app = typer.Typer(
@@ -47,6 +57,8 @@ def say(
     backend: Backend = None,
     voice: Voice = None,
     intensity: Intensity = None,
+    density: Density = None,
+    strength: Strength = None,
     speed: Annotated[float, typer.Option("--speed", help="1 is the voice's own rate, 2 twice as fast.")] = 1.0,
     seed: Seed = None,
     ref_audio: RefAudio = None,
@@ -72,6 +84,7 @@ def say(
     """Speak a text. Without --marked or --ssml the tagger marks it first."""
     from ai_core.commands import console as out
     from ai_core.pipeline import Job
+    from ai_core.results import result_json
     from prosody_tagger.errors import BadInput
     from synth.audio.encoding import encode
 
@@ -84,6 +97,8 @@ def say(
     job = Job(
         _read(source, marked, ssml),
         intensity=intensity,
+        density=density,
+        strength=strength,
         backend=backend,
         voice=voice,
         speed=speed,
@@ -99,10 +114,10 @@ def say(
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
     else:
-        out.write_file(Path(target), data)
+        out.write_output(Path(target), data)
     if as_json:
         measured = {} if result.report is None else {"report": result.report.as_dict()}
-        out.print_json({"input": source, "points": [], **out.result_json(result, target), **measured})
+        out.print_json({"input": source, "points": [], **result_json(result, target), **measured})
         return
     out.print_rows(("marked", out.coloured(result.marked)), *out.audio_rows(result, target), to_people=target == "-")
     if result.report is not None:
@@ -117,35 +132,40 @@ def mark(
     ssml: Annotated[bool, typer.Option("--ssml", help="The text is SSML: print its marks instead of the tagger's.")] = False,
     to_ssml: Annotated[bool, typer.Option("--to-ssml", help="Print SSML instead of marked text.")] = False,
     intensity: Intensity = None,
+    density: Density = None,
     tagger: Tagger = None,
     as_json: AsJson = False,
 ) -> None:
     """Print a text with its marks."""
     from ai_core.commands import console as out
+    from ai_core.pipeline import Job
+    from ai_core.results import marks_json
     from prosody_tagger.markup import render
     from prosody_tagger.ssml import to_ssml as write_ssml
 
-    marked, scores, warnings = asyncio.run(_mark(_read(_source(text), False, ssml), intensity, _settings(tagger)))
+    source = _read(_source(text), False, ssml)
+    tagged = asyncio.run(_mark(Job(source, intensity=intensity, density=density), _settings(tagger)))
+    marked = tagged.marked
     written = write_ssml(marked) if to_ssml else render(marked)
     if as_json:
-        marks = out.marks_json(marked, scores)
-        told = {"warnings": list(warnings)} if warnings else {}
-        out.print_json({"text": marked.text, "marked": written, "marks": marks, **told})
+        marks = marks_json(marked, tagged.scores)
+        warnings = {"warnings": list(tagged.warnings)} if tagged.warnings else {}
+        out.print_json({"text": marked.text, "marked": written, "marks": marks, **warnings})
     else:
         out.print_marked(written)
-        for warning in warnings:
-            out.print_rows(("warning", out.shown(warning)), to_people=True)
+        for warning in tagged.warnings:
+            out.print_rows(("warning", warning), to_people=True)
 
 
 @app.command()
 def voices(backend: Backend = None, as_json: AsJson = False) -> None:
     """List the voices of a backend, its default first."""
     from ai_core.commands import console as out
-    from ai_core.runtime import Parts
+    from ai_core.settings import load_settings
 
-    parts = Parts()
-    name = backend or parts.settings.backend
-    found = asyncio.run(_voices(parts, name))
+    settings = load_settings()
+    name = backend or settings.backend
+    found = asyncio.run(_voices(name, settings))
     if as_json:
         out.print_json(
             {"backend": name, "voices": [{"name": v.name, "language": v.language, "description": v.description} for v in found]}
@@ -183,28 +203,27 @@ def doctor(as_json: AsJson = False) -> None:
 
 async def _collect(job: "Job", settings: "Settings") -> "Result":
     from ai_core.pipeline import collect
-    from ai_core.runtime import Parts
+    from ai_core.runtime import Runtime
 
-    parts = Parts(settings)
-    try:
-        return await collect(job, parts)
-    finally:
-        await parts.close()
+    async with Runtime(settings) as runtime:
+        return await collect(job, runtime)
 
 
-async def _voices(parts: "Parts", name: str) -> "tuple[base.Voice, ...]":
-    try:
-        return await parts.voice(name).voices()
-    finally:
-        await parts.close()
+async def _voices(name: str, settings: "Settings") -> "tuple[base.Voice, ...]":
+    from ai_core.runtime import Runtime
+
+    async with Runtime(settings) as runtime:
+        return await runtime.backend(name).voices()
 
 
-async def _mark(text: "str | MarkedText", intensity: "Density | None", settings: "Settings") -> "Portion":
-    from ai_core.pipeline import check_length
-    from ai_core.runtime import Parts
+async def _mark(job: "Job", settings: "Settings") -> "TaggedText":
+    from ai_core.job import check_length
+    from ai_core.pipeline import tag_whole
+    from ai_core.runtime import Runtime
 
-    check_length(text, settings)
-    return await Parts(settings).mark(text, intensity or settings.intensity)
+    check_length(job.marked.text, settings)
+    async with Runtime(settings) as runtime:
+        return await tag_whole(job, runtime)
 
 
 def _settings(tagger: str | None) -> "Settings":

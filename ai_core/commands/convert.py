@@ -49,8 +49,8 @@ def convert(
         out.print_json({"path": str(done.path), "tensors": done.tensors, "bytes": done.size, "notes": list(done.notes)})
         return
     out.print_rows(
-        ("written", out.shown(f"{done.path} ({done.tensors} tensors, {done.size / 1e9:.2f} GB)")),
-        *(("note", out.shown(note)) for note in done.notes),
+        ("written", out.plain_text(f"{done.path} ({done.tensors} tensors, {done.size / 1e9:.2f} GB)")),
+        *(("note", out.plain_text(note)) for note in done.notes),
     )
 
 

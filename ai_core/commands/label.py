@@ -11,7 +11,7 @@ from ai_core.commands.measure import Language
 from ai_core.commands.options import AsJson
 
 if TYPE_CHECKING:
-    from ai_core.runtime import Parts
+    from ai_core.runtime import Runtime
     from synth.acoustics.label import Label
     from synth.acoustics.labels_file import LabelsFile
     from synth.acoustics.recordings import Recording, Unusable
@@ -103,16 +103,16 @@ class _Work:
         """Label every recording of ``source`` that is not labelled yet, with a progress bar on stderr."""
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-        from ai_core.alignment import GUIDE
-        from ai_core.runtime import Parts
+        from ai_core.alignment import ALIGNMENT_BACKEND
+        from ai_core.runtime import Runtime
         from prosody_tagger.command import people, visible
         from prosody_tagger.errors import BadInput, ProsodyError
         from synth.acoustics.recordings import Unusable
         from synth.errors import BackendUnavailable
 
-        parts = Parts()
-        parts.voice(GUIDE)
-        await parts.aligner()  # what either lacks is wrong with every recording
+        runtime = Runtime()
+        runtime.backend(ALIGNMENT_BACKEND)
+        await runtime.aligner()  # what either lacks is wrong with every recording
         total = sum(1 for _ in source())
         columns = (TextColumn("labelling"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         try:
@@ -121,7 +121,7 @@ class _Work:
                     try:
                         if isinstance(item, Unusable):
                             raise BadInput(item.reason)
-                        await self._label(item, parts)
+                        await self._label(item, runtime)
                     except BackendUnavailable:
                         raise
                     except (ProsodyError, OSError) as error:
@@ -130,9 +130,9 @@ class _Work:
                         self.failed = [*self.failed, (place, str(error))][:_MOST_REPORTED]
                         progress.console.print(visible(f"skipped {place}: {error}"), markup=False)
         finally:
-            await parts.close()
+            await runtime.close()
 
-    async def _label(self, recording: "Recording", parts: "Parts") -> None:
+    async def _label(self, recording: "Recording", runtime: "Runtime") -> None:
         from ai_core.commands.measure import read_sound
         from prosody_tagger.markup import render
 
@@ -140,27 +140,27 @@ class _Work:
             self.done_before += 1
             return
         sound = read_sound(str(recording.path))
-        found = await self._heard(sound, recording.text, parts)
+        found = await self._heard(sound, recording.text, runtime)
         self._labels.add(recording, found, sound.seconds)
         self.labelled += 1
         self.last = render(found.marked)
 
-    async def _heard(self, sound: "Audio", text: str, parts: "Parts") -> "Label":
+    async def _heard(self, sound: "Audio", text: str, runtime: "Runtime") -> "Label":
         """The marks that are heard in a recording of ``text``.
 
         Raises:
             BadInput: the recording cannot be measured, or what is said in it is not ``text``.
             BackendError: the guide failed.
         """
-        from ai_core.alignment import GUIDE, find_words
+        from ai_core.alignment import ALIGNMENT_BACKEND, align_words
         from prosody_tagger.errors import BadInput
         from synth.acoustics.label import label
         from synth.acoustics.plain_reading import read_plainly
 
-        found = await find_words(sound, text, parts, self._language)
+        found = await align_words(sound, text, runtime, self._language)
         if not found.trusted:
             raise BadInput(f"what is said is not the transcript (confidence {found.confidence:.2f}); correct one of the two")
-        plain = await read_plainly(text, parts.voice(GUIDE), self._language)
+        plain = await read_plainly(text, runtime.backend(ALIGNMENT_BACKEND), self._language)
         return label(sound, text, found.words, plain=plain, emphases_per_word=self._emphases)
 
 

@@ -10,7 +10,6 @@ import typer
 from ai_core.commands.options import AsJson
 
 if TYPE_CHECKING:
-    from ai_core.runtime import Parts
     from prosody_tagger.markup import MarkedText
     from synth.acoustics.align import Alignment
     from synth.acoustics.report import Report
@@ -43,7 +42,6 @@ def measure(
     """Tell whether each mark of a text is heard in a recording, with the figures behind it."""
     from ai_core.commands import console as out
     from ai_core.commands.report import print_report
-    from prosody_tagger.command import people
     from prosody_tagger.markup import parse, render
     from synth.acoustics.plot import check_plotting, draw
 
@@ -55,7 +53,7 @@ def measure(
     plain = None if reference is None else _named(str(reference))
     report, found, warnings = asyncio.run(_measure(sound, marked, plain, language))
     if plot is not None:
-        out.write_file(plot, draw(sound, report))
+        out.write_output(plot, draw(sound, report))
     if as_json:
         aligned = {"trusted": found.trusted, "confidence": round(found.confidence, 4)}
         about = {"text": marked.text, "marked": render(marked), "audio": audio, **aligned, "warnings": warnings}
@@ -65,7 +63,7 @@ def measure(
     if plot is not None:
         out.print_rows(("plot", str(plot)))
     for warning in warnings:
-        people().print(f"[yellow]warning:[/yellow] {warning}")
+        out.print_rows(("warning", warning), to_people=True)
 
 
 def read_sound(name: str) -> "Audio":
@@ -74,14 +72,13 @@ def read_sound(name: str) -> "Audio":
     Raises:
         BadInput: it cannot be read or decoded.
     """
-    from prosody_tagger.errors import BadInput
+    from prosody_tagger.errors import BadInput, os_reason
     from synth.audio.decoding import decode
 
     try:
         data = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        reason = getattr(error, "strerror", None) or str(error)
-        raise BadInput(f"cannot read {name!r}: {reason.lower()}") from None
+        raise BadInput(f"cannot read {name!r}: {os_reason(error)}") from None
     return decode(data)
 
 
@@ -98,47 +95,8 @@ def _named(name: str) -> "Audio":
 async def _measure(
     sound: "Audio", marked: "MarkedText", plain: "Audio | None", language: str | None
 ) -> "tuple[Report, Alignment, list[str]]":
-    from ai_core.runtime import Parts
+    from ai_core.measurement import measure_recording
+    from ai_core.runtime import Runtime
 
-    parts = Parts()
-    try:
-        return await measured(sound, marked, plain, language, parts)
-    finally:
-        await parts.close()
-
-
-async def measured(
-    sound: "Audio", marked: "MarkedText", plain: "Audio | None", language: str | None, parts: "Parts"
-) -> "tuple[Report, Alignment, list[str]]":
-    """The report on a recording, how its words were found, and what to know of that.
-
-    Args:
-        sound: the recording.
-        marked: what is said in it, with its marks.
-        plain: the same text in the same voice without marks, or None.
-        language: BCP 47 tag of what is spoken.
-        parts: what the words are found with.
-
-    Raises:
-        BadInput: a recording or a text that cannot be aligned.
-        BackendError: the voice failed that the words are found with.
-    """
-    from ai_core.alignment import GUIDE, find_words
-    from synth.acoustics.measure import measure as measure_marks
-    from synth.acoustics.plain_reading import read_plainly
-
-    warnings: list[str] = []
-    reference = None
-    found = await find_words(sound, marked.text, parts, language)
-    if not found.trusted:
-        warnings.append(
-            f"the recording does not seem to say this text (confidence {found.confidence:.2f}): do not trust the figures"
-        )
-    reading = await read_plainly(marked.text, parts.voice(GUIDE), language)
-    if plain is not None:
-        other = await find_words(plain, marked.text, parts, language)
-        reference = (plain, other.words)
-        if not other.trusted:
-            warnings.append(f"the reference does not seem to say this text (confidence {other.confidence:.2f})")
-    report = await asyncio.to_thread(measure_marks, sound, marked, found.words, reference=reference, reading=reading)
-    return report, found, warnings
+    async with Runtime() as runtime:
+        return await measure_recording(sound, marked, plain, language, runtime)

@@ -1,23 +1,23 @@
-"""Options that several commands share."""
+"""Options shared by several commands."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
-INTENSITIES = ("low", "medium", "high")
+LEVELS = ("low", "medium", "high")
 
 
-def _intensity(given: str) -> str | float:
-    """One of the names, or a number of emphases a word."""
-    if given in INTENSITIES:
+def _level_or_number(given: str) -> str | float:
+    """One of the names, or a number of emphases per word."""
+    if given in LEVELS:
         return given
     try:
         number = float(given)
     except ValueError:
         number = -1.0
     if not 0 <= number <= 1:
-        raise typer.BadParameter(f"{given!r} is neither low, medium or high nor a number of emphases a word from 0 to 1.")
+        raise typer.BadParameter(f"{given!r} is neither low, medium or high nor a number of emphases per word from 0 to 1.")
     return number
 
 
@@ -27,11 +27,25 @@ Intensity = Annotated[
     Any,
     typer.Option(
         "--intensity",
-        parser=_intensity,
+        parser=_level_or_number,
         metavar="low|medium|high|NUMBER",
-        help="How often and how strongly words are stressed; a number is emphases a word, such as 0.12.",
+        help="Sets --density and --strength together; a number is emphases per word, such as 0.12.",
         show_default=False,
     ),
+]
+Density = Annotated[
+    Any,
+    typer.Option(
+        "--density",
+        parser=_level_or_number,
+        metavar="low|medium|high|NUMBER",
+        help="How many words the tagger stresses; a number is emphases per word, from 0 to 1.",
+        show_default=False,
+    ),
+]
+Strength = Annotated[
+    Literal["low", "medium", "high"] | None,
+    typer.Option("--strength", help="How strongly the voice stresses a word.", show_default=False),
 ]
 Seed = Annotated[int | None, typer.Option("--seed", help="Makes a voice that samples repeatable.", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]

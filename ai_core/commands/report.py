@@ -6,7 +6,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from ai_core.commands.console import print_rows, shown
+from ai_core.commands.console import plain_text, print_rows
 from prosody_tagger.command import people
 from synth.acoustics.report import MarkReport, Report
 
@@ -16,7 +16,7 @@ def print_report(report: Report, *, to_people: bool = False) -> None:
     if report.marks:
         table = Table("mark", "word", "heard", "score", "figures", box=box.SIMPLE_HEAD)
         for mark in report.marks:
-            table.add_row(*(shown(cell) for cell in _row(mark)))
+            table.add_row(*(plain_text(cell) for cell in _row(mark)))
         (people() if to_people else Console(highlight=False)).print(table)
     print_rows(("heard", f"{report.realised} of {report.asked} marks"), *_false(report), to_people=to_people)
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ai_core.pipeline import Job
+from ai_core.job import Job
 from ai_core.reply.template import Reply, ReplyWriter, TemplateWriter
 from ai_core.settings import Settings
 from prosody_tagger.errors import BadInput

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 
-from ai_core.pipeline import Job, check_length
+from ai_core.job import Job, check_length
 from api.errors import UnknownModel, documented
 from api.responses import SOUND, stream_answer
 from api.schemas import Deleted, Model, Models, SpeechRequest, Voices, VoiceShown
@@ -40,7 +40,7 @@ async def speech(request: Request, asked: SpeechRequest, service: Here) -> Respo
     backend = _backend(asked.model)
     name = _voice_name(asked.voice)
     reference = await service.reference(name)
-    voice = None if reference else await _voice(name, service.parts.voice(backend or service.settings.backend))
+    voice = None if reference else await _voice(name, service.runtime.backend(backend or service.settings.backend))
     check_length(asked.input, service.settings)
     job = Job(
         parse(asked.input) if asked.marked else asked.input,
@@ -54,7 +54,7 @@ async def speech(request: Request, asked: SpeechRequest, service: Here) -> Respo
         times=asked.stream_format == "sse",
         realise=asked.realise,
     )
-    length = len(job.text if isinstance(job.text, str) else job.text.text)
+    length = len(job.marked.text)
 
     async def work() -> Response:
         return await stream_answer(service.speak(job), asked.response_format, length, events=asked.stream_format == "sse")
@@ -76,7 +76,7 @@ async def model(model: str) -> Model:
 @router.get("/audio/voices", responses=documented(502, 503, 504), summary="The voices of a backend, and those that were uploaded")
 async def voices(service: Here, backend: Annotated[str | None, Query(max_length=100)] = None) -> Voices:
     name = backend or service.settings.backend
-    own = await service.parts.voice(name).voices()
+    own = await service.runtime.backend(name).voices()
     kept = await asyncio.to_thread(service.store.list)
     data = [VoiceShown(id=v.name, name=v.name, language=v.language, description=v.description) for v in own]
     data += [

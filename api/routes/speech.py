@@ -7,10 +7,12 @@ import fastapi
 from fastapi import APIRouter, File, Request, Response, UploadFile
 from pydantic import ValidationError
 
-from ai_core.alignment import GUIDE
-from ai_core.commands.console import marks_json, result_json
-from ai_core.pipeline import Job, Result, check_length
+from ai_core.alignment import ALIGNMENT_BACKEND
+from ai_core.job import Job, Result, check_length
+from ai_core.measurement import measure_recording
+from ai_core.pipeline import tag_whole
 from ai_core.reply.job import reply_job
+from ai_core.results import marks_json, result_json
 from api.errors import documented
 from api.responses import SOUND, coded, headers_of, stream_answer
 from api.schemas import Form, Manner, Marked, MarkRequest, Measured, SpeakRequest, Spoken
@@ -102,7 +104,7 @@ async def speak(request: Request, service: Here) -> Response:
             written, spoken = await reply_job(asked.input, asked.points, job, service.settings)
             reply = written.text
         if as_events or (asked.stream and not as_json):
-            length = len(spoken.text if isinstance(spoken.text, str) else spoken.text.text)
+            length = len(spoken.marked.text)
             return await stream_answer(service.speak(spoken), asked.format, length, events=as_events, reply=reply)
         result = await service.collect(spoken)
         data = await coded(result.audio, asked.format)
@@ -131,9 +133,9 @@ async def mark(request: Request, asked: MarkRequest, service: Here) -> Marked:
 
     async def work() -> Marked:
         async with service.stage.gate(MARKING).place():
-            marked, scores, warnings = await service.parts.mark(asked.text, asked.intensity or service.settings.intensity)
-        marks = marks_json(marked, scores)
-        return Marked(text=marked.text, marked=render(marked), marks=marks, warnings=list(warnings))  # type: ignore[arg-type]
+            tagged = await tag_whole(Job(asked.text, intensity=asked.intensity), service.runtime)
+        marked, marks = tagged.marked, marks_json(tagged.marked, tagged.scores)
+        return Marked(text=marked.text, marked=render(marked), marks=marks, warnings=list(tagged.warnings))  # type: ignore[arg-type]
 
     return await unless_gone(request, work)
 
@@ -148,16 +150,14 @@ async def measure(
     language: Annotated[str | None, fastapi.Form(description="What is spoken, a BCP 47 tag.", max_length=35)] = None,
 ) -> Measured:
     """Tells for each mark whether it is heard, with the figures behind it."""
-    from ai_core.commands.measure import measured
-
     marked = parse(text)
-    check_length(marked, service.settings)
+    check_length(marked.text, service.settings)
     sound = await _sound(audio)
     plain = None if reference is None else await _sound(reference)
 
     async def work() -> Measured:
         async with service.stage.gate(MEASURING).place():
-            report, found, warnings = await measured(sound, marked, plain, language, service.parts)
+            report, found, warnings = await measure_recording(sound, marked, plain, language, service.runtime)
         return Measured(
             text=marked.text,
             marked=render(marked),
@@ -185,7 +185,7 @@ async def prosody(service: Here) -> dict[str, Any]:
     backends = {}
     for name, backend in registry.BACKENDS.items():
         try:
-            voice = service.parts.voice(name)
+            voice = service.runtime.backend(name)
         except BackendUnavailable as error:
             backends[name] = {"about": backend.about, "ready": False, "detail": str(error)}
             continue
@@ -211,6 +211,6 @@ async def prosody(service: Here) -> dict[str, Any]:
         "sample_rate": settings.rate,
         "default_backend": settings.backend,
         "fallback": settings.fallback,
-        "word_guide": GUIDE,
+        "word_guide": ALIGNMENT_BACKEND,
         "backends": backends,
     }

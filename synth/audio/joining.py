@@ -5,13 +5,13 @@ sample, whatever the voice left there.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from synth.audio.signal import FADE_SECONDS, concatenate, quiet_edges, silence_level
-from synth.base import Audio, WordTime
+from synth.base import Audio, Speech, WordTime
 
 END_SECONDS = 0.1
 """Most silence that is left after the last word where no pause asks for more."""
@@ -20,36 +20,23 @@ HELD_SECONDS = 0.5
 """What is held back of a sentence that is passed on as it comes: longer than the silence that voices leave at its end."""
 
 
-@dataclass(frozen=True, slots=True)
-class Spoken:
-    """One piece: its sound, and its words in seconds from its start."""
-
-    audio: Audio
-    words: tuple[WordTime, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Joined:
-    """A sentence: its sound, its words in seconds from its start, and the silence at its end that the next one is to begin with."""
-
-    audio: Audio
-    words: tuple[WordTime, ...]
-    rest: Audio
-
-
 def join(
-    pieces: Sequence[Spoken], gaps: Sequence[int | None], rate: int, *, before: Audio | None = None, last: bool = True
-) -> Joined:
-    """Put the pieces of one sentence together.
+    pieces: Sequence[Speech], gaps: Sequence[int | None], rate: int, *, before: Audio | None = None, last: bool = True
+) -> tuple[Speech, Audio]:
+    """Join the pieces of one sentence.
 
     Args:
         pieces: n pieces in order, all at ``rate``.
         gaps: n + 1 lengths in milliseconds: before the first piece, between them, and after the last. None leaves what the voice
             left there.
         rate: Hz.
-        before: the ``rest`` of the sentence before, or None at the start of the text. Between sentences a pause is never shorter
-            than what the voice left there.
+        before: the silence that the sentence before left over, or None at the start of the text. Between sentences a pause is
+            never shorter than what the voice left there.
         last: whether the text ends here; if not, ``gaps[-1]`` must be None.
+
+    Returns:
+        The sentence, and the silence at its end that the next one is to begin with. The sentence's words are those of all pieces,
+        in seconds from its start, and so are its unrealised marks and warnings.
     """
     level = silence_level(concatenate([piece.audio for piece in pieces], rate))
     nothing = np.zeros(0, dtype=np.float32)
@@ -64,15 +51,21 @@ def join(
         kept = _fit(left, samples[:lead], gap, rate, exact=exact)
         body = samples[lead : len(samples) - tail]
         at = (length + len(kept) - lead) / rate
-        words.extend(_within(word, lead / rate, (len(samples) - tail) / rate, at) for word in piece.words)
+        words.extend(_within(word, lead / rate, (len(samples) - tail) / rate, at) for word in piece.words or ())
         sound += [kept, body]
         length += len(kept) + len(body)
         left, exact = samples[len(samples) - tail :], True
     if not last:
-        return Joined(Audio(np.concatenate([nothing, *sound]), rate), tuple(words), Audio(left, rate))
+        return _whole(pieces, Audio(np.concatenate([nothing, *sound]), rate), words), Audio(left, rate)
     end = gaps[-1]
     kept = left[: int(END_SECONDS * rate)] if end is None else _fit(left, nothing, end, rate, exact=exact)
-    return Joined(Audio(np.concatenate([nothing, *sound, kept]), rate), tuple(words), Audio(nothing, rate))
+    return _whole(pieces, Audio(np.concatenate([nothing, *sound, kept]), rate), words), Audio(nothing, rate)
+
+
+def _whole(pieces: Sequence[Speech], audio: Audio, words: Sequence[WordTime]) -> Speech:
+    unrealised = tuple(mark for piece in pieces for mark in piece.unrealised)
+    warnings = tuple(warning for piece in pieces for warning in piece.warnings)
+    return Speech(audio, tuple(words), unrealised, pieces[-1].context if pieces else None, warnings)
 
 
 class SentenceStream:
@@ -93,15 +86,15 @@ class SentenceStream:
         passed, self._held = held[: len(held) - keep], held[len(held) - keep :]
         return Audio(passed, self._rate)
 
-    def end(self, *, last: bool) -> Joined:
-        """The end of the sentence, as `join` makes it; ``last`` says whether the text ends here."""
+    def end(self, *, last: bool) -> tuple[Audio, Audio]:
+        """The end of the sentence and the silence left over, as `join` makes them; ``last`` says whether the text ends here."""
         level = silence_level(concatenate(self._sounds, self._rate))
         _, tail = quiet_edges(Audio(self._held, self._rate), level)
         sound, silence = self._held[: len(self._held) - tail], self._held[len(self._held) - tail :]
         if last:
             sound = np.concatenate([sound, silence[: int(END_SECONDS * self._rate)]])
             silence = silence[:0]
-        return Joined(Audio(sound, self._rate), (), Audio(silence, self._rate))
+        return Audio(sound, self._rate), Audio(silence, self._rate)
 
 
 def _within(word: WordTime, first: float, last: float, at: float) -> WordTime:

@@ -4,9 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from synth.audio.joining import Spoken
 from synth.audio.psola import Edit, modify
-from synth.base import WordTime
+from synth.base import Speech, WordTime
 from synth.errors import RefusedRequest
 
 SLOWEST, FASTEST = 0.25, 4.0
@@ -22,20 +21,21 @@ def check_speed(speed: float) -> None:
         raise RefusedRequest(f"speed {speed:g} is out of range; give {SLOWEST:g} to {FASTEST:g}")
 
 
-def time_stretch(spoken: Spoken, speed: float) -> Spoken:
-    """``spoken`` at ``speed`` times its rate of speech, by pitch-synchronous overlap-add.
+def time_stretch(speech: Speech, speed: float) -> Speech:
+    """``speech`` at ``speed`` times its rate of speech, by pitch-synchronous overlap-add.
 
     Raises:
         RefusedRequest: as `check_speed` does.
     """
     check_speed(speed)
-    samples, rate = spoken.audio.samples, spoken.audio.rate
+    samples, rate = speech.audio.samples, speech.audio.rate
     if speed == 1.0 or not len(samples):
-        return spoken
+        return speech
     changed, before, after = modify(samples, rate, [Edit(0, len(samples), 1.0 / speed, 0.0, ((0.0, 0.0),))])
 
     def moved(word: WordTime) -> WordTime:
         start, end = (float(np.interp(at * rate, before, after)) / rate for at in (word.start, word.end))
         return replace(word, start=start, end=end)
 
-    return Spoken(replace(spoken.audio, samples=changed), tuple(moved(word) for word in spoken.words))
+    words = None if speech.words is None else tuple(moved(word) for word in speech.words)
+    return replace(speech, audio=replace(speech.audio, samples=changed), words=words)

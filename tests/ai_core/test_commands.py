@@ -17,8 +17,8 @@ import soundfile
 from ai_core import main
 from ai_core.commands import cli, options
 from prosody_tagger.command import exit_code
+from prosody_tagger.density import DENSITIES
 from prosody_tagger.markup import KINDS, parse
-from prosody_tagger.tagger import INTENSITIES
 from synth import base
 from synth.audio.encoding import FORMATS
 
@@ -253,7 +253,7 @@ def test_every_mark_can_be_spoken(run: Run) -> None:
 def test_the_choices_of_the_commands_are_those_of_the_code() -> None:
     """They are written out in the options, so that --help need not import the code."""
     assert get_args(get_type_hints(cli.say)["form"]) == tuple(FORMATS)
-    assert options.INTENSITIES == get_args(base.Strength) == INTENSITIES
+    assert options.LEVELS == get_args(base.Strength) == tuple(DENSITIES)
 
 
 def test_an_intensity_may_be_a_number(run: Run) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 
 from ai_core.pipeline import Job, collect, stream
-from ai_core.runtime import Parts
+from ai_core.runtime import Runtime
 from ai_core.settings import Settings
 
 ENGLISH = "We looked at the house on Monday. "
@@ -12,12 +12,12 @@ GERMAN = "Alle Kinder dürfen spielen, lernen und ruhen. Niemand soll Hunger lei
 
 async def spoken(job: Job) -> tuple[list[tuple[str, ...]], tuple[str, ...], list[str], list[float | None]]:
     """Warnings of each result, those of the whole, the marks, and their scores."""
-    parts = Parts(Settings())
+    runtime = Runtime(Settings())
     try:
-        each = [result.warnings async for result in stream(job, parts)]
-        whole = await collect(job, parts)
+        each = [result.warnings async for result in stream(job, runtime)]
+        whole = await collect(job, runtime)
     finally:
-        await parts.close()
+        await runtime.close()
     return each, whole.warnings, [mark.kind for mark in whole.marked.marks], list(whole.scores)
 
 

@@ -7,7 +7,8 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from ai_core.pipeline import Job, Parts, Result, collect, stream
+from ai_core.pipeline import Job, Result, collect, stream
+from ai_core.runtime import Runtime
 from ai_core.settings import Settings
 from prosody_tagger.errors import BadInput, MarkupError
 from prosody_tagger.markup import KINDS, MarkedText, parse
@@ -68,27 +69,27 @@ class ToneVoice(Synthesizer):
 
 
 @pytest.fixture
-def tone(monkeypatch: pytest.MonkeyPatch) -> Parts:
+def tone(monkeypatch: pytest.MonkeyPatch) -> Runtime:
     entry = registry.Backend("tone", "a tone a word", f"{__name__}:ToneVoice", "embedded")
     monkeypatch.setitem(registry.BACKENDS, "tone", entry)
-    return Parts(Settings(backend="tone", realise=False))
+    return Runtime(Settings(backend="tone", realise=False))
 
 
-def voice_of(parts: Parts) -> ToneVoice:
-    voice = parts.voice("tone")
+def voice_of(runtime: Runtime) -> ToneVoice:
+    voice = runtime.backend("tone")
     assert type(voice).__name__ == "ToneVoice"
     return voice  # type: ignore[return-value]
 
 
-def say(parts: Parts, text: str | MarkedText, **options: Any) -> Result:
-    return asyncio.run(collect(Job(text, **options), parts))
+def say(runtime: Runtime, text: str | MarkedText, **options: Any) -> Result:
+    return asyncio.run(collect(Job(text, **options), runtime))
 
 
-def seconds_of(parts: Parts, source: str) -> float:
-    return say(parts, parse(source)).audio.seconds
+def seconds_of(runtime: Runtime, source: str) -> float:
+    return say(runtime, parse(source)).audio.seconds
 
 
-def test_audio_is_at_the_pipelines_rate_and_words_are_where_they_sound(tone: Parts) -> None:
+def test_audio_is_at_the_pipelines_rate_and_words_are_where_they_sound(tone: Runtime) -> None:
     result = say(tone, parse("One two. Three <pause_short:500ms>four!"))
     assert result.audio.rate == 24_000
     assert [word.word for word in result.words] == ["One", "two", "Three", "four"]
@@ -112,17 +113,17 @@ def test_audio_is_at_the_pipelines_rate_and_words_are_where_they_sound(tone: Par
         ("<pause_short:400ms>One two.", 0.4 - EDGE),
     ],
 )
-def test_pauses_are_exact(tone: Parts, source: str, extra: float) -> None:
+def test_pauses_are_exact(tone: Runtime, source: str, extra: float) -> None:
     assert seconds_of(tone, source) - seconds_of(tone, "One two.") == pytest.approx(extra, abs=0.012)
 
 
-def test_only_a_pause(tone: Parts) -> None:
+def test_only_a_pause(tone: Runtime) -> None:
     result = say(tone, parse("<pause_short>"))
     assert len(result.audio.samples) == 6000
     assert not result.audio.samples.any()
 
 
-def test_streaming_gives_sentences_and_their_sum_is_the_whole(tone: Parts) -> None:
+def test_streaming_gives_sentences_and_their_sum_is_the_whole(tone: Runtime) -> None:
     text = parse("One <emph>two. Three <pause_long>four. <pause_long>Five.")
 
     async def run() -> list[Result]:
@@ -135,24 +136,24 @@ def test_streaming_gives_sentences_and_their_sum_is_the_whole(tone: Parts) -> No
     assert whole.marked == text
 
 
-def test_the_voice_gets_only_marks_that_it_renders_and_the_context_goes_along(tone: Parts) -> None:
+def test_the_voice_gets_only_marks_that_it_renders_and_the_context_goes_along(tone: Runtime) -> None:
     say(tone, parse("One <pause_short><emph>two <pause_long>three. Four."), voice="a", speed=1.5, seed=7, intensity="high")
     asked = voice_of(tone).requests
     assert [request.text.text for request in asked] == ["One ", "two ", "three. ", "Four."]
     assert [[mark.kind for mark in request.text.marks] for request in asked] == [[], ["emph"], [], []]
     assert [request.unfinished for request in asked] == [True, True, False, False]
     assert [request.context for request in asked] == [None, 1, 2, 3]
-    assert {(r.voice, r.speed, r.seed, r.intensity) for r in asked} == {("a", 1.5, 7, "high")}
+    assert {(r.voice, r.speed, r.seed, r.strength) for r in asked} == {("a", 1.5, 7, "high")}
 
 
-def test_long_sentences_are_split_by_the_backends_limit(tone: Parts) -> None:
+def test_long_sentences_are_split_by_the_backends_limit(tone: Runtime) -> None:
     text = "one two three four five, six seven eight nine ten eleven twelve " * 5
     result = say(tone, MarkedText(text))
     assert max(len(request.text.text) for request in voice_of(tone).requests) <= 60
     assert [word.offset for word in result.words] == [word.core_start for word in segment_words(text)]
 
 
-def test_what_a_backend_cannot_do_is_said(tone: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_backend_cannot_do_is_said(tone: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ToneVoice, "marks", {**ToneVoice.marks, "emph": "dropped"})
     result = say(tone, parse("One <emph>two <emph>three."))
     assert result.warnings == tuple(
@@ -161,11 +162,11 @@ def test_what_a_backend_cannot_do_is_said(tone: Parts, monkeypatch: pytest.Monke
     assert all(not request.text.marks for request in voice_of(tone).requests)
 
 
-def test_a_text_alone_is_a_job(tone: Parts) -> None:
+def test_a_text_alone_is_a_job(tone: Runtime) -> None:
     assert asyncio.run(collect(parse("One <emph>two."), tone)).marked == parse("One <emph>two.")
 
 
-def test_every_focus_gets_a_stress(tone: Parts) -> None:
+def test_every_focus_gets_a_stress(tone: Runtime) -> None:
     text = "It is the one of the two, and it was of the other as it is."
     focus = ((6, 9), (text.index("of the other"), text.index("of the other") + 12))
     for intensity in ("low", "medium", "high"):
@@ -174,7 +175,7 @@ def test_every_focus_gets_a_stress(tone: Parts) -> None:
         assert all(any(start <= offset < end for offset in stressed) for start, end in focus)
 
 
-def test_plain_text_is_tagged_and_scored(tone: Parts) -> None:
+def test_plain_text_is_tagged_and_scored(tone: Runtime) -> None:
     result = say(tone, "He opened the door very slowly, and nobody was there. A literal <emph> stays.")
     assert result.marked.text.endswith("A literal <emph> stays.")
     assert result.marked.marks
@@ -182,13 +183,13 @@ def test_plain_text_is_tagged_and_scored(tone: Parts) -> None:
     assert set(result.timings) == {"load", "tag", "speak", "total"}
 
 
-def test_a_marked_text_keeps_its_own_marks_alone(tone: Parts) -> None:
+def test_a_marked_text_keeps_its_own_marks_alone(tone: Runtime) -> None:
     result = say(tone, parse("He opened <emph>the door very slowly."))
     assert [mark.kind for mark in result.marked.marks] == ["emph"]
     assert result.scores == (None,)
 
 
-def test_leaving_early_closes_the_voice(tone: Parts) -> None:
+def test_leaving_early_closes_the_voice(tone: Runtime) -> None:
     async def run() -> None:
         speaking = stream(Job(parse("One. Two. Three.")), tone)
         await anext(speaking)
@@ -198,7 +199,7 @@ def test_leaving_early_closes_the_voice(tone: Parts) -> None:
     assert len(voice_of(tone).requests) == 1
 
 
-def test_cancelling_reaches_the_voice(tone: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cancelling_reaches_the_voice(tone: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
     async def forever(_: float) -> None:
         await asyncio.Event().wait()
 
@@ -215,7 +216,7 @@ def test_cancelling_reaches_the_voice(tone: Parts, monkeypatch: pytest.MonkeyPat
     assert voice.abandoned == 1
 
 
-def test_a_voice_that_fails_half_way_fails_the_job(tone: Parts) -> None:
+def test_a_voice_that_fails_half_way_fails_the_job(tone: Runtime) -> None:
     voice_of(tone).fail_at = 2
     with pytest.raises(BackendError, match="the tone broke"):
         say(tone, parse("One. Two. Three."))
@@ -233,25 +234,25 @@ def test_a_voice_that_fails_half_way_fails_the_job(tone: Parts) -> None:
         ("a\ud800", MarkupError, "lone surrogate"),
     ],
 )
-def test_what_cannot_be_spoken(tone: Parts, text: str | MarkedText, error: type[Exception], message: str) -> None:
+def test_what_cannot_be_spoken(tone: Runtime, text: str | MarkedText, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         say(tone, text)
     assert not voice_of(tone).requests
 
 
-def test_an_unknown_backend(tone: Parts) -> None:
+def test_an_unknown_backend(tone: Runtime) -> None:
     with pytest.raises(BadInput, match=r"unknown backend 'embeded'; did you mean embedded\?"):
         say(tone, "Go.", backend="embeded")
 
 
-def test_close_closes_what_was_opened(tone: Parts) -> None:
+def test_close_closes_what_was_opened(tone: Runtime) -> None:
     voice = voice_of(tone)
     asyncio.run(tone.close())
     asyncio.run(tone.close())
     assert voice.closed == 1
 
 
-def test_many_jobs_at_once_do_not_mix(tone: Parts) -> None:
+def test_many_jobs_at_once_do_not_mix(tone: Runtime) -> None:
     sources: Sequence[str] = [f"{'one ' * n}<pause_short:{100 * n}ms>two." for n in range(1, 8)]
 
     async def run() -> list[Result]:

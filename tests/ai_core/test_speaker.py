@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ai_core.pipeline import Job, Result, collect, put_together, stream
-from ai_core.runtime import Parts
+from ai_core.pipeline import Job, Result, collect, join_results, stream
+from ai_core.runtime import Runtime
 from ai_core.settings import Settings, load_settings
 from prosody_tagger.markup import KINDS, MarkedText, parse
 from synth import registry
@@ -52,27 +52,27 @@ class NoiseVoice(Synthesizer):
 
 
 @pytest.fixture
-def parts(monkeypatch: pytest.MonkeyPatch) -> Parts:
+def runtime(monkeypatch: pytest.MonkeyPatch) -> Runtime:
     monkeypatch.setitem(registry.BACKENDS, "noise", registry.Backend("noise", "", f"{__name__}:NoiseVoice", "embedded"))
-    return Parts(Settings(backend="noise", fallback="embedded", realise=False))
+    return Runtime(Settings(backend="noise", fallback="embedded", realise=False))
 
 
-def voice_of(parts: Parts) -> NoiseVoice:
-    voice = parts.voice("noise")
+def voice_of(runtime: Runtime) -> NoiseVoice:
+    voice = runtime.backend("noise")
     assert type(voice).__name__ == "NoiseVoice"
     return voice  # type: ignore[return-value]
 
 
-def say(parts: Parts, text: MarkedText, **options: Any) -> Result:
-    return asyncio.run(collect(Job(text, **options), parts))
+def say(runtime: Runtime, text: MarkedText, **options: Any) -> Result:
+    return asyncio.run(collect(Job(text, **options), runtime))
 
 
-def test_another_voice_takes_over_and_what_was_spoken_stays(parts: Parts, caplog: pytest.LogCaptureFixture) -> None:
-    voice = voice_of(parts)
+def test_another_voice_takes_over_and_what_was_spoken_stays(runtime: Runtime, caplog: pytest.LogCaptureFixture) -> None:
+    voice = voice_of(runtime)
     voice.fail_from = 2
 
     async def run() -> list[Result]:
-        return [result async for result in stream(Job(parse("One two. Three four. Five."), voice="a"), parts)]
+        return [result async for result in stream(Job(parse("One two. Three four. Five."), voice="a"), runtime)]
 
     with caplog.at_level(logging.WARNING):
         first, second, third = asyncio.run(run())
@@ -91,43 +91,43 @@ def test_another_voice_takes_over_and_what_was_spoken_stays(parts: Parts, caplog
     assert "noise failed" in caplog.text
 
 
-def test_the_whole_says_who_spoke_and_who_was_asked(parts: Parts) -> None:
-    voice_of(parts).fail_from = 1
-    result = say(parts, parse("One two. Three."))
+def test_the_whole_says_who_spoke_and_who_was_asked(runtime: Runtime) -> None:
+    voice_of(runtime).fail_from = 1
+    result = say(runtime, parse("One two. Three."))
     assert (result.backend, result.fallback) == ("embedded", "noise")
     assert result.marked.text == "One two. Three."
 
 
-def test_a_backend_that_cannot_even_be_made_is_replaced(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_backend_that_cannot_even_be_made_is_replaced(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
     entry = registry.Backend("noise", "", f"{__name__}:NoiseVoice", "embedded", modules=("no_such_module",), extra="noise")
     monkeypatch.setitem(registry.BACKENDS, "noise", entry)
-    result = say(parts, parse("One."))
+    result = say(runtime, parse("One."))
     assert (result.backend, result.fallback) == ("embedded", "noise")
     assert "prosody-speech[noise]" in result.warnings[0]
 
 
 @pytest.mark.parametrize("fallback", ["none", None])
-def test_without_a_fallback_the_failure_is_the_answer(parts: Parts, fallback: Any) -> None:
-    parts.settings.fallback = fallback
-    voice_of(parts).fail_from = 2
+def test_without_a_fallback_the_failure_is_the_answer(runtime: Runtime, fallback: Any) -> None:
+    runtime.settings.fallback = fallback
+    voice_of(runtime).fail_from = 2
     with pytest.raises(BackendUnavailable, match="no server at localhost"):
-        say(parts, parse("One. Two."))
+        say(runtime, parse("One. Two."))
 
 
-def test_a_fallback_that_fails_too_is_an_error(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
-    voice_of(parts).fail_from = 1
+def test_a_fallback_that_fails_too_is_an_error(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    voice_of(runtime).fail_from = 1
     other = NoiseVoice()
     other.fail_from, other.error = 1, BackendError("this one broke as well")
-    monkeypatch.setitem(parts._voices, "embedded", other)
+    monkeypatch.setitem(runtime._backends, "embedded", other)
     with pytest.raises(BackendError, match="this one broke as well"):
-        say(parts, parse("One."))
+        say(runtime, parse("One."))
     assert len(other.requests) == 1
 
 
-def test_what_the_user_got_wrong_is_not_hidden_by_a_fallback(parts: Parts) -> None:
-    voice_of(parts).fail_from, voice_of(parts).error = 1, RefusedRequest("no voice 'x'")
+def test_what_the_user_got_wrong_is_not_hidden_by_a_fallback(runtime: Runtime) -> None:
+    voice_of(runtime).fail_from, voice_of(runtime).error = 1, RefusedRequest("no voice 'x'")
     with pytest.raises(RefusedRequest, match="no voice 'x'"):
-        say(parts, parse("One."), voice="x")
+        say(runtime, parse("One."), voice="x")
 
 
 def test_where_the_environment_is_silent_the_surface_decides(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,46 +138,46 @@ def test_where_the_environment_is_silent_the_surface_decides(monkeypatch: pytest
     assert load_settings(fallback="embedded").fallback == "none"
 
 
-def test_warnings_of_the_voice_are_passed_on_once(parts: Parts) -> None:
-    assert say(parts, parse("One <pause_short>two. Three.")).warnings == ("a bit noisy",)
+def test_warnings_of_the_voice_are_passed_on_once(runtime: Runtime) -> None:
+    assert say(runtime, parse("One <pause_short>two. Three.")).warnings == ("a bit noisy",)
 
 
 @pytest.mark.parametrize("speed", [0.5, 2.0])
-def test_a_voice_with_one_rate_is_brought_to_the_speed_asked(parts: Parts, speed: float) -> None:
-    result = say(parts, parse("One."), speed=speed)
+def test_a_voice_with_one_rate_is_brought_to_the_speed_asked(runtime: Runtime, speed: float) -> None:
+    result = say(runtime, parse("One."), speed=speed)
     assert result.audio.seconds == pytest.approx(0.5 / speed, rel=0.02)
-    assert voice_of(parts).requests[0].speed == 1.0
-    voice_of(parts).able["speed"] = True
-    assert say(parts, parse("One."), speed=speed).audio.seconds == pytest.approx(0.5)
-    assert voice_of(parts).requests[-1].speed == speed
+    assert voice_of(runtime).requests[0].speed == 1.0
+    voice_of(runtime).able["speed"] = True
+    assert say(runtime, parse("One."), speed=speed).audio.seconds == pytest.approx(0.5)
+    assert voice_of(runtime).requests[-1].speed == speed
 
 
 @pytest.mark.parametrize("speed", [0.1, 5.0, float("nan"), -1.0])
-def test_speeds_out_of_range_are_refused(parts: Parts, speed: float) -> None:
+def test_speeds_out_of_range_are_refused(runtime: Runtime, speed: float) -> None:
     with pytest.raises(RefusedRequest, match=r"speed .* out of range; give 0\.25 to 4"):
-        say(parts, parse("One."), speed=speed)
+        say(runtime, parse("One."), speed=speed)
 
 
-def test_a_recording_reaches_a_voice_that_takes_one(parts: Parts) -> None:
+def test_a_recording_reaches_a_voice_that_takes_one(runtime: Runtime) -> None:
     with pytest.raises(RefusedRequest, match="noise has voices of its own and cannot take one from a recording"):
-        say(parts, parse("One."), reference=RECORDING)
-    voice_of(parts).able["references"] = True
+        say(runtime, parse("One."), reference=RECORDING)
+    voice_of(runtime).able["references"] = True
     with pytest.raises(RefusedRequest, match="give the one to speak in"):
-        say(parts, parse("One."), reference=RECORDING, voice="a")
-    assert not voice_of(parts).requests
-    say(parts, parse("One. Two."), reference=RECORDING)
-    assert [request.reference for request in voice_of(parts).requests] == [RECORDING, RECORDING]
-    voice_of(parts).fail_from = 1
-    assert "not that of the recording" in say(parts, parse("One."), reference=RECORDING).warnings[0]
+        say(runtime, parse("One."), reference=RECORDING, voice="a")
+    assert not voice_of(runtime).requests
+    say(runtime, parse("One. Two."), reference=RECORDING)
+    assert [request.reference for request in voice_of(runtime).requests] == [RECORDING, RECORDING]
+    voice_of(runtime).fail_from = 1
+    assert "not that of the recording" in say(runtime, parse("One."), reference=RECORDING).warnings[0]
 
 
-def test_pauses_that_the_engine_makes_are_not_cut_at(parts: Parts) -> None:
-    voice_of(parts).pauses = "rendered"
-    say(parts, parse("One <pause_short>two <pause_long:900ms>three.<pause_long>"))
-    asked = voice_of(parts).requests
+def test_pauses_that_the_engine_makes_are_not_cut_at(runtime: Runtime) -> None:
+    voice_of(runtime).pauses = "rendered"
+    say(runtime, parse("One <pause_short>two <pause_long:900ms>three.<pause_long>"))
+    asked = voice_of(runtime).requests
     assert [request.text.text for request in asked] == ["One two ", "three."]
     assert [[mark.kind for mark in request.text.marks] for request in asked] == [["pause_short"], ["pause_long"]]
-    assert len(say(parts, parse("<pause_short>")).audio.samples) == RATE // 4
+    assert len(say(runtime, parse("<pause_short>")).audio.samples) == RATE // 4
 
 
 class SlowVoice(NoiseVoice):
@@ -208,21 +208,21 @@ class SlowVoice(NoiseVoice):
 
 
 @pytest.fixture
-def slow(monkeypatch: pytest.MonkeyPatch) -> tuple[Parts, SlowVoice]:
+def slow(monkeypatch: pytest.MonkeyPatch) -> tuple[Runtime, SlowVoice]:
     monkeypatch.setitem(registry.BACKENDS, "slow", registry.Backend("slow", "", f"{__name__}:SlowVoice", "embedded"))
-    parts = Parts(Settings(backend="slow", fallback="embedded", realise=False))
-    voice: Any = parts.voice("slow")
-    return parts, voice
+    runtime = Runtime(Settings(backend="slow", fallback="embedded", realise=False))
+    voice: Any = runtime.backend("slow")
+    return runtime, voice
 
 
 TEN = "".join(f"This is {'very ' * index}good. " for index in range(10))
 
 
-def test_sentences_are_spoken_together_and_stay_in_order(slow: tuple[Parts, SlowVoice]) -> None:
-    parts, voice = slow
+def test_sentences_are_spoken_together_and_stay_in_order(slow: tuple[Runtime, SlowVoice]) -> None:
+    runtime, voice = slow
 
     async def spoken() -> list[Result]:
-        return [result async for result in stream(Job(parse(TEN)), parts)]
+        return [result async for result in stream(Job(parse(TEN)), runtime)]
 
     results = asyncio.run(spoken())
     assert voice.most == 3
@@ -232,12 +232,12 @@ def test_sentences_are_spoken_together_and_stay_in_order(slow: tuple[Parts, Slow
     assert len(set(lengths)) == 10
 
 
-def test_a_sentence_that_fails_among_others_changes_the_voice_from_there_on(slow: tuple[Parts, SlowVoice]) -> None:
-    parts, voice = slow
+def test_a_sentence_that_fails_among_others_changes_the_voice_from_there_on(slow: tuple[Runtime, SlowVoice]) -> None:
+    runtime, voice = slow
     voice.fail_on = "very very very very good."
 
     async def spoken() -> list[Result]:
-        return [result async for result in stream(Job(parse(TEN)), parts)]
+        return [result async for result in stream(Job(parse(TEN)), runtime)]
 
     results = asyncio.run(spoken())
     assert [result.backend for result in results] == ["slow"] * 4 + ["embedded"] * 6
@@ -245,11 +245,11 @@ def test_a_sentence_that_fails_among_others_changes_the_voice_from_there_on(slow
     assert len(voice.requests) < 10
 
 
-def test_who_leaves_stops_all_that_is_under_way(slow: tuple[Parts, SlowVoice]) -> None:
-    parts, voice = slow
+def test_who_leaves_stops_all_that_is_under_way(slow: tuple[Runtime, SlowVoice]) -> None:
+    runtime, voice = slow
 
     async def unrealised() -> None:
-        async with aclosing(stream(Job(parse(TEN)), parts)) as results:
+        async with aclosing(stream(Job(parse(TEN)), runtime)) as results:
             await anext(results)
         assert voice.running == 0
         assert len(asyncio.all_tasks()) == 1
@@ -258,8 +258,8 @@ def test_who_leaves_stops_all_that_is_under_way(slow: tuple[Parts, SlowVoice]) -
     assert len(voice.requests) < 10
 
 
-def test_a_mark_without_effect_is_left(parts: Parts) -> None:
-    result = asyncio.run(collect(Job(parse("One. It's <emph>only <pause_short>today.")), parts))
+def test_a_mark_without_effect_is_left(runtime: Runtime) -> None:
+    result = asyncio.run(collect(Job(parse("One. It's <emph>only <pause_short>today.")), runtime))
     assert [(mark.kind, mark.offset) for mark in result.unrealised] == [("emph", 10)]
 
 
@@ -285,22 +285,22 @@ class DrippingVoice(NoiseVoice):
 
 
 @pytest.fixture
-def dripping(monkeypatch: pytest.MonkeyPatch) -> tuple[Parts, DrippingVoice]:
+def dripping(monkeypatch: pytest.MonkeyPatch) -> tuple[Runtime, DrippingVoice]:
     monkeypatch.setitem(registry.BACKENDS, "drip", registry.Backend("drip", "", f"{__name__}:DrippingVoice", "embedded"))
-    parts = Parts(Settings(backend="drip", fallback="none", realise=False))
-    voice: Any = parts.voice("drip")
-    return parts, voice
+    runtime = Runtime(Settings(backend="drip", fallback="none", realise=False))
+    voice: Any = runtime.backend("drip")
+    return runtime, voice
 
 
 TWO = "This comes first. That comes <emph>then."
 
 
-def test_the_first_sentence_is_passed_on_as_it_comes(dripping: tuple[Parts, DrippingVoice]) -> None:
-    parts, voice = dripping
+def test_the_first_sentence_is_passed_on_as_it_comes(dripping: tuple[Runtime, DrippingVoice]) -> None:
+    runtime, voice = dripping
 
     async def spoken() -> list[Result]:
         found = []
-        async with aclosing(stream(Job(parse(TWO), times=False), parts)) as results:
+        async with aclosing(stream(Job(parse(TWO), times=False), runtime)) as results:
             async for result in results:
                 if not found:
                     assert voice.sent < 6  # the sound that is held back has come as well
@@ -312,9 +312,9 @@ def test_the_first_sentence_is_passed_on_as_it_comes(dripping: tuple[Parts, Drip
     assert "".join(result.marked.text for result in results) == parse(TWO).text
     assert [result.complete for result in results[-2:]] == [True, True]
     assert not any(result.complete for result in results[:-2])
-    in_parts = put_together(results)
+    in_parts = join_results(results)
     voice.requests.clear()
-    whole = asyncio.run(collect(Job(parse(TWO)), parts))
+    whole = asyncio.run(collect(Job(parse(TWO)), runtime))
     assert np.array_equal(in_parts.audio.samples, whole.audio.samples)
     assert in_parts.marked == whole.marked
     assert in_parts.unrealised == whole.unrealised
@@ -322,24 +322,24 @@ def test_the_first_sentence_is_passed_on_as_it_comes(dripping: tuple[Parts, Drip
 
 
 @pytest.mark.parametrize("text", ["<pause_long>This is said. And more.", "Wait, <pause_short>please. And more."])
-def test_a_sentence_with_pauses_of_ours_is_not_passed_on(dripping: tuple[Parts, DrippingVoice], text: str) -> None:
-    parts, _ = dripping
+def test_a_sentence_with_pauses_of_ours_is_not_passed_on(dripping: tuple[Runtime, DrippingVoice], text: str) -> None:
+    runtime, _ = dripping
 
     async def first() -> Result:
-        async with aclosing(stream(Job(parse(text), times=False), parts)) as results:
+        async with aclosing(stream(Job(parse(text), times=False), runtime)) as results:
             return await anext(results)
 
     assert asyncio.run(first()).complete
 
 
-def test_a_voice_that_fails_after_its_first_words_were_passed_on_is_an_error(dripping: tuple[Parts, DrippingVoice]) -> None:
-    parts, voice = dripping
+def test_a_voice_that_fails_after_its_first_words_were_passed_on_is_an_error(dripping: tuple[Runtime, DrippingVoice]) -> None:
+    runtime, voice = dripping
     voice.fail_from = 1
 
     heard: list[Result] = []
 
     async def spoken(times: bool) -> None:
-        async for result in stream(Job(parse(TWO), times=times), parts):
+        async for result in stream(Job(parse(TWO), times=times), runtime):
             heard.append(result)
 
     with pytest.raises(BackendUnavailable):
@@ -348,6 +348,6 @@ def test_a_voice_that_fails_after_its_first_words_were_passed_on_is_an_error(dri
     with pytest.raises(BackendUnavailable):
         asyncio.run(spoken(False))
     assert heard
-    parts.settings.fallback = "embedded"
-    result = asyncio.run(collect(Job(parse(TWO), times=False), parts))
+    runtime.settings.fallback = "embedded"
+    result = asyncio.run(collect(Job(parse(TWO), times=False), runtime))
     assert (result.backend, result.fallback) == ("embedded", "drip")

@@ -89,7 +89,7 @@ def test_it_is_what_the_pipeline_makes(served, client):
     answer = client.post("/speak", json={"text": LONG, "speed": 1.2, "voice": "en-gb"})
 
     async def direct() -> bytes:
-        return encode((await collect(Job(LONG, speed=1.2, voice="en-gb"), served.service.parts)).audio)
+        return encode((await collect(Job(LONG, speed=1.2, voice="en-gb"), served.service.runtime)).audio)
 
     assert answer.content == asyncio.run_coroutine_threadsafe(direct(), served.loop).result(30)
 

@@ -109,7 +109,7 @@ class Line:
         self.transport.write("\r\n".join([*lines, "", ""]).encode("latin-1"))
 
     def send_raw(self, pieces: Iterable[bytes], *, chunked: bool) -> None:
-        """Parts of the body, likewise."""
+        """Runtime of the body, likewise."""
         for piece in pieces:
             self.received.sent.append(time.monotonic())
             self.transport.write(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)

@@ -21,7 +21,7 @@ from ai_core.alignment import find_words
 from ai_core.commands.label import label
 from ai_core.commands.measure import measure
 from ai_core.realisation import finish
-from ai_core.runtime import Parts
+from ai_core.runtime import Runtime
 from ai_core.settings import Settings
 from prosody_tagger.command import exit_code
 from prosody_tagger.errors import BadInput, ModelError
@@ -638,11 +638,11 @@ def test_an_aligner_is_loaded_once(checkpoint: Path, monkeypatch: pytest.MonkeyP
     loads = []
     load = CtcAligner.load
     monkeypatch.setattr(CtcAligner, "load", lambda source: loads.append(source) or load(source))
-    parts = Parts(Settings(aligner=str(checkpoint)))
+    runtime = Runtime(Settings(aligner=str(checkpoint)))
 
     async def twice() -> None:
-        first, second = await asyncio.gather(parts.aligner(), parts.aligner())
-        assert first is second is await parts.aligner()
+        first, second = await asyncio.gather(runtime.aligner(), runtime.aligner())
+        assert first is second is await runtime.aligner()
 
     asyncio.run(twice())
     assert loads == [str(checkpoint)]
@@ -650,37 +650,37 @@ def test_an_aligner_is_loaded_once(checkpoint: Path, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("setting", [None, ""])
 def test_without_one_the_guide_is_asked(setting: str | None) -> None:
-    assert asyncio.run(Parts(Settings(aligner=setting)).aligner()) is None
+    assert asyncio.run(Runtime(Settings(aligner=setting)).aligner()) is None
 
 
-def with_oracle() -> tuple[Parts, Audio, list[tuple[int, int]]]:
-    parts = Parts(Settings(aligner="oracle"))
-    parts._aligner = oracle()
+def with_oracle() -> tuple[Runtime, Audio, list[tuple[int, int]]]:
+    runtime = Runtime(Settings(aligner="oracle"))
+    runtime._aligner = oracle()
     heard, spans = spelled(["one", "two", "three"])
-    return parts, recorded(parts._aligner, heard), spans
+    return runtime, recorded(runtime._aligner, heard), spans
 
 
 def test_words_are_found_by_the_aligner_that_is_set() -> None:
-    parts, audio, spans = with_oracle()
-    alignment = asyncio.run(find_words(audio, "One two three.", parts))
+    runtime, audio, spans = with_oracle()
+    alignment = asyncio.run(find_words(audio, "One two three.", runtime))
     assert alignment.trusted
     assert [word.start * RATE / HOP for word in alignment.words] == pytest.approx([start for start, _ in spans], abs=0.2)
-    assert not parts._voices
+    assert not runtime._backends
 
 
 def test_a_sentence_is_finished_with_it() -> None:
-    parts, audio, spans = with_oracle()
+    runtime, audio, spans = with_oracle()
     sentence = parse("One <pause_long>two three.")
-    finished = asyncio.run(finish(audio, sentence, None, sentence.marks, parts, strength="medium"))
+    finished = asyncio.run(finish(audio, sentence, None, sentence.marks, runtime, strength="medium"))
     assert [word.word for word in finished.words] == ["One", "two", "three"]
     assert finished.audio.seconds > audio.seconds + 0.3
     assert finished.words[1].start > spans[1][0] * HOP / RATE + 0.3
 
 
 def test_what_an_untrained_network_finds_is_not_used(checkpoint: Path) -> None:
-    parts = Parts(Settings(aligner=str(checkpoint)))
+    runtime = Runtime(Settings(aligner=str(checkpoint)))
     sentence = parse("I never said that <emph>she stole my money.")
-    finished = asyncio.run(finish(noise(), sentence, None, sentence.marks, parts, strength="medium"))
+    finished = asyncio.run(finish(noise(), sentence, None, sentence.marks, runtime, strength="medium"))
     assert finished.words == ()
     assert "could not be found in the sound" in finished.warnings[0]
     assert np.array_equal(finished.audio.samples, noise().samples)

@@ -15,7 +15,7 @@ from scaling import is_linear
 from scripted_higgs import ScriptedEngine
 
 from ai_core.pipeline import Job, collect
-from ai_core.runtime import Parts
+from ai_core.runtime import Runtime
 from ai_core.settings import Settings
 from prosody_tagger.markup import KINDS, Alias, Mark, MarkedText, parse, plain, render
 from prosody_tagger.ssml import from_ssml
@@ -315,12 +315,12 @@ def test_reading_stays_linear() -> None:
 
 def through(job: Job, backend: HiggsLocal) -> Any:
     async def main() -> Any:
-        parts = Parts(Settings(backend="higgs-local", fallback="none"))
-        parts._voices["higgs-local"] = backend
+        runtime = Runtime(Settings(backend="higgs-local", fallback="none"))
+        runtime._backends["higgs-local"] = backend
         try:
-            return await collect(job, parts)
+            return await collect(job, runtime)
         finally:
-            await parts.close()
+            await runtime.close()
 
     return asyncio.run(main())
 

@@ -14,7 +14,7 @@ from higgs_local_adapters import save_adapter, save_trained
 from tiny_higgs import MARK_TOKENS, ending, save_checkpoint, tiny_model, tiny_tokenizer
 
 from ai_core.pipeline import Job, collect, stream
-from ai_core.runtime import Parts
+from ai_core.runtime import Runtime
 from ai_core.settings import Settings
 from prosody_tagger.markup import MarkedText, parse, plain
 from synth.audio.encoding import encode
@@ -106,15 +106,15 @@ def test_from_marked_text_to_sound_through_the_pipeline(folders: tuple[Path, Pat
     backend = made(folders)
 
     async def main() -> Any:
-        parts = Parts(Settings(backend="higgs-local", fallback="none"))
-        parts._voices["higgs-local"] = backend
+        runtime = Runtime(Settings(backend="higgs-local", fallback="none"))
+        runtime._backends["higgs-local"] = backend
         try:
             text = parse("So <emph>only <pause_long>today. <pitch_high>Really <pitch_low>now.")
-            whole = await collect(Job(text, voice="marks", realise=False), parts)
-            pieces = [result async for result in stream(Job(text, voice="marks", realise=False), parts)]
+            whole = await collect(Job(text, voice="marks", realise=False), runtime)
+            pieces = [result async for result in stream(Job(text, voice="marks", realise=False), runtime)]
             return whole, pieces
         finally:
-            await parts.close()
+            await runtime.close()
 
     whole, pieces = asyncio.run(main())
     assert backend.marks_given(0) == [MARKS["emph"].id, MARKS["pause_long"].id]

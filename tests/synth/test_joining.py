@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from synth.audio.joining import END_SECONDS, Spoken, join
-from synth.base import Audio, WordTime
+from synth.audio.joining import END_SECONDS, join
+from synth.base import Audio, Speech, WordTime
 
 RATE = 24_000
 
@@ -38,13 +38,13 @@ def silences(audio: Audio) -> list[tuple[float, float]]:
 @pytest.mark.parametrize("asked", [40, 250, 700, 1234])
 @pytest.mark.parametrize(("tail", "lead", "decay"), [(0, 0, 0), (0.3, 0.05, 0), (0.02, 0.3, 0.08), (0.9, 0.9, 0.1)])
 def test_a_pause_between_pieces_is_as_long_as_asked(asked: int, tail: float, lead: float, decay: float) -> None:
-    joined = join([Spoken(tone(0.5, 0, tail, decay)), Spoken(tone(0.5, lead))], [None, asked, None], RATE)
+    joined, _ = join([Speech(tone(0.5, 0, tail, decay)), Speech(tone(0.5, lead))], [None, asked, None], RATE)
     ((_, length),) = silences(joined.audio)
     assert length == pytest.approx(asked / 1000, abs=0.003)
 
 
 def test_pauses_first_and_last() -> None:
-    joined = join([Spoken(tone(0.5, 0.1, 0.4))], [300, 500], RATE)
+    joined, _ = join([Speech(tone(0.5, 0.1, 0.4))], [300, 500], RATE)
     (first, first_length), (_, last_length) = silences(joined.audio)
     assert first == 0
     assert first_length == pytest.approx(0.3, abs=0.003)
@@ -52,21 +52,21 @@ def test_pauses_first_and_last() -> None:
 
 
 def test_a_pause_alone_is_exact() -> None:
-    joined = join([], [250], RATE)
+    joined, _ = join([], [250], RATE)
     assert len(joined.audio.samples) == RATE // 4
 
 
 def test_without_marks_the_voice_keeps_its_own_silence_save_a_long_end() -> None:
     piece = tone(0.5, 0.05, 0.08)
-    assert np.array_equal(join([Spoken(piece)], [None, None], RATE).audio.samples, piece.samples)
-    long_end = join([Spoken(tone(0.5, 0, 2.0))], [None, None], RATE)
+    assert np.array_equal(join([Speech(piece)], [None, None], RATE)[0].audio.samples, piece.samples)
+    long_end, _ = join([Speech(tone(0.5, 0, 2.0))], [None, None], RATE)
     assert long_end.audio.seconds == pytest.approx(0.5 + END_SECONDS, abs=0.012)
 
 
 @pytest.mark.parametrize(("asked", "expected"), [(None, 0.45), (250, 0.45), (700, 0.7)])
 def test_between_sentences_the_longer_of_pause_and_voice_holds(asked: int | None, expected: float) -> None:
-    first = join([Spoken(tone(0.5, 0, 0.4))], [None, None], RATE, last=False)
-    second = join([Spoken(tone(0.5, 0.05))], [asked, None], RATE, before=first.rest)
+    first, rest = join([Speech(tone(0.5, 0, 0.4))], [None, None], RATE, last=False)
+    second, _ = join([Speech(tone(0.5, 0.05))], [asked, None], RATE, before=rest)
     whole = Audio(np.concatenate([first.audio.samples, second.audio.samples]), RATE)
     ((_, length),) = silences(whole)
     assert length == pytest.approx(expected, abs=0.003)
@@ -74,10 +74,10 @@ def test_between_sentences_the_longer_of_pause_and_voice_holds(asked: int | None
 
 def test_word_times_move_with_the_sound() -> None:
     pieces = [
-        Spoken(tone(0.5, 0.1), (WordTime("a", 0, 0.1, 0.6),)),
-        Spoken(tone(0.5, 0.2), (WordTime("b", 2, 0.2, 0.7),)),
+        Speech(tone(0.5, 0.1), (WordTime("a", 0, 0.1, 0.6),)),
+        Speech(tone(0.5, 0.2), (WordTime("b", 2, 0.2, 0.7),)),
     ]
-    joined = join(pieces, [400, 300, None], RATE)
+    joined, _ = join(pieces, [400, 300, None], RATE)
     first, second = joined.words
     assert (first.start, first.end) == pytest.approx((0.4, 0.9), abs=0.002)
     assert (second.start, second.end) == pytest.approx((1.2, 1.7), abs=0.002)
@@ -87,6 +87,6 @@ def test_no_click_where_silence_is_cut() -> None:
     noise = np.random.default_rng(0).normal(0, 1e-4, RATE).astype(np.float32)
     left = Audio(np.concatenate([tone(0.5).samples, noise]), RATE)
     right = Audio(np.concatenate([noise, tone(0.5).samples]), RATE)
-    joined = join([Spoken(left), Spoken(right)], [None, 200, None], RATE).audio.samples
+    joined = join([Speech(left), Speech(right)], [None, 200, None], RATE)[0].audio.samples
     middle = joined[int(0.55 * RATE) : int(0.65 * RATE)]
     assert np.abs(np.diff(middle)).max() < 1e-3

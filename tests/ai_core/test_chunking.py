@@ -2,13 +2,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ai_core.chunking import Cut, at_slots, cut
+from ai_core.chunking import at_slots, split_chunks
 from prosody_tagger.markup import Mark, MarkedText, parse
 
 
 def cut_of(source: str, max_chars: int = 2000) -> tuple[list[str], tuple[int | None, ...]]:
     marked = at_slots(parse(source))
-    found = cut(marked, max_chars)
+    found = split_chunks(marked, max_chars)
     return [marked.text[start:end] for start, end in found.spans], found.gaps
 
 
@@ -59,7 +59,7 @@ texts = st.text(st.one_of(st.characters(exclude_categories=["Cs"]), st.sampled_f
 def test_every_span_fits_and_no_pause_is_lost(text: str, pauses: list[tuple[int, int]], max_chars: int) -> None:
     marks = tuple(Mark("pause_short", min(offset, len(text)), ms) for offset, ms in pauses)
     marked = at_slots(MarkedText(text, marks))
-    found: Cut = cut(marked, max_chars)
+    found: Chunks = split_chunks(marked, max_chars)
     assert len(found.gaps) == len(found.spans) + 1
     assert all(0 < end - start <= max_chars for start, end in found.spans)
     assert all(left[1] <= right[0] for left, right in zip(found.spans, found.spans[1:], strict=False))

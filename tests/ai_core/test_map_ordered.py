@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ai_core.concurrency import in_order
+from ai_core.pipeline import map_ordered
 
 
 async def numbers(count: int) -> AsyncGenerator[int, None]:
@@ -30,7 +30,7 @@ def test_results_come_in_order_and_no_more_than_allowed_at_once(waits: list[int]
         return index
 
     async def collect() -> list[int]:
-        return [result async for result in in_order(numbers(len(waits)), work, at_once)]
+        return [result async for result in map_ordered(numbers(len(waits)), work, at_once)]
 
     assert asyncio.run(collect()) == list(range(len(waits)))
     assert most <= at_once
@@ -44,7 +44,7 @@ def test_later_ones_are_worked_on_while_the_first_is_used() -> None:
         return index
 
     async def first() -> None:
-        async with aclosing(in_order(numbers(9), work, 1)) as results:
+        async with aclosing(map_ordered(numbers(9), work, 1)) as results:
             assert await anext(results) == 0
             for _ in range(20):
                 await asyncio.sleep(0)
@@ -66,7 +66,7 @@ def test_closing_cancels_what_is_under_way() -> None:
         return index
 
     async def leave() -> None:
-        async with aclosing(in_order(numbers(5), work, 2)) as results:
+        async with aclosing(map_ordered(numbers(5), work, 2)) as results:
             assert await anext(results) == 0
             await asyncio.sleep(0.01)
         assert len(asyncio.all_tasks()) == 1
@@ -93,7 +93,7 @@ def test_an_error_comes_in_its_turn(where: str) -> None:
 
     async def collect() -> None:
         try:
-            async for result in in_order(items(), work, 3):
+            async for result in map_ordered(items(), work, 3):
                 seen.append(result)
         finally:
             assert len(asyncio.all_tasks()) == 1

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ai_core.pipeline import Job, Result, collect
-from ai_core.runtime import Parts
+from ai_core.runtime import Runtime
 from ai_core.settings import Settings
 from prosody_tagger.markup import KINDS, MarkedText, parse
 from prosody_tagger.segment import segment_words
@@ -48,18 +48,18 @@ class OtherVoice(Synthesizer):
 
 
 @pytest.fixture
-def parts(monkeypatch: pytest.MonkeyPatch) -> Parts:
+def parts(monkeypatch: pytest.MonkeyPatch) -> Runtime:
     monkeypatch.setitem(registry.BACKENDS, "other", registry.Backend("other", "", f"{__name__}:OtherVoice", "embedded"))
-    return Parts(Settings(backend="other"))
+    return Runtime(Settings(backend="other"))
 
 
-def say(parts: Parts, text: MarkedText, **options: Any) -> Result:
-    return asyncio.run(collect(Job(text, **options), parts))
+def say(runtime: Runtime, text: MarkedText, **options: Any) -> Result:
+    return asyncio.run(collect(Job(text, **options), runtime))
 
 
-def test_a_sentence_is_spoken_whole_and_its_words_are_found(parts: Parts) -> None:
+def test_a_sentence_is_spoken_whole_and_its_words_are_found(runtime: Runtime) -> None:
     result = say(parts, parse(MARKED))
-    assert [request.text.text for request in parts.voice("other").requests] == [  # type: ignore[attr-defined]
+    assert [request.text.text for request in runtime.backend("other").requests] == [  # type: ignore[attr-defined]
         "I never said she stole my money. ",
         "Nobody told us that the shop had moved.",
     ]
@@ -69,7 +69,7 @@ def test_a_sentence_is_spoken_whole_and_its_words_are_found(parts: Parts) -> Non
     assert result.warnings == ()
 
 
-def test_pauses_and_emphasis_are_made_and_measured(parts: Parts) -> None:
+def test_pauses_and_emphasis_are_made_and_measured(runtime: Runtime) -> None:
     result = say(parts, parse(MARKED), report=True)
     assert result.report is not None
     assert (result.report.asked, result.report.realised) == (4, 4), result.report.as_dict()["marks"]
@@ -78,18 +78,18 @@ def test_pauses_and_emphasis_are_made_and_measured(parts: Parts) -> None:
     assert result.timings["measure"] > 0
 
 
-def test_the_voice_is_told_where_a_pause_will_be(parts: Parts) -> None:
+def test_the_voice_is_told_where_a_pause_will_be(runtime: Runtime) -> None:
     marked = parse("One <pause_short>two <pause_short:90ms>three <pause_long>four.")
     say(parts, marked)
     say(parts, marked, realise=False)
-    whole, *cut = parts.voice("other").requests  # type: ignore[attr-defined]
+    whole, *cut = runtime.backend("other").requests  # type: ignore[attr-defined]
     assert [whole.text.text[at:].split()[0] for at in whole.breaks] == ["two", "four."]
     assert {request.breaks for request in cut} == {()}
 
 
-def test_without_realising_the_voice_is_left_alone(parts: Parts) -> None:
+def test_without_realising_the_voice_is_left_alone(runtime: Runtime) -> None:
     result = say(parts, parse("One <pause_short:400ms>two <emph>three."), realise=False)
-    assert len(parts.voice("other").requests) == 2  # type: ignore[attr-defined]
+    assert len(runtime.backend("other").requests) == 2  # type: ignore[attr-defined]
     assert result.words == ()
     assert result.warnings == ("<emph> before 'three' was left to backend other: marks are not made in its sound, as asked",)
     no_report = say(parts, parse("One <emph>two."), realise=False, report=True)
@@ -97,13 +97,13 @@ def test_without_realising_the_voice_is_left_alone(parts: Parts) -> None:
     assert "no mark was measured" in no_report.warnings[-1]
 
 
-def test_sound_without_marks_passes_sample_for_sample(parts: Parts) -> None:
+def test_sound_without_marks_passes_sample_for_sample(runtime: Runtime) -> None:
     plain = MarkedText(TEXT)
     assert np.array_equal(say(parts, plain).audio.samples, say(parts, plain, realise=False).audio.samples)
 
 
-def test_a_voice_that_says_something_else_is_not_changed(parts: Parts) -> None:
-    parts.voice("other").says = "Green bottles hang quietly over there, and whatever."  # type: ignore[attr-defined]
+def test_a_voice_that_says_something_else_is_not_changed(runtime: Runtime) -> None:
+    runtime.backend("other").says = "Green bottles hang quietly over there, and whatever."  # type: ignore[attr-defined]
     sentence = parse("I never said <emph>she stole my money.")
     result = say(parts, sentence, report=True)
     assert result.words == ()
@@ -112,19 +112,19 @@ def test_a_voice_that_says_something_else_is_not_changed(parts: Parts) -> None:
     assert np.array_equal(result.audio.samples, say(parts, MarkedText(sentence.text)).audio.samples)
 
 
-def test_a_guide_that_fails_costs_the_marks_and_not_the_speech(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_guide_that_fails_costs_the_marks_and_not_the_speech(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
     class Broken(EmbeddedVoice):
         async def speak(self, request: SpeechRequest) -> AsyncGenerator[Speech, None]:
             raise BackendError("the guide broke")
             yield
 
-    monkeypatch.setitem(parts._voices, "embedded", Broken())
+    monkeypatch.setitem(runtime._backends, "embedded", Broken())
     result = say(parts, parse("One <emph>two."))
     assert result.audio.seconds > 0.3
     assert result.warnings == ("the words were not looked for in the sound, and no mark was made there: the guide broke",)
 
 
-def test_a_voice_that_says_nothing_at_all(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_voice_that_says_nothing_at_all(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
     async def mute(self: object, request: SpeechRequest) -> AsyncGenerator[Speech, None]:
         yield Speech(Audio(np.zeros(0, dtype=np.float32), 22_050))
 
@@ -132,7 +132,7 @@ def test_a_voice_that_says_nothing_at_all(parts: Parts, monkeypatch: pytest.Monk
     assert say(parts, parse("One <emph>two.")).words == ()
 
 
-def test_pauses_hold_at_the_edges_and_between_sentences(parts: Parts) -> None:
+def test_pauses_hold_at_the_edges_and_between_sentences(runtime: Runtime) -> None:
     result = say(parts, parse("<pause_short:300ms>One two. <pause_long>Three four.<pause_short:900ms>"))
     loud = np.abs(result.audio.samples) > 4 * silence_level(result.audio)
     assert np.flatnonzero(loud)[0] / 24_000 == pytest.approx(0.3, abs=0.03)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ai_core.commands.console import check_output, coloured, shown, write_file
+from ai_core.commands.console import check_output, coloured, plain_text, write_output
 from prosody_tagger.errors import BadInput, ProsodyError
 from prosody_tagger.markup import parse, plain
 
@@ -13,7 +13,7 @@ from prosody_tagger.markup import parse, plain
 def test_write_makes_the_whole_file_and_leaves_nothing_beside(tmp_path: Path) -> None:
     target = tmp_path / "a.wav"
     target.write_bytes(b"old")
-    write_file(target, b"new")
+    write_output(target, b"new")
     assert target.read_bytes() == b"new"
     assert [path.name for path in tmp_path.iterdir()] == ["a.wav"]
     mask = os.umask(0)
@@ -32,7 +32,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(ProsodyError, match="no space left on device; make room") as caught:
-        write_file(target, b"new!")
+        write_output(target, b"new!")
     monkeypatch.undo()
     assert caught.value.exit_code == 1
     assert target.read_bytes() == b"old"
@@ -43,17 +43,17 @@ def test_a_link_stays_a_link_and_a_device_a_device(tmp_path: Path) -> None:
     real, link = tmp_path / "real.wav", tmp_path / "link.wav"
     real.write_bytes(b"old")
     link.symlink_to(real)
-    write_file(link, b"new")
+    write_output(link, b"new")
     assert link.is_symlink()
     assert real.read_bytes() == b"new"
-    write_file(Path("/dev/null"), b"data")
+    write_output(Path("/dev/null"), b"data")
     assert stat.S_ISCHR(Path("/dev/null").stat().st_mode)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
 def test_a_device_that_is_full() -> None:
     with pytest.raises(ProsodyError, match="no space left"):
-        write_file(Path("/dev/full"), b"data")
+        write_output(Path("/dev/full"), b"data")
 
 
 def test_check_output_makes_the_folder_and_refuses_what_cannot_be_written(tmp_path: Path) -> None:
@@ -72,5 +72,5 @@ def test_marks_are_coloured_and_literal_tags_are_not() -> None:
 
 
 def test_control_characters_never_reach_the_terminal() -> None:
-    assert "\x1b" not in shown("a\x1b[31mb\x07\x9b").plain
+    assert "\x1b" not in plain_text("a\x1b[31mb\x07\x9b").plain
     assert "\x00" not in coloured(plain("a\x00b")).plain
