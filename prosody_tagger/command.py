@@ -1,6 +1,6 @@
-"""How a command ends: one clear line for what went wrong, and the exit code that goes with it.
+"""Runs a command: errors become one line on stderr and an exit code.
 
-It imports next to nothing, so that ctrl-C finds somebody at home from the first moment.
+The module imports almost nothing, so Ctrl-C is handled from the start.
 """
 
 import os
@@ -17,17 +17,20 @@ INTERRUPTED = 130
 
 
 def run_command(app: Callable[..., Any], args: Sequence[str] | None = None) -> NoReturn:
-    """Run a typer application and end the process: one clear line for what went wrong, and the exit code that goes with it."""
+    """Run a typer application and end the process. An error prints one line on stderr and sets the exit code."""
     sys.exit(exit_code(app, args))
 
 
 def exit_code(app: Callable[..., Any], args: Sequence[str] | None) -> int:
-    """What `run_command` ends the process with."""
+    """Run a typer application and return its exit code, printing an error as one line on stderr.
+
+    An unexpected exception is printed with its type and returns 1; with PROSODY_DEBUG set it is raised instead.
+    """
     import logging
 
     import typer
 
-    # What matters is said in the result; without a handler, every library's warning would land on the terminal as well.
+    # Without a handler, logging prints warnings of libraries on the terminal; those that matter are part of the result.
     logging.getLogger().addHandler(logging.NullHandler())
     try:
         code = app(args=args, standalone_mode=False)
@@ -41,7 +44,7 @@ def exit_code(app: Callable[..., Any], args: Sequence[str] | None) -> int:
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     except BrokenPipeError:
-        # Whoever read our output has gone; nothing is left to say, and Python must not try again at exit.
+        # The reader closed the pipe. Redirect stdout, because Python flushes it again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
@@ -55,7 +58,7 @@ def exit_code(app: Callable[..., Any], args: Sequence[str] | None) -> int:
 
 
 def people() -> "Console":
-    """Where messages for people go when stdout carries data."""
+    """Return a console on stderr, for messages to people while stdout carries data."""
     from rich.console import Console
 
     return Console(stderr=True, highlight=False, soft_wrap=True)
@@ -68,5 +71,5 @@ def _say_error(message: str) -> None:
 
 
 def visible(text: str) -> str:
-    """``text`` with its control characters replaced, so that none reaches a terminal."""
+    """Return ``text`` with its control characters replaced, so that none reaches a terminal."""
     return "".join("\ufffd" if (ord(c) < 32 and c not in "\n\t") or 127 <= ord(c) < 160 else c for c in text)

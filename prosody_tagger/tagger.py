@@ -16,11 +16,10 @@ import numpy as np
 
 from prosody_tagger.density import DENSITIES, Density, EmphasisBudget, density_of
 from prosody_tagger.errors import ModelError
-from prosody_tagger.language import Verdict, known_words, primary
+from prosody_tagger.language import Verdict, known_words, primary_language
 from prosody_tagger.markup import KINDS, PITCHES, Mark, MarkedText, normalise, plain
 from prosody_tagger.model import SHIPPED_ADAPTER, Encoded, Scores, TaggerModel, encode
-from prosody_tagger.punctuation import pause_after
-from prosody_tagger.segment import Word, segment_sentences, segment_words
+from prosody_tagger.segment import Word, pause_after, segment_sentences, segment_words
 
 INTENSITIES = tuple(DENSITIES)
 Intensity = Density
@@ -87,7 +86,7 @@ class Thresholds:
                 float(data["pause"]),
                 None if data.get("pause_long") is None else float(data["pause_long"]),
                 {PITCHES[PITCHES.index(kind)]: float(score) for kind, score in data.get("pitch", {}).items()},
-                None if data.get("languages") is None else tuple(primary(tag) for tag in data["languages"]),
+                None if data.get("languages") is None else tuple(primary_language(tag) for tag in data["languages"]),
             )
         except OSError:
             raise ModelError(f"{path} is missing: the adapter was trained without thresholds; train it anew") from None
