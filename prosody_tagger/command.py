@@ -80,7 +80,7 @@ def _close_stdout() -> int:
 
 
 def people() -> "Console":
-    """Where messages for people go when stdout carries data."""
+    """Return a console on stderr, for messages to people while stdout carries data."""
     from rich.console import Console
 
     return Console(stderr=True, highlight=False, soft_wrap=True)
@@ -93,5 +93,5 @@ def _print_error(message: str) -> None:
 
 
 def visible(text: str) -> str:
-    """``text`` with its control characters replaced, so that none reaches a terminal."""
+    """Return ``text`` with its control characters replaced, so that none reaches a terminal."""
     return "".join("\ufffd" if (ord(c) < 32 and c not in "\n\t") or 127 <= ord(c) < 160 else c for c in text)

@@ -1,7 +1,8 @@
-"""How many words of a text are stressed, and which: by rank within the text, with a calibrated threshold to start from.
+"""Emphasis density: how many words of a text are stressed, and which of them.
 
-A text is decided in portions, as it is read. An `EmphasisBudget` goes along: it knows the scores that it has seen and how many
-words it has stressed, so that what one portion owes or overspends the next makes good.
+Words are chosen by the rank of their scores within the text, starting from a calibrated threshold. A long text is processed in
+parts. An `EmphasisBudget` carries the scores seen and the number of words stressed from part to part, so a later part compensates
+for too many or too few emphases in an earlier one.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,35 +15,35 @@ from numpy.typing import NDArray
 from prosody_tagger.errors import BadInput
 
 Level = Literal["low", "medium", "high"]
-"""A density by name."""
+"""A named density."""
 
 Density = Level | float
-"""Emphases per word: by name, or a number from 0 to 1."""
+"""Emphases per word: a name, or a number from 0 (none) to 1 (every word)."""
 
 DENSITIES: dict[Level, float] = {"low": 0.05, "medium": 0.09, "high": 0.18}
-"""Emphases a word that each level aims at."""
+"""Target of each named density, in emphases per word."""
 
 SHORTEST_STRESSED = 4
-"""A sentence of so many words gets an emphasis at medium density and above, whatever its scores."""
+"""Words. At medium density and above, a sentence of at least this length gets an emphasis, whatever its scores."""
 
 SCORE_STEPS = 1000
-"""Scores are ranked in steps of 1/1000, and by their place within a step: rounding in the last digits never changes a mark."""
+"""Scores are rounded to 1/1000 before ranking, ties by position, so that rounding errors of the model never change a mark."""
 
 PRIOR_WORDS = 100
-"""The calibrated threshold counts as much as so many words of the text."""
+"""Weight of the calibrated threshold against the text's own, in words of text."""
 
 SLACK, SLACK_WORDS = 0.02, 20
-"""After n words the share of emphases may be off by ``SLACK + SLACK_WORDS / n``, as a fraction of what is wanted: by 4 % after
-1,000 words, and by anything within a short sentence."""
+"""Tolerated deviation from the target after n words, as a fraction of the target: ``SLACK + SLACK_WORDS / n``, which is 4 % after
+1,000 words and leaves short texts to their scores."""
 
-_FARTHEST = 1e-4
+_MIN_PROBABILITY = 1e-4  # scores are kept this far from 0 and 1, where log-odds are infinite
 
 
 def density_of(density: Density) -> float:
-    """Emphases a word, of a name or a number.
+    """Return a density as a number of emphases per word, 0 to 1.
 
     Raises:
-        BadInput: another name, or no number from 0 to 1.
+        BadInput: an unknown name, or a number outside 0 to 1.
     """
     if isinstance(density, str):
         if density in DENSITIES:
@@ -53,35 +54,39 @@ def density_of(density: Density) -> float:
 
 
 def nearest_level(density: Density) -> Level:
-    """The name whose density is nearest.
+    """Return the named density that is nearest to ``density``.
 
     Raises:
-        BadInput: another name, or no number from 0 to 1.
+        BadInput: an unknown name, or a number outside 0 to 1.
     """
     wanted = density_of(density)
     return min(DENSITIES, key=lambda name: abs(DENSITIES[name] - wanted))
 
 
 def threshold_at(density: float, calibrated: Mapping[str, float]) -> float:
-    """The score from which words are stressed at a density, by the thresholds of the named ones.
+    """Return the score above which words are stressed at a density.
 
-    Between and beyond them, log-odds of the score go in a line with the logarithm of the density.
+    Interpolates and extrapolates the calibrated thresholds of the named densities, linearly in the log-odds of the score over the
+    logarithm of the density.
     """
     if not 0 < density < 1:
         return 1.0 - density
-    places = np.array([log(share) for share in DENSITIES.values()])
+    log_densities = np.array([log(share) for share in DENSITIES.values()])
     odds = np.array([_log_odds(calibrated[name]) for name in DENSITIES])
-    place = log(density)
-    first = int(np.clip(np.searchsorted(places, place) - 1, 0, len(places) - 2))
-    slope = (odds[first + 1] - odds[first]) / (places[first + 1] - places[first])
-    return _probability(float(odds[first] + slope * (place - places[first])))
+    first = int(np.clip(np.searchsorted(log_densities, log(density)) - 1, 0, len(log_densities) - 2))
+    slope = (odds[first + 1] - odds[first]) / (log_densities[first + 1] - log_densities[first])
+    return _probability(float(odds[first] + slope * (log(density) - log_densities[first])))
 
 
 class EmphasisBudget:
-    """What one text has been given so far.
+    """Chooses the words of one text to stress, part by part.
+
+    Args:
+        density: target, in emphases per word, 0 to 1.
+        calibrated: calibrated threshold of each named density (see `threshold_at`).
 
     Attributes:
-        density: emphases a word that the text is to have.
+        density: the target.
     """
 
     def __init__(self, density: float, calibrated: Mapping[str, float]) -> None:
@@ -93,7 +98,7 @@ class EmphasisBudget:
 
     @property
     def stresses_sentences(self) -> bool:
-        """Whether a sentence that is long enough gets an emphasis; where not, no two neighbours are stressed."""
+        """Whether every sentence of `SHORTEST_STRESSED` words gets an emphasis. If not, no two adjacent words are stressed."""
         return self.density >= DENSITIES["medium"]
 
     def choose(
@@ -101,23 +106,23 @@ class EmphasisBudget:
         scores: NDArray[np.float32],
         known: NDArray[np.bool_],
         sentences: Sequence[range],
-        focus: Sequence[Sequence[int]],
+        emphasis_spans: Sequence[Sequence[int]],
     ) -> list[int]:
-        """The words of the next portion that are stressed.
+        """Return the indices of the words to stress in the next part of the text, in order.
 
         Args:
-            scores: [n] of emphasis.
-            known: [n] whether a word may be stressed; the others do not count.
-            sentences: the portion's sentences, as ranges of its words.
-            focus: groups of words, in each of which one is stressed.
+            scores: emphasis score of each word, shape [n], 0 to 1.
+            known: whether each word may be stressed, shape [n]; other words do not count towards the density.
+            sentences: the sentences of this part, as ranges of word indices.
+            emphasis_spans: groups of word indices; each group gets at least one emphasis.
         """
         level = np.rint(np.where(known, scores, 0) * SCORE_STEPS).astype(np.int64)
         order = [int(index) for index in np.argsort(-level, kind="stable") if known[index]]
-        rank = {index: place for place, index in enumerate(order)}
+        rank = {index: position for position, index in enumerate(order)}
         self._words += len(order)
         self._seen += np.bincount(level[known], minlength=SCORE_STEPS + 1)
         chosen: set[int] = set()
-        groups: list[Sequence[int]] = list(focus)
+        groups: list[Sequence[int]] = list(emphasis_spans)
         if self.stresses_sentences:
             groups += [sentence for sentence in sentences if len(sentence) >= SHORTEST_STRESSED]
         for group in groups:
@@ -131,34 +136,34 @@ class EmphasisBudget:
         return sorted(chosen)
 
     def _add(self, order: Sequence[int], count: int, chosen: set[int]) -> None:
-        """Choose so many more, the best first; below medium density none beside another."""
+        """Add ``count`` words to ``chosen``, the best first; below medium density, none adjacent to another."""
         for index in order:
             if count <= 0:
                 return
-            beside = {index - 1, index + 1}
-            if index in chosen or (not self.stresses_sentences and (self._last in beside or not chosen.isdisjoint(beside))):
+            adjacent = {index - 1, index + 1}
+            if index in chosen or (not self.stresses_sentences and (self._last in adjacent or not chosen.isdisjoint(adjacent))):
                 continue
             chosen.add(index)
             count -= 1
 
     def _threshold(self) -> float:
-        """Between the calibrated one and that of the text so far; the longer the text, the nearer to its own."""
-        above = np.cumsum(self._seen[::-1])[::-1]  # how many words score each level or more
+        """Return a weighted mean of the calibrated threshold and the text's own, which counts more the longer the text is."""
+        above = np.cumsum(self._seen[::-1])[::-1]  # number of words with at least each score
         own = int(np.searchsorted(-above, -self.density * self._words, side="left")) / SCORE_STEPS
         weight = self._words / (self._words + PRIOR_WORDS)
         return _probability(weight * _log_odds(own) + (1 - weight) * _log_odds(self._prior))
 
     def _wanted(self, proposed: int) -> int:
-        """How many words of this portion to stress: as many as proposed, unless that takes the text too far from its density."""
+        """Return how many words of this part to stress: ``proposed``, limited so that the text stays close to its density."""
         aim = self.density * self._words
         slack = SLACK * aim + SLACK_WORDS * self.density
-        fewest, most = round(aim - slack), round(aim + slack)
-        return min(max(self._stressed + proposed, fewest), max(most, fewest)) - self._stressed
+        lower, upper = round(aim - slack), round(aim + slack)
+        return min(max(self._stressed + proposed, lower), max(upper, lower)) - self._stressed
 
 
 def _log_odds(probability: float) -> float:
-    kept = min(max(probability, _FARTHEST), 1 - _FARTHEST)
-    return log(kept / (1 - kept))
+    clipped = min(max(probability, _MIN_PROBABILITY), 1 - _MIN_PROBABILITY)
+    return log(clipped / (1 - clipped))
 
 
 def _probability(log_odds: float) -> float:

@@ -1,4 +1,4 @@
-"""Write files so that a reader sees the old content or all of the new, never half of it."""
+"""Atomic file replacement: a reader sees the old content or all of the new, never a part."""
 
 import contextlib
 import os

@@ -1,12 +1,12 @@
-"""Marks beside a text, and the notation in which people write the two together.
+"""Marked text, and its inline notation.
 
-The text of a `MarkedText` is never edited: marks stand beside it, by offset, so no word can change.
+A `MarkedText` keeps its marks apart from the text, by offset. The text itself is never edited, so no word can change.
 
 The notation, which `parse` reads and `render` writes:
 
     It's <emph>only $299 <pause_short>today <pause_long:1200ms>
 
-``\\<`` is a literal ``<`` and ``\\\\`` a literal backslash. ``<`` that opens nothing tag-like ("a < b", "<3") needs no escape.
+``\\<`` is a literal ``<`` and ``\\\\`` a literal backslash. A ``<`` that does not begin a tag ("a < b", "<3") needs no escape.
 """
 
 import difflib
@@ -21,20 +21,26 @@ from prosody_tagger.segment import Word, segment_words, slot_of
 PAUSES = ("pause_short", "pause_long")
 PITCHES = ("pitch_high", "pitch_low", "pitch_rising", "pitch_falling")
 KINDS = ("emph", *PAUSES, *PITCHES)
-"""Every kind of mark, in the order in which `normalise` writes those of one slot after its pauses."""
+"""Every kind of mark. `normalise` puts the pauses of a slot first and keeps this order for the others."""
 
 PAUSE_MS = {"pause_short": 250, "pause_long": 700}
-"""Length of a pause that carries none of its own, in milliseconds."""
+"""Length of a pause without an explicit length, in milliseconds."""
 
 MAX_PAUSE_MS = 60_000
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """One mark: its kind, where it stands, and for a pause how long it is if that was said.
+    """A mark in a text.
 
-    ``offset`` counts code points of the text. emph and pitch marks bind to the word that follows; a pause is a silence at its
-    place. ``ms`` is whole milliseconds, 0 to `MAX_PAUSE_MS`, for pauses alone.
+    Attributes:
+        kind: one of `KINDS`.
+        offset: position in the text, in code points. emph and pitch marks apply to the word that follows; a pause is a silence at
+            its offset.
+        ms: explicit length of a pause in whole milliseconds, 0 to `MAX_PAUSE_MS`; None for the default of its kind.
+
+    Raises:
+        MarkupError: an unknown kind, a negative offset, or a length that is out of range or not on a pause.
     """
 
     kind: str
@@ -58,12 +64,12 @@ class Mark:
         return self.kind in PAUSES
 
     def moved(self, by: int) -> "Mark":
-        """The same mark ``by`` code points further on."""
+        """Return the mark with its offset increased by ``by`` code points."""
         return Mark(self.kind, self.offset + by, self.ms)
 
     @property
     def silence_ms(self) -> int:
-        """Milliseconds of silence that this mark asks for: 0 unless it is a pause."""
+        """The silence that this mark requests, in milliseconds: 0 unless it is a pause."""
         if not self.is_pause:
             return 0
         return PAUSE_MS[self.kind] if self.ms is None else self.ms
@@ -83,22 +89,25 @@ def _word_end(word: Word) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Alias:
-    """What is said aloud in place of ``[start, end)`` of the text, where the user gave that (SSML's ``sub``)."""
+    """A spoken form that replaces ``[start, end)`` of the text (SSML's ``sub``)."""
 
     start: int
     end: int
     spoken: str
 
     def moved(self, by: int) -> "Alias":
-        """The same alias ``by`` code points further on."""
+        """Return the alias with its offsets increased by ``by`` code points."""
         return Alias(self.start + by, self.end + by, self.spoken)
 
 
 @dataclass(frozen=True, slots=True)
 class MarkedText:
-    """A text, untouched, and its marks in order of offset; marks of one place keep the order in which they were given.
+    """A text and its marks, sorted by offset; marks at the same offset keep the order in which they were given.
 
-    ``aliases`` come from SSML alone: the notation of this module has no way to write them, so `render` leaves them out.
+    ``aliases`` come only from SSML. The notation of this module cannot express them, so `render` omits them.
+
+    Raises:
+        MarkupError: a mark is past the end of the text, or the text holds a lone surrogate.
     """
 
     text: str
@@ -128,11 +137,11 @@ class MarkedText:
         return other
 
     def slice(self, start: int, end: int, *, with_end: bool = False) -> "MarkedText":
-        """The part from ``start`` up to ``end``, offsets counted from ``start``.
+        """Return the part ``[start, end)``, with offsets counted from ``start``.
 
-        A mark at ``end`` belongs to what follows, unless ``with_end`` says that nothing does.
+        A mark at ``end`` is included only if ``with_end`` is set; otherwise it belongs to the next part.
         """
-        # By bisection: a text of many sentences is sliced once for each.
+        # Bisection, because a text of many sentences is sliced once for each.
         first = bisect_left(self.marks, start, key=_offset)
         last = (bisect_right if with_end else bisect_left)(self.marks, end, key=_offset)
         marks = tuple(mark.moved(-start) for mark in self.marks[first:last])
@@ -188,7 +197,7 @@ def concatenate_tagged(parts: Sequence[TaggedText]) -> TaggedText:
 
 
 def concatenate(parts: Iterable[MarkedText]) -> MarkedText:
-    """One marked text of several in a row; a mark at the end of one stays before a mark at the start of the next."""
+    """Return the parts joined to one marked text; a mark at the end of a part stays before a mark at the start of the next."""
     texts: list[str] = []
     marks: list[Mark] = []
     aliases: list[Alias] = []
@@ -202,16 +211,16 @@ def concatenate(parts: Iterable[MarkedText]) -> MarkedText:
 
 
 def plain(text: str) -> MarkedText:
-    """``text`` without marks, whatever it holds: a literal "<emph>" in it stays a piece of text.
+    """Return ``text`` as marked text without marks; a literal "<emph>" in it remains text.
 
     Raises:
-        MarkupError: the text holds a lone surrogate, which no encoding can carry.
+        MarkupError: the text holds a lone surrogate, which cannot be encoded.
     """
     return MarkedText(text)
 
 
-# One pattern, tried from left to right: an escape, a whole tag, or the start of a tag whose name is a mark's but which never
-# closes. The bound on a tag's length keeps a text of a million "<a" linear.
+# The alternatives: an escape, a complete tag, or an unclosed tag with the name of a mark. The bound on a tag's length keeps a text
+# of a million "<a" linear.
 _TOKEN = re.compile(
     r"\\[\\<]"
     r"|<(?P<close>/?)(?P<name>[A-Za-z_][\w.-]{0,63})(?P<rest>[^<>\n]{0,128})>"
@@ -221,12 +230,12 @@ _LENGTH = re.compile(r":\s*(?P<number>[0-9]{1,9}(?:\.[0-9]{1,3})?)\s*(?P<unit>ms
 
 
 def parse(source: str) -> MarkedText:
-    """Read marked text.
+    """Read text in the notation of this module.
 
-    Tags are removed and nothing else, save that a tag with a space on both sides takes the one after it along.
+    Only tags are removed from the text, and with a tag that has a space on both sides, the space after it.
 
     Raises:
-        MarkupError: something tag-like is no mark (the message names it, its place and the nearest mark), a pause's length cannot
+        MarkupError: a tag is not a mark (the message gives it, its line and column, and the nearest mark), a pause's length cannot
             be read, or the source holds a lone surrogate.
     """
     _refuse_surrogates(source)
@@ -251,14 +260,14 @@ def parse(source: str) -> MarkedText:
             continue
         marks.append(_mark(source, token, length))
         if last == " " and source.startswith(" ", position):
-            # Escapes never start with a space, so the next token cannot begin inside what is skipped here.
+            # No token starts with a space, so the next one cannot begin at the skipped character.
             position += 1
     take(source[position:])
     return MarkedText("".join(pieces), tuple(marks))
 
 
 def render(marked: MarkedText) -> str:
-    """Write marked text, so that ``parse(render(m)) == m`` for every ``m`` without aliases."""
+    """Return ``marked`` in the notation of this module: ``parse(render(m)) == m`` for every ``m`` without aliases."""
     text = marked.text
     pieces: list[str] = []
     position = 0
@@ -269,16 +278,16 @@ def render(marked: MarkedText) -> str:
         pieces.append(f"<{mark.kind}{length}>")
         is_last_here = index + 1 == len(marked.marks) or marked.marks[index + 1].offset > mark.offset
         if is_last_here and text[position - 1 : position] == " " == text[position : position + 1]:
-            pieces.append(" ")  # the one that parse will take along
+            pieces.append(" ")  # parse removes one space after the tag
     pieces.append(_escape(text[position:]))
     return "".join(pieces)
 
 
 def normalise(marked: MarkedText) -> MarkedText:
-    """The form that the tagger emits.
+    """Return the marks in the canonical form that the tagger emits.
 
-    Every mark stands at the start of its word; in a slot there is at most one of each kind, pauses first, then emph, then pitch;
-    there is no pause after the last word. Of several pauses of a kind in one slot the longest stays.
+    Every mark is at the start of its word. A slot has at most one mark of each kind, in the order pauses, emph, pitch. There is no
+    pause after the last word. Of several pauses of one kind in a slot, the longest is kept.
     """
     runs = marked.words
     kept: dict[tuple[int, str], Mark] = {}
@@ -295,20 +304,20 @@ def normalise(marked: MarkedText) -> MarkedText:
 
 
 def line_column(source: str, offset: int) -> str:
-    """ "line 2, column 7" for an offset into ``source``, both counted from 1."""
+    """Return a position such as "line 2, column 7" for an offset into ``source``, both counted from 1."""
     line = source.count("\n", 0, offset) + 1
     return f"line {line}, column {offset - source.rfind(chr(10), 0, offset)}"
 
 
 def closest(name: str, known: Iterable[str]) -> str | None:
-    """The member of ``known`` most like ``name``, or None if none is like it."""
+    """Return the member of ``known`` most similar to ``name``, or None if none is similar."""
     return next(iter(difflib.get_close_matches(name.lower(), list(known), n=1, cutoff=0.5)), None)
 
 
 def _mark(source: str, token: re.Match[str], offset: int) -> Mark:
-    """The mark that a tag stands for."""
+    """Return the mark of a tag at ``offset`` of the text without tags."""
 
-    def where() -> str:  # counted when there is an error to tell: for every mark it would make parse quadratic
+    def where() -> str:  # computed only for errors; for every mark it would make parse quadratic
         return line_column(source, token.start())
 
     if token["open"]:

@@ -16,11 +16,11 @@ import numpy as np
 
 from prosody_tagger.density import DENSITIES, Density, EmphasisBudget, density_of
 from prosody_tagger.errors import ModelError
-from prosody_tagger.language import primary
+from prosody_tagger.language import primary_language
 from prosody_tagger.markup import KINDS, PITCHES, Mark, MarkedText, TaggedText, concatenate_tagged, normalise, plain
 from prosody_tagger.model import SHIPPED_ADAPTER, Scores, TaggerModel
 from prosody_tagger.passages import Block, Passage, Span, Window, passages
-from prosody_tagger.punctuation import pause_after
+from prosody_tagger.segment import pause_after
 
 BATCH_TOKENS = 2048
 """Padded tokens of one forward pass over several windows."""
@@ -63,7 +63,7 @@ class Thresholds:
                 float(data["pause"]),
                 None if data.get("pause_long") is None else float(data["pause_long"]),
                 {PITCHES[PITCHES.index(kind)]: float(score) for kind, score in data.get("pitch", {}).items()},
-                None if data.get("languages") is None else tuple(primary(tag) for tag in data["languages"]),
+                None if data.get("languages") is None else tuple(primary_language(tag) for tag in data["languages"]),
             )
         except OSError:
             raise ModelError(f"{path} is missing: the adapter was trained without thresholds; train it anew") from None

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from prosody_tagger.errors import BadInput
-from prosody_tagger.language import primary
+from prosody_tagger.language import primary_language
 from prosody_tagger.model import SHIPPED
 
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -63,7 +63,7 @@ class TrainSettings(BaseModel):
     @field_validator("language")
     @classmethod
     def _tags(cls, tags: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(primary(tag) for tag in tags)
+        return tuple(primary_language(tag) for tag in tags)
 
     @model_validator(mode="after")
     def _one_evaluation(self) -> "TrainSettings":

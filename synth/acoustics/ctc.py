@@ -28,7 +28,7 @@ from synth.acoustics import dtw
 from synth.acoustics.align import Alignment, _check, _unheard
 from synth.audio.signal import resample
 from synth.base import Audio, WordTime
-from synth.normalisation.normalise import SpokenWord, spoken_words
+from synth.normalisation import SpokenWord, spoken_words
 
 Values = NDArray[np.float32]
 Indices = NDArray[np.int64]
@@ -138,7 +138,7 @@ class CtcAligner:
         Args:
             audio: speech. The time taken grows with its length, the memory hardly.
             text: what is said in it. Marks make no difference.
-            language: a BCP 47 tag, how numbers are said; None is the default of `synth.normalisation.normalise.spoken_words`.
+            language: a BCP 47 tag, how numbers are said; None is the default of `synth.normalisation.spoken_words`.
 
         Raises:
             BadInput: no samples, hours of them, several channels, NaN or infinity; no words.

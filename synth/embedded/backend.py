@@ -26,7 +26,7 @@ from synth.base import Audio, Capabilities, Speech, SpeechRequest, Strength, Syn
 from synth.embedded import espeak
 from synth.errors import RefusedRequest
 from synth.lowering import add_comma
-from synth.normalisation.normalise import SpokenWord, spoken_words
+from synth.normalisation import SpokenWord, spoken_words
 
 MAX_CHARS = 2000
 SLOWEST, FASTEST = 0.25, 4.0

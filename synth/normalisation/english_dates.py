@@ -1,36 +1,36 @@
-"""Rules for dates and times in English."""
+"""English rules for dates, years and times of day."""
 
 import regex
 
-from synth.normalisation import english_lexicon as known
-from synth.normalisation.rules import GAP, Match, Numbers, Reading, Said, one_of, plural, rule
+from synth.normalisation import english_lexicon as lexicon
+from synth.normalisation.rules import GAP, EnglishNumbers, Match, Replacement, Verbalisation, one_of, plural, rule
 
 _SUFFIX = "(?:st|nd|rd|th|ST|ND|RD|TH)"
 _DASH = "[-–]"
 _DAY = r"(?:[12]\d|3[01]|0?[1-9])"
 _YEAR = r"(?:1[1-9]|20)\d\d"
 _MODERN = r"(?:1[89]\d\d|20[0-4]\d)"
-_FULL = one_of(form for name in known.MONTHS for form in (name, name.upper()))
-_SHORT = one_of(form for name in known.MONTH_ABBREVIATIONS for form in (name, name.upper()))
-_WEEKDAY = one_of(form for name in known.DAYS for form in (name, name.upper()))
+_FULL = one_of(form for name in lexicon.MONTHS for form in (name, name.upper()))
+_SHORT = one_of(form for name in lexicon.MONTH_ABBREVIATIONS for form in (name, name.upper()))
+_WEEKDAY = one_of(form for name in lexicon.DAYS for form in (name, name.upper()))
 _IN_MONTH = rf"\b(?:{_FULL}|{_SHORT}\.?){GAP}"
 _OF_MONTH = rf"{GAP}(?:of{GAP})?(?:{_FULL}|{_SHORT})\b"
-_COUNTED = rf"{GAP}(?:{one_of(known.SCALE_WORDS)}|{one_of(known.UNITS)})(?!\w)"
+_COUNTED = rf"{GAP}(?:{one_of(lexicon.SCALE_WORDS)}|{one_of(lexicon.UNITS)})(?!\w)"
 _HALF = r"(?P<half>[aApP]\.?[mM])\b"
 _TIME = r"(?<![\d:.])(?P<time>(?P<hour>[01]?\d|2[0-4]){}(?P<minute>[0-5]\d)(?::(?P<second>[0-5]\d))?h?)"
 
 
 def calendar_day(first: int, second: int, *, american: bool) -> tuple[int, int] | None:
-    """(month, day) of two numbers in the country's order, or in the other if that alone makes a day; None if neither does."""
+    """Return (month, day) for two numbers in the country's order, else in the other order; None if neither is a valid date."""
     for month, day in ((first, second), (second, first)) if american else ((second, first), (first, second)):
         if 1 <= month <= 12 and 1 <= day <= 31:
             return month, day
     return None
 
 
-def say_day(match: Match, numbers: Numbers, month: int, day: int) -> str:
-    """ "May fifth", and outside America "the fifth of May"."""
-    name, ordinal = known.MONTHS[month - 1], numbers.ordinal(str(day))
+def say_day(match: Match, numbers: EnglishNumbers, month: int, day: int) -> str:
+    """Return "May fifth" in American English, "the fifth of May" elsewhere."""
+    name, ordinal = lexicon.MONTHS[month - 1], numbers.ordinal(str(day))
     return f"{name} {ordinal}" if numbers.american else f"{_the(match)}{ordinal} of {name}"
 
 
@@ -41,46 +41,46 @@ def _the(match: Match) -> str:
     return "" if _THE_BEFORE.match(match.string, match.start()) else "the "
 
 
-def _date(match: Match, numbers: Numbers) -> Said:
+def _date(match: Match, numbers: EnglishNumbers) -> Verbalisation:
     american = numbers.american and match["sign"] != "."
     day = calendar_day(int(match["first"]), int(match["second"]), american=american)
     year = match["year"] if len(match["year"]) == 4 else f"20{match['year']}"
     return f"{say_day(match, numbers, *day)} {numbers.year(year)}" if day else None
 
 
-def _iso_date(match: Match, numbers: Numbers) -> Said:
+def _iso_date(match: Match, numbers: EnglishNumbers) -> Verbalisation:
     return f"{say_day(match, numbers, int(match['month']), int(match['day']))} {numbers.year(match['year'])}"
 
 
-def _named_date(match: Match, numbers: Numbers) -> Said:
+def _named_date(match: Match, numbers: EnglishNumbers) -> Verbalisation:
     name = match["month"].capitalize()
-    month = known.MONTHS.index(known.MONTH_ABBREVIATIONS.get(name, name)) + 1
+    month = lexicon.MONTHS.index(lexicon.MONTH_ABBREVIATIONS.get(name, name)) + 1
     return f"{say_day(match, numbers, month, int(match['day']))} {numbers.year(match['year'])}"
 
 
-def _day_of_month(match: Match, numbers: Numbers) -> Said:
+def _day_of_month(match: Match, numbers: EnglishNumbers) -> Verbalisation:
     return numbers.ordinal(match["day"])
 
 
-def _day_before_month(match: Match, numbers: Numbers) -> Said:
+def _day_before_month(match: Match, numbers: EnglishNumbers) -> Verbalisation:
     ordinal = numbers.ordinal(match["day"])
     return ordinal if match["of"] else f"{_the(match)}{ordinal}{'' if match['dash'] else ' of'}"
 
 
-def _year(match: Match, numbers: Numbers) -> Said:
+def _year(match: Match, numbers: EnglishNumbers) -> Verbalisation:
     return numbers.year(match["year"])
 
 
-def _decade(match: Match, numbers: Numbers) -> Said:
+def _decade(match: Match, numbers: EnglishNumbers) -> Verbalisation:
     year, start = match["year"], match.start()
     if len(year) == 4:
         return plural(numbers.year(year))
-    left_out = match.string[start - 1] in "'’"  # the apostrophe stands for the century, which is not said
-    return [Reading(start - left_out, match.end(), plural(numbers.cardinal(year)))]
+    left_out = match.string[start - 1] in "'’"  # the apostrophe replaces the century and is not spoken
+    return [Replacement(start - left_out, match.end(), plural(numbers.cardinal(year)))]
 
 
-def _season(match: Match, numbers: Numbers) -> Said:
-    """A year and the next: "2024/25"."""
+def _season(match: Match, numbers: EnglishNumbers) -> Verbalisation:
+    """Verbalise a pair of consecutive years: "2024/25"."""
     if int(match["next"]) != (int(match["year"]) + 1) % 100:
         return None
     return {
@@ -90,7 +90,7 @@ def _season(match: Match, numbers: Numbers) -> Said:
     }
 
 
-def _clock(match: Match, numbers: Numbers) -> Said:
+def _clock(match: Match, numbers: EnglishNumbers) -> Verbalisation:
     hour, minute, second = match["hour"].lstrip("0") or "0", match["minute"], match["second"]
     said = numbers.cardinal(hour)
     if minute != "00":
@@ -104,26 +104,26 @@ def _clock(match: Match, numbers: Numbers) -> Said:
     return {"time": said, "half": _half(match)} if match["half"] else {"time": said}
 
 
-def _hour(match: Match, numbers: Numbers) -> Said:
+def _hour(match: Match, numbers: EnglishNumbers) -> Verbalisation:
     return {"time": numbers.cardinal(match["time"].lstrip("0")), "half": _half(match)}
 
 
 def _half(match: Match) -> str:
-    """A voice takes the "a" of "a m" for the article; with a hyphen it is the letter."""
+    """Return "a-m" or "p m". The hyphen makes a voice say the letter "a" instead of the article."""
     return "a-m" if match["half"][0] in "aA" else "p m"
 
 
-def _name(match: Match, numbers: Numbers) -> Said:
+def _name(match: Match, numbers: EnglishNumbers) -> Verbalisation:
     short = match["name"].capitalize()
-    return known.DAYS.get(short) or known.MONTH_ABBREVIATIONS[short]
+    return lexicon.DAYS.get(short) or lexicon.MONTH_ABBREVIATIONS[short]
 
 
-def _name_range(match: Match, numbers: Numbers) -> Said:
-    names = known.DAYS | known.MONTH_ABBREVIATIONS
+def _name_range(match: Match, numbers: EnglishNumbers) -> Verbalisation:
+    names = lexicon.DAYS | lexicon.MONTH_ABBREVIATIONS
     return {"first": names[match["from"].capitalize()], "dash": "to", "second": names[match["to"].capitalize()]}
 
 
-# A number of four digits is a year where something around it says so. (before, the year, behind):
+# A number of four digits is a year if its context shows that. Each entry: (pattern before, pattern of the year, pattern after).
 _COUNTABLE = rf"{GAP}(?:people|men|women|children|\p{{Ll}}{{2,20}}(?<!\b(?:was|has|this|is))s)\b|{_COUNTED}"
 _YEAR_CONTEXTS = (
     (rf"(?<={_IN_MONTH}(?:{_DAY}{_SUFFIX}?(?:{_DASH}{_DAY}{_SUFFIX}?)?,?{GAP})?)", r"[12]\d{3}", ""),
@@ -179,7 +179,7 @@ DATE_RULES = (
         for before, year, behind in _YEAR_CONTEXTS
     ),
 )
-"""Where a number begins."""
+"""Tried where a number begins."""
 
 NAME_RULES = (
     rule(
@@ -192,4 +192,4 @@ NAME_RULES = (
     rule(rf"(?<=\b\d\d?{_SUFFIX}?{GAP}(?:of{GAP})?)(?P<name>{_SHORT})(?!\w)", _name, "stop"),
     rule(rf"(?P<name>{_SHORT})(?=\.,?\s\p{{Ll}})", _name, "stop"),
 )
-"""Where a word begins."""
+"""Tried where a word begins."""

@@ -1,4 +1,4 @@
-"""What the English reader knows by heart: names of units, currencies, symbols, months, abbreviations."""
+"""Tables of the English verbaliser: units, currencies, symbols, months, abbreviations, idioms."""
 
 
 def _pairs(listed: str) -> dict[str, str]:
@@ -16,7 +16,7 @@ CURRENCIES = {
     "₺": ("lira", "lira", "", ""),
     "₿": ("bitcoin", "bitcoin", "", ""),
 }
-"""Symbol of a currency: one and several of its unit, one and several of its hundredth ("" where it has none in use)."""
+"""Currency symbol to (unit, plural of the unit, hundredth, plural of the hundredth); "" where no hundredth is in use."""
 
 DOLLARS = {
     "US": "U S",
@@ -27,14 +27,14 @@ DOLLARS = {
     "NZ": "New Zealand",
     "HK": "Hong Kong",
 }
-"""What stands before "$" for whose dollars they are."""
+"""Country code before "$" to the adjective that is spoken."""
 
 SCALES = {"k": "thousand", "K": "thousand", "m": "million", "M": "million", "mn": "million", "mm": "million", "MM": "million"}
 SCALES |= {"b": "billion", "B": "billion", "bn": "billion", "t": "trillion", "T": "trillion", "tn": "trillion", "trn": "trillion"}
-"""What may stand right behind an amount of money."""
+"""Abbreviated scale directly after an amount of money ("$5m")."""
 
 NUMBER_SCALES = ("k", "K", "M", "mn", "B", "bn", "tn")
-"""Those of them that are clear behind any number ("5m" is five meters)."""
+"""The scales that are unambiguous after any number; "5m" is five meters, so "m" is not one of them."""
 
 SCALE_WORDS = ("hundred", "thousand", "million", "billion", "trillion")
 
@@ -134,17 +134,17 @@ UNITS = {
     "x": ("time", "times"),
     "×": ("time", "times"),
 }
-"""A unit behind a number: what one and what several of it are called."""
+"""Unit after a number to its spoken singular and plural."""
 
 ATTACHED_UNITS = frozenset({"in", "x", "×"})
-"""Units only where they touch the number: "5 in" may be five of something in something else."""
+"""Units that are recognised only directly after the number: in "5 in" the "in" may be a preposition."""
 
 PER = {"mo": "month", "yr": "year", "wk": "week", "hr": "hour", "h": "hour", "min": "minute", "s": "second", "sec": "second"}
 PER |= {"kg": "kilogram", "g": "gram", "lb": "pound", "oz": "ounce", "l": "liter", "L": "liter", "km": "kilometer", "mi": "mile"}
 PER |= {
     word: word for word in "day week month year hour minute second night person user head seat share unit item gallon mile".split()
 }
-"""What a number may be counted by, behind a stroke: "$5/mo"."""
+"""Denominator after a slash to its spoken form: "$5/mo"."""
 
 SYMBOLS = {
     "&": "and",
@@ -184,7 +184,7 @@ SYMBOLS = {
     "¢": "cents",
     **{symbol: names[0] for symbol, names in CURRENCIES.items()},
 }
-"""A character that is said as a word, where nothing around it says better."""
+"""Symbol to its spoken form, used where no rule for its context matches."""
 
 MONTHS = "January February March April May June July August September October November December".split()
 MONTH_ABBREVIATIONS = {name[:3]: name for name in MONTHS if name != "May"} | {"Sept": "September"}
@@ -210,40 +210,40 @@ IDIOMS = {
     "=>": "to",
     "!=": "not equal to",
 }
-"""Whole words that are not said by the rules for their parts."""
+"""Whole words whose spoken form does not follow from the rules."""
 
 TITLES = _pairs(
     "mr=Mister, mrs=Missus, ms=Miz, dr=Doctor, prof=Professor, st=Saint, mt=Mount, gen=General, col=Colonel, "
     "capt=Captain, lt=Lieutenant, sgt=Sergeant, rev=Reverend, gov=Governor, sen=Senator, rep=Representative, "
     "pres=President, hon=Honorable, ft=Fort, messrs=Messieurs"
 )
-"""Before a name. Those of `TITLES_WITHOUT_STOP` are also written without the stop."""
+"""Abbreviated title before a name. Those in `TITLES_WITHOUT_STOP` are also written without a full stop."""
 TITLES_WITHOUT_STOP = ("mr", "mrs", "ms", "dr", "prof", "st", "mt")
 
 STREETS = {"st": "Street", "dr": "Drive", "ave": "Avenue", "blvd": "Boulevard", "rd": "Road", "ln": "Lane", "hwy": "Highway"}
-"""Behind a name."""
+"""Abbreviated kind of street after its name."""
 
 NUMBERED = _pairs(
     "no=number, nos=numbers, p=page, pp=pages, fig=figure, figs=figures, vol=volume, ch=chapter, sec=section, "
     "eq=equation, art=article, para=paragraph, ext=extension, apt=apartment, rm=room, pt=part, ca=circa, c=circa, "
     "op=opus, tel=telephone"
 )
-"""Before a number alone."""
+"""Abbreviations that are expanded only before a number."""
 
 INNER = _pairs(
     "e.g=for example, i.e=that is, vs=versus, approx=approximately, cf=compare, viz=namely, incl=including, "
     "excl=excluding, a.k.a=also known as, avg=average, sq=square"
 )
-"""Those that no sentence ends with."""
+"""Abbreviations that never end a sentence, so their full stop is dropped."""
 
 FINAL = _pairs(
     "etc=et cetera, dept=department, jr=Junior, sr=Senior, inc=Incorporated, ltd=Limited, co=Company, "
     "corp=Corporation, univ=University, govt=government, intl=international, misc=miscellaneous, bldg=building"
 )
-"""Those that may end one, and then keep their stop."""
+"""Abbreviations that may end a sentence; there the full stop is kept."""
 
 CAPITALISED = ("jr", "sr", "inc", "co", "corp", "univ")
-"""Of `FINAL`, those that are something else in small letters."""
+"""Entries of `FINAL` that mean something else in lower case."""
 
 REGNAL_TITLES = "King Queen Pope Prince Emperor Tsar Czar".split()
 REGNAL_NAMES = (
@@ -252,13 +252,13 @@ REGNAL_NAMES = (
 REGNAL_NAMES += "Gregory Alexander Catherine Nicholas Peter Ivan Frederick Leo Ferdinand Clement Innocent Ramses".split()
 NUMBERED_THINGS = "Chapter Part Volume Vol Book Act Scene Section Article Phase Stage Type Class Level Appendix Title Unit".split()
 NUMBERED_THINGS += ["Lesson", "Episode", "Season", "Division", "Mark", "War", "Super Bowl", "Figure", "Table", "Ch", "Fig", "Pt"]
-"""What a Roman numeral stands behind: of a ruler ("the eighth"), or of a thing ("four")."""
+"""Words before a Roman numeral: rulers take an ordinal ("the eighth"), numbered things a cardinal ("four")."""
 
 SUFFIXES = (
     "com org net edu gov io ai dev app info co uk de fr eu ca au jp js ts py rs cpp txt pdf html htm css md json csv xml".split()
 )
 SUFFIXES += "yaml yml toml png jpg jpeg gif svg mp3 mp4 wav zip gz exe doc docx xls xlsx ppt pptx".split()
-"""Ends of names of hosts and files, where the stop before them is said; none that is an English word."""
+"""Endings of host and file names, before which the full stop is spoken as "dot"; none of them is an English word."""
 
 ADDRESS_SIGNS = {".": "dot", "@": "at", "/": "slash", ":": "colon", "-": "dash", "_": "underscore", "?": "question mark"}
 ADDRESS_SIGNS |= {"=": "equals", "&": "and", "+": "plus", "#": "hash", "%": "percent", "~": "tilde"}

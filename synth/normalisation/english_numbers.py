@@ -1,26 +1,37 @@
-"""Rules for numbers in English: plain ones, money, fractions, versions, telephone numbers, and numbers in signs of their own."""
+"""English rules for numbers: cardinals, ordinals, money, fractions, versions, telephone numbers, and symbols such as "²" or "Ⅳ"."""
 
 import unicodedata
 
 import regex
 
-from synth.normalisation import english_lexicon as known
+from synth.normalisation import english_lexicon as lexicon
 from synth.normalisation.english_dates import calendar_day, say_day
-from synth.normalisation.rules import GAP, MAX_DIGITS, Match, Numbers, Reading, Said, one_of, plural, rule, spell
+from synth.normalisation.rules import (
+    GAP,
+    MAX_DIGITS,
+    EnglishNumbers,
+    Match,
+    Replacement,
+    Verbalisation,
+    one_of,
+    plural,
+    rule,
+    spell_digits,
+)
 
-CURRENCY = f"[{''.join(known.CURRENCIES)}]"
+CURRENCY = f"[{''.join(lexicon.CURRENCIES)}]"
 _WHOLE = (
     r"(?:[1-9]\d{0,2}(?:,\d{3}){1,5}|[1-9]\d{0,2}(?:[\u00a0\u202f\u2009]\d{3}){1,5}|[1-9]\d?(?:,\d{2}){1,4},\d{3}"
     rf"|[1-9]\d{{0,{MAX_DIGITS - 1}}}|0)(?!,?\d)"
 )
 _NUMBER = rf"(?:{_WHOLE}(?:\.\d{{1,40}}+)?|\.\d{{1,40}}+)(?![.,]?\d)"
-_SCALE = rf"(?:{one_of(known.SCALES)})(?!\w)"
+_SCALE = rf"(?:{one_of(lexicon.SCALES)})(?!\w)"
 
 
-def _amount(numbers: Numbers, symbol: str, number: str, scale: str = "", country: str = "") -> str:
-    """ "five dollars and fifty cents", "one point five million dollars"."""
-    one, many, cent, cents = known.CURRENCIES[symbol]
-    owner = f"{known.DOLLARS[country]} " if country else ""
+def _amount(numbers: EnglishNumbers, symbol: str, number: str, scale: str = "", country: str = "") -> str:
+    """Return an amount in words: "five dollars and fifty cents", "one point five million dollars"."""
+    one, many, cent, cents = lexicon.CURRENCIES[symbol]
+    owner = f"{lexicon.DOLLARS[country]} " if country else ""
     whole, _, fraction = number.partition(".")
     if scale:
         return f"{numbers.decimal(number)} {scale} {owner}{many}"
@@ -35,85 +46,85 @@ def _amount(numbers: Numbers, symbol: str, number: str, scale: str = "", country
 
 
 _ARTICLE_BEFORE = regex.compile(r"(?<=\b[Aa]n?\s)")
-_TIED_BEHIND = regex.compile(r"-\p{L}")
-_NOUN_BEHIND = regex.compile(rf"{GAP}(?!(?:or|and|to|for|in|on|at|per|a|if|is|was|each|more|less)\b)\p{{Ll}}")
+_TIED_AFTER = regex.compile(r"-\p{L}")
+_NOUN_AFTER = regex.compile(rf"{GAP}(?!(?:or|and|to|for|in|on|at|per|a|if|is|was|each|more|less)\b)\p{{Ll}}")
 
 
-def _money(match: Match, numbers: Numbers) -> Said:
-    """An amount behind its symbol: alone ("$5", "$2M"), with its scale in the next word ("$5 million"), or a range ("$5-10")."""
+def _money(match: Match, numbers: EnglishNumbers) -> Verbalisation:
+    """Verbalise an amount after its symbol: "$5", "$2M", with its scale in the next word ("$5 million"), or a range ("$5-10")."""
     symbol, country, big = match["symbol"], match["country"] or "", match["big"] or ""
-    one, many, *_ = known.CURRENCIES[symbol]
+    one, many, *_ = lexicon.CURRENCIES[symbol]
     said: dict[str, str] = {}
     last, number, scale = "left", match["first"], match["scale"]
     if match["dash"]:
         said |= {"left": _lower_end(match, numbers), "dash": "to"}
         last, number, scale = "right", match["second"], match["scale2"]
     if big:
-        owner = f"{known.DOLLARS[country]} " if country else ""
-        said |= {last: numbers.decimal(number), "big": f"{known.SCALES.get(big, big)} {owner}{many}"}
+        owner = f"{lexicon.DOLLARS[country]} " if country else ""
+        said |= {last: numbers.decimal(number), "big": f"{lexicon.SCALES.get(big, big)} {owner}{many}"}
         last = "big"
     else:
-        said[last] = _amount(numbers, symbol, number, known.SCALES[scale] if scale else "", country)
+        said[last] = _amount(numbers, symbol, number, lexicon.SCALES[scale] if scale else "", country)
     if _is_adjective(match) and said[last].endswith(many):
         said[last] = said[last].removesuffix(many) + one
     return said
 
 
 def _is_adjective(match: Match) -> bool:
-    """Whether the money says what kind of thing follows, and so is one dollar, not many: "a $5 bill", "$5-a-day"."""
-    if match["tied"] or _TIED_BEHIND.match(match.string, match.end()):
+    """Whether the amount modifies the noun after it and so takes the singular: "a $5 bill", "$5-a-day"."""
+    if match["tied"] or _TIED_AFTER.match(match.string, match.end()):
         return True
-    return bool(_ARTICLE_BEFORE.match(match.string, match.start()) and _NOUN_BEHIND.match(match.string, match.end()))
+    return bool(_ARTICLE_BEFORE.match(match.string, match.start()) and _NOUN_AFTER.match(match.string, match.end()))
 
 
-def _lower_end(match: Match, numbers: Numbers) -> str:
-    """The first number of a range of money, which says what it counts only where it has cents."""
+def _lower_end(match: Match, numbers: EnglishNumbers) -> str:
+    """Return the first number of a range of money in words; the currency is named only if the number has cents."""
     if match["scale"]:
-        return f"{numbers.decimal(match['first'])} {known.SCALES[match['scale']]}"
+        return f"{numbers.decimal(match['first'])} {lexicon.SCALES[match['scale']]}"
     if "." in match["first"] and not match["big"] and not match["scale2"]:
         return _amount(numbers, match["symbol"], match["first"])
     return numbers.decimal(match["first"])
 
 
-def _money_before_symbol(match: Match, numbers: Numbers) -> Said:
+def _money_before_symbol(match: Match, numbers: EnglishNumbers) -> Verbalisation:
     return _amount(numbers, match["symbol"], match["number"])
 
 
-def _number(match: Match, numbers: Numbers) -> Said:
+def _number(match: Match, numbers: EnglishNumbers) -> Verbalisation:
     said = numbers.decimal(match["number"])
-    return f"{said} {known.SCALES[match['scale']]}" if match["scale"] else said
+    return f"{said} {lexicon.SCALES[match['scale']]}" if match["scale"] else said
 
 
-def _digits(match: Match, numbers: Numbers) -> Said:
+def _digits(match: Match, numbers: EnglishNumbers) -> Verbalisation:
     return numbers.cardinal(match[0])
 
 
-def _spelled(match: Match, numbers: Numbers) -> Said:
-    return spell(match[0])
+def _spelled(match: Match, numbers: EnglishNumbers) -> Verbalisation:
+    return spell_digits(match[0])
 
 
-def _retirement(match: Match, numbers: Numbers) -> Said:
+def _retirement(match: Match, numbers: EnglishNumbers) -> Verbalisation:
     return "four oh one k"
 
 
-def _ordinal(match: Match, numbers: Numbers) -> Said:
+def _ordinal(match: Match, numbers: EnglishNumbers) -> Verbalisation:
     return numbers.ordinal(match["number"])
 
 
-def _plural(match: Match, numbers: Numbers) -> Said:
+def _plural(match: Match, numbers: EnglishNumbers) -> Verbalisation:
     return plural(numbers.cardinal(match["number"]))
 
 
-def _scientific(match: Match, numbers: Numbers) -> Said:
+def _scientific(match: Match, numbers: EnglishNumbers) -> Verbalisation:
     sign = "minus " if match["sign"] in ("-", "−") else ""
     return f"{numbers.decimal(match['number'])} times ten to the power of {sign}{numbers.cardinal(match['power'])}"
 
 
-def _ratio(match: Match, numbers: Numbers) -> Said:
+def _ratio(match: Match, numbers: EnglishNumbers) -> Verbalisation:
     return f"{numbers.cardinal(match['first'])} to {numbers.cardinal(match['second'])}"
 
 
-def _height(match: Match, numbers: Numbers) -> Said:
+def _height(match: Match, numbers: EnglishNumbers) -> Verbalisation:
     return f"{numbers.cardinal(match['feet'])} foot {numbers.cardinal(match['inches'])}"
 
 
@@ -123,12 +134,12 @@ _PARTS = {2: ("half", "halves"), 4: ("quarter", "quarters")}
 _COMMON_PARTS = frozenset((*range(2, 11), 12, 16, 20, 32, 64, 100, 1000))
 _WHOLE_BEFORE = regex.compile(r"(?<=(?<![\d.,/:])\d{1,3}[ \u00a0-])")
 _DAY_BEFORE = regex.compile(r"(?<=\b(?i:on|by|until|since|before|after|dated|date)\s)")
-_OF_BEHIND = regex.compile(rf"{GAP}of\b")
+_OF_AFTER = regex.compile(rf"{GAP}of\b")
 VULGAR = "½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅐⅛⅜⅝⅞⅑⅒"
 
 
-def _parts(top: int, bottom: int, match: Match, numbers: Numbers, whole: str = "") -> str:
-    """ "three quarters"; behind a whole number, "and a half"."""
+def _parts(top: int, bottom: int, match: Match, numbers: EnglishNumbers, whole: str = "") -> str:
+    """Return a fraction in words: "three quarters", and after a whole number "and a half"."""
     ordinal = numbers.ordinal(str(bottom))
     one, many = _PARTS.get(bottom, (ordinal, plural(ordinal)))
     if whole or (top < bottom and _WHOLE_BEFORE.match(match.string, match.start())):
@@ -137,80 +148,82 @@ def _parts(top: int, bottom: int, match: Match, numbers: Numbers, whole: str = "
     return f"{numbers.cardinal(str(top))} {one if top == 1 else many}"
 
 
-def _fraction(match: Match, numbers: Numbers) -> Said:
-    """Parts where people count in such parts, a day where it can be one, else "twenty-two over seven"."""
+def _fraction(match: Match, numbers: EnglishNumbers) -> Verbalisation:
+    """Verbalise "top/bottom": as a date where it can be one, as parts for common denominators, else "twenty-two over seven"."""
     top, bottom = int(match["top"]), int(match["bottom"])
     day = calendar_day(top, bottom, american=numbers.american)
     if day and (bottom not in _COMMON_PARTS or _DAY_BEFORE.match(match.string, match.start())):
         return say_day(match, numbers, *day)
-    if top == bottom or (bottom == 10 and 1 < top < 10 and not _OF_BEHIND.match(match.string, match.end())):
+    if top == bottom or (bottom == 10 and 1 < top < 10 and not _OF_AFTER.match(match.string, match.end())):
         return f"{numbers.cardinal(str(top))} out of {numbers.cardinal(str(bottom))}"
     if bottom in _COMMON_PARTS and (top < bottom or (bottom == 2 and top % 2)):
         return _parts(top, bottom, match, numbers)
     return f"{numbers.cardinal(str(top))} over {numbers.cardinal(str(bottom))}"
 
 
-def _vulgar_fraction(match: Match, numbers: Numbers) -> Said:
+def _vulgar_fraction(match: Match, numbers: EnglishNumbers) -> Verbalisation:
     top, _, bottom = unicodedata.normalize("NFKC", match["sign"]).partition("\u2044")
     return _parts(int(top), int(bottom), match, numbers, numbers.cardinal(match["whole"]) if match["whole"] else "")
 
 
-# Numbers that are names
+# Numbers that identify something
 
 
-def _version(match: Match, numbers: Numbers) -> Said:
+def _version(match: Match, numbers: EnglishNumbers) -> Verbalisation:
     return "version " + " point ".join(numbers.cardinal(part) for part in match["parts"].split("."))
 
 
-def _dotted(match: Match, numbers: Numbers) -> Said:
-    """A version, or an address of the internet protocol."""
+def _dotted(match: Match, numbers: EnglishNumbers) -> Verbalisation:
+    """Verbalise a version number or an IPv4 address."""
     parts = match["parts"].split(".")
     is_address = len(parts) == 4 and all(len(part) < 4 and int(part) < 256 for part in parts)
     return (" dot " if is_address else " point ").join(numbers.cardinal(part) for part in parts)
 
 
-def _chain(match: Match, numbers: Numbers) -> Said:
-    """Numbers tied by hyphens: by their digits, unless all are short ("4-4-2")."""
+def _chain(match: Match, numbers: EnglishNumbers) -> Verbalisation:
+    """Verbalise numbers joined by hyphens: digit by digit, unless all are short ("4-4-2")."""
     parts = match[0].split("-")
     if any(len(part) > 2 or part.startswith("0") for part in parts):
-        return spell(match[0])
+        return spell_digits(match[0])
     return " ".join(numbers.cardinal(part) for part in parts)
 
 
 _PHONE_PART = regex.compile(r"\+?\d(?:[-./()]{0,2}\d)*+–?")
 
 
-def _phone(match: Match, numbers: Numbers) -> Said:
+def _phone(match: Match, numbers: EnglishNumbers) -> Verbalisation:
     return [
-        Reading(match.start() + part.start(), match.start() + part.end(), "plus " * part[0].startswith("+") + spell(part[0]))
+        Replacement(
+            match.start() + part.start(), match.start() + part.end(), "plus " * part[0].startswith("+") + spell_digits(part[0])
+        )
         for part in _PHONE_PART.finditer(match[0])
     ]
 
 
-def _local_phone(match: Match, numbers: Numbers) -> Said:
-    """ "555-1234", but "200-1000" is a range."""
+def _local_phone(match: Match, numbers: EnglishNumbers) -> Verbalisation:
+    """Verbalise "555-1234" digit by digit; "200-1000" is a range and not matched."""
     return None if match["first"][-1] == "0" == match["second"][-1] else _phone(match, numbers)
 
 
-def _numeric(match: Match, numbers: Numbers) -> Said:
-    """A number with a sign of its own ("②", "Ⅳ"), if it is whole."""
+def _numeric(match: Match, numbers: EnglishNumbers) -> Verbalisation:
+    """Verbalise a character that is a whole number ("②", "Ⅳ")."""
     value = unicodedata.numeric(match[0], -1.0)
     return numbers.cardinal(str(int(value))) if value >= 0 and value == int(value) else None
 
 
-def _subscript(match: Match, numbers: Numbers) -> Said:
+def _subscript(match: Match, numbers: EnglishNumbers) -> Verbalisation:
     return numbers.cardinal(unicodedata.normalize("NFKC", match[0]))
 
 
-def _power(match: Match, numbers: Numbers) -> Said:
+def _power(match: Match, numbers: EnglishNumbers) -> Verbalisation:
     return f"to the power of {numbers.cardinal(unicodedata.normalize('NFKC', match['power']))}"
 
 
 _SEPARATE = r"[-. \u00a0]"
-_AMOUNT = rf"(?:(?P<country>{one_of(known.DOLLARS)})(?=\$))?(?P<symbol>{CURRENCY})(?P<first>{_NUMBER})(?P<scale>{_SCALE})?"
+_AMOUNT = rf"(?:(?P<country>{one_of(lexicon.DOLLARS)})(?=\$))?(?P<symbol>{CURRENCY})(?P<first>{_NUMBER})(?P<scale>{_SCALE})?"
 _MONEY = (
     rf"(?P<left>{_AMOUNT})(?:(?P<dash>[-–])(?P<right>(?:(?P=symbol))?(?P<second>{_NUMBER})(?P<scale2>{_SCALE})?))?"
-    rf"(?:(?:{GAP}|(?P<tied>-))(?P<big>{one_of((*known.SCALE_WORDS, *known.SCALES))})(?!\w))?"
+    rf"(?:(?:{GAP}|(?P<tied>-))(?P<big>{one_of((*lexicon.SCALE_WORDS, *lexicon.SCALES))})(?!\w))?"
 )
 MONEY_BY_COUNTRY_RULE = rule(rf"(?=\p{{L}}){_MONEY}", _money, "range")
 VERSION_RULE = rule(
@@ -241,13 +254,13 @@ NUMBER_RULES = (
     rule(rf"(?P<number>{_NUMBER})(?P<symbol>{CURRENCY})(?<=\.\d\d.)(?![\w.])", _money_before_symbol, "range joined"),
     rule(rf"(?P<number>{_NUMBER})[eE](?P<sign>[-−+]?)(?P<power>[1-9]\d{{0,2}})(?!\w)", _scientific, "joined"),
     rule(
-        rf"(?P<number>{_NUMBER})(?P<scale>(?<!\p{{L}}[\d.,]{{1,9}}|\d{{4}}){one_of(known.NUMBER_SCALES)}(?!\w))?",
+        rf"(?P<number>{_NUMBER})(?P<scale>(?<!\p{{L}}[\d.,]{{1,9}}|\d{{4}}){one_of(lexicon.NUMBER_SCALES)}(?!\w))?",
         _number,
         "unit range",
     ),
     rule(r"\d++", _digits),
 )
-"""Where a number begins, behind the rules for dates."""
+"""Tried where a number begins, after the rules for dates."""
 
 SIGN_RULES = (
     rule(_MONEY, _money, "range"),
@@ -259,4 +272,4 @@ SIGN_RULES = (
     rule(r"[₀-₉]{1,9}", _subscript),
     rule(r"(?![⁰-⁹¹²³])[\p{No}\p{Nl}]", _numeric),
 )
-"""Where a sign stands that has to do with numbers."""
+"""Tried at a symbol that may begin a number."""

@@ -1,4 +1,4 @@
-"""What every reader of `synth.normalisation.normalise` is made of: readings, number words, and rules that find them by pattern."""
+"""Building blocks of the verbalisers: replacements, English number words, and rules that match text by pattern."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,41 +11,41 @@ from prosody_tagger.segment import Word
 
 MAX_DIGITS = 12
 MAX_GROUPED_DIGITS = 18
-"""A longer number is read digit by digit; nobody could follow it otherwise. More are clear where they stand in groups of three."""
+"""Longer numbers are read digit by digit, because listeners cannot follow them. Grouped by threes, more digits stay clear."""
 
 GAP = r"(?:[^\S\n]{1,3}\n?[^\S\n]{0,3}|\n[^\S\n]{0,3})"
-"""Pattern of the white space between two words that are read together: bounded, and never a blank line."""
+"""Pattern of the white space between two words that are verbalised together: bounded, and never a blank line."""
 
-COVERED = "\ufffc"
-"""Stands for every character that an alias covers in the text that a reader sees. No pattern of a rule may match it."""
+ALIAS_PLACEHOLDER = "\ufffc"
+"""Replaces every character that an alias covers in a verbaliser's input. No rule's pattern may match it."""
 
 
-class Reading(NamedTuple):
-    """``[start, end)`` of the text is said as ``spoken``."""
+class Replacement(NamedTuple):
+    """``[start, end)`` of the text is spoken as ``spoken``."""
 
     start: int
     end: int
     spoken: str
 
 
-class Reader(Protocol):
-    """Knows what one language does not say as it writes it."""
+class Verbaliser(Protocol):
+    """Turns what a language does not speak as written into words."""
 
-    def readings(self, text: str, words: Sequence[Word]) -> Iterator[Reading]:
-        """What is said otherwise than written, in order and without overlap. Decimal digits of ``text`` are ASCII."""
+    def replacements(self, text: str, words: Sequence[Word]) -> Iterator[Replacement]:
+        """Yield what is spoken differently than written, in order and without overlap. Decimal digits of ``text`` are ASCII."""
 
 
 _DIGITS = "zero one two three four five six seven eight nine".split()
 _SEPARATORS = str.maketrans("", "", ",\u00a0\u202f\u2009")
 
 
-def spell(digits: str) -> str:
-    """Every digit by itself; what is no digit is left out."""
+def spell_digits(digits: str) -> str:
+    """Return the digits of a string as separate words; other characters are ignored."""
     return " ".join(_DIGITS[int(digit)] for digit in digits if digit.isdecimal())
 
 
 def plural(words: str) -> str:
-    """ "nineteen nineties" of "nineteen ninety"."""
+    """Return the plural of a number in words: "nineteen nineties" for "nineteen ninety"."""
     if words.endswith("y"):
         return words[:-1] + "ies"
     return words + ("es" if words.endswith("x") else "s")
@@ -59,30 +59,30 @@ def _in_words(number: int, form: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Numbers:
-    """English numbers, in American form ("one hundred one") or with the "and" that is said elsewhere."""
+class EnglishNumbers:
+    """English number words, American ("one hundred one") or British ("one hundred and one")."""
 
     american: bool
 
     def cardinal(self, digits: str) -> str:
-        """A whole number; digit by digit where it starts with 0 or is too long."""
+        """Return a whole number in words; digit by digit if it starts with 0 or is too long."""
         bare = digits.translate(_SEPARATORS)
         if len(bare) > (MAX_DIGITS if bare == digits else MAX_GROUPED_DIGITS) or (bare[0] == "0" and len(bare) > 1):
-            return spell(bare)
+            return spell_digits(bare)
         return self._joined(_in_words(int(bare), "cardinal"))
 
     def ordinal(self, digits: str) -> str:
-        """ "twenty-first" of "21", for a bounded number of digits."""
+        """Return an ordinal in words: "twenty-first" for "21". The caller bounds the number of digits."""
         return self._joined(_in_words(int(digits.translate(_SEPARATORS)), "ordinal"))
 
     def decimal(self, number: str) -> str:
-        """A number with or without a decimal point: "three point one four", "point five"."""
+        """Return a number with or without a decimal point in words: "three point one four", "point five"."""
         whole, point, fraction = number.partition(".")
         said = self.cardinal(whole) if whole else ""
-        return f"{said} point {spell(fraction)}".lstrip() if point else said
+        return f"{said} point {spell_digits(fraction)}".lstrip() if point else said
 
     def year(self, digits: str) -> str:
-        """A year of four digits from 1000 on: "nineteen oh five", "two thousand five", "twenty twenty-six"."""
+        """Return a year of four digits, 1000 or later, in words: "nineteen oh five", "two thousand five", "twenty twenty-six"."""
         century, rest = digits[:2], digits[2:]
         if digits[1:3] == "00":
             return self.cardinal(digits)
@@ -95,54 +95,55 @@ class Numbers:
 
 
 Match = regex.Match[str]
-Said = str | dict[str, str] | list[Reading] | None
-"""What a match is said as: as a whole, group by group (each within one word), or reading by reading; None if it is not read so."""
+Verbalisation = str | dict[str, str] | list[Replacement] | None
+"""The spoken form of a match: one string for all of it, a string for each named group (each within one word), or a list of
+replacements; None if the rule does not apply after all."""
 
-Say = Callable[[Match, Numbers], Said]
+VerbaliseMatch = Callable[[Match, EnglishNumbers], Verbalisation]
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A pattern and what its matches are said as.
+    """A pattern and the function that verbalises its matches.
 
     Attributes:
         unit: a unit may follow ("5 kg").
-        range: a dash to another number may follow ("5-10"), or what it is counted by ("$5/mo").
-        joined: only for a number that more than a space or a stop joins to what follows; others are spared the attempt.
-        stop: the match is an abbreviation: a full stop behind it belongs to it, unless the sentence ends there too.
+        range: a dash and another number may follow ("5-10"), or a denominator ("$5/mo").
+        joined: tried only if something other than a space or a full stop follows the number, which saves time on plain numbers.
+        stop: the match is an abbreviation, so a full stop after it belongs to it, unless the sentence ends there too.
     """
 
     pattern: regex.Pattern[str]
-    say: Say
+    verbalise: VerbaliseMatch
     unit: bool = False
     range: bool = False
     joined: bool = False
     stop: bool = False
 
-    def readings(self, text: str, position: int, numbers: Numbers) -> list[Reading]:
-        """What is said of the match at ``position``: nothing if there is none."""
+    def replacements(self, text: str, position: int, numbers: EnglishNumbers) -> list[Replacement]:
+        """Return the replacements of the match at ``position``; empty if there is none."""
         match = self.pattern.match(text, position)
-        said = self.say(match, numbers) if match else None
+        said = self.verbalise(match, numbers) if match else None
         if match is None or said is None:
             return []
         if isinstance(said, str):
-            found = [Reading(match.start(), match.end(), said)]
+            found = [Replacement(match.start(), match.end(), said)]
         elif isinstance(said, dict):
-            found = [Reading(*match.span(group), words) for group, words in said.items()]
+            found = [Replacement(*match.span(group), words) for group, words in said.items()]
         else:
             found = said
         if self.stop:
-            found[-1] = found[-1]._replace(end=behind_stop(text, found[-1].end))
+            found[-1] = found[-1]._replace(end=end_with_stop(text, found[-1].end))
         return found
 
 
-def rule(pattern: str, say: Say, kind: str = "") -> Rule:
-    """A `Rule` of a pattern's source; ``kind`` names those of its flags that hold, as in "unit range"."""
-    return Rule(regex.compile(pattern), say, **dict.fromkeys(kind.split(), True))
+def rule(pattern: str, verbalise: VerbaliseMatch, kind: str = "") -> Rule:
+    """Return a `Rule` with a compiled pattern; ``kind`` lists the flags that are set, as in "unit range"."""
+    return Rule(regex.compile(pattern), verbalise, **dict.fromkeys(kind.split(), True))
 
 
 def one_of(words: Iterable[str]) -> str:
-    """Pattern of any of ``words``, the longest that fits."""
+    """Return a pattern that matches any of ``words``, preferring the longest."""
     return "(?:" + "|".join(regex.escape(word) for word in sorted(words, key=len, reverse=True)) + ")"
 
 
@@ -151,6 +152,6 @@ _SENTENCE_END = regex.compile(
 )
 
 
-def behind_stop(text: str, end: int) -> int:
-    """Where an abbreviation that ends at ``end`` is over: behind its full stop, unless the sentence ends with that too."""
+def end_with_stop(text: str, end: int) -> int:
+    """Return the end of an abbreviation with its full stop included, unless that full stop also ends the sentence."""
     return end + 1 if text.startswith(".", end) and not _SENTENCE_END.match(text, end) else end

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ai_core.chunking import at_slots, split_chunks
+from ai_core.chunking import Chunks, at_slots, split_chunks
 from prosody_tagger.markup import Mark, MarkedText, parse
 
 

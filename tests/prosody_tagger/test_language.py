@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prosody_tagger.errors import ModelError
-from prosody_tagger.language import Verdict, known_words, primary
+from prosody_tagger.language import Verdict, known_words, primary_language
 from prosody_tagger.segment import segment_sentences, segment_words
 from prosody_tagger.tagger import ProsodyTagger
 
@@ -204,7 +204,7 @@ def test_threads_share_the_identifier() -> None:
 
 
 def test_a_tag_names_its_language() -> None:
-    assert [primary(tag) for tag in ("en", "EN-gb", "zh_Hant")] == ["en", "en", "zh"]
+    assert [primary_language(tag) for tag in ("en", "EN-gb", "zh_Hant")] == ["en", "en", "zh"]
 
 
 def test_pauses_of_a_tagger_that_knows_the_text_are_its_own(shipped: ProsodyTagger) -> None:
