@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import regex
 
 from prosody_tagger.markup import Alias, Mark, MarkedText
-from prosody_tagger.segment import Word, segment_sentences, segment_words, word_after
+from prosody_tagger.segment import Word, segment_sentences, word_after
 from synth.lowering import add_comma, comma_offsets
 
 
@@ -50,7 +50,7 @@ def to_server_text(
 
 def _tag_insertions(marked: MarkedText, tags: Mapping[str, str]) -> tuple[list[tuple[int, str]], tuple[Mark, ...]]:
     """Return the tags with their offsets, and the marks that no tag expresses."""
-    words = segment_words(marked.text)
+    words = marked.words
     pitch = _pitch_of_all(marked, words, tags)
     tagged = {mark for mark in marked.marks if mark.kind in tags and mark.ms is None and _is_between_words(mark, words)}
     insertions = [(mark.offset, f"{tags[mark.kind]} ") for mark in marked.marks if mark in tagged]
