@@ -1,6 +1,6 @@
-"""The forms in which servers speak with Higgs Audio: what each is asked, and how its answer is read.
+"""Dialects: the request and response formats of the servers that offer Higgs Audio.
 
-One class holds all that is true of one form; a vendor's name stands nowhere else.
+One class describes one dialect. No other module depends on a vendor.
 """
 
 import base64
@@ -13,37 +13,46 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from synth.base import Reference, Voice
-from synth.higgs_http.errors import Peer
+from synth.higgs_http.errors import Endpoint
 
 if TYPE_CHECKING:
     import httpx
 
 FRAMES_PER_SECOND = 25
-"""Of every Higgs model: one generated token is one frame."""
+"""Frame rate of every Higgs model; it generates one frame per token."""
 
 MAX_JSON = 64_000_000
-"""Most bytes of an answer that holds its sound as text: half an hour as base64."""
+"""The longest response with audio as base64 that is read, in bytes; about 17 minutes of 16-bit samples at 24 kHz."""
 
 MAX_ERROR = 64_000
-"""Most bytes that are read of an answer without sound."""
+"""The longest response without audio that is read, in bytes."""
 
 MEDIA = {"wav": "audio/wav", "flac": "audio/flac", "mp3": "audio/mpeg", "opus": "audio/ogg"}
+"""Content types of audio formats."""
 
 _V2_LANGUAGES = ("de", "en", "es", "ko", "zh")
-_V2_CHARS = 300  # what is said in the 2,048 frames (82 s) that servers allow, in the slowest script; on more text, v2 runs on
+_V2_CHARS = 300  # servers allow 2,048 frames (82 s), enough for this much text in the slowest script; v2 does not stop on more
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
-    """What is to be spoken. ``text`` is fit to be sent; ``reference`` is to be sent along, with its words made fit as well.
+class SpeechPayload:
+    """What a speech request contains, whatever the dialect.
 
-    ``seconds`` is what the sound may take at most.
+    Attributes:
+        text: the text to speak, with the model's own control tags alone.
+        audio_format: the format to respond in: wav, pcm, mp3, opus or flac.
+        stream: whether to send the audio while it is generated.
+        max_seconds: the longest audio to accept.
+        voice: name of the voice; not sent where there is a reference.
+        reference: recording to take the voice from; its text has no control tags.
+        speed: rate of speech; 1.0 is the voice's own.
+        seed: of the sampling; None leaves it to the server.
     """
 
     text: str
-    form: str
+    audio_format: str
     stream: bool
-    seconds: float
+    max_seconds: float
     voice: str | None = None
     reference: Reference | None = None
     speed: float = 1.0
@@ -51,24 +60,24 @@ class Order:
 
 
 class Dialect(ABC):
-    """One form of server.
+    """The request and response format of one kind of server.
 
     Attributes:
-        url: where it is if nobody says otherwise.
-        model: what it is asked for if nobody says otherwise.
-        path: of speech, after the base URL.
-        key_variable: an environment variable that holds its key for other programs too.
-        presets: its voices; none if only the server knows them.
-        default_voice: the one that speaks if nobody says otherwise. Without a name, v2 takes another voice for every piece.
-        languages: that its model was evaluated on.
-        max_chars: the longest text of one request.
-        forms: of sound that can be asked for; the first is asked for where it does not stream.
-        streams: whether it sends pcm while it speaks.
-        speeds: slowest and fastest rate of speech that can be asked for; None if none can.
+        url: default base URL.
+        model: default model name.
+        path: of speech requests, after the base URL.
+        key_variable: environment variable in which other programs keep the API key too; None if there is none.
+        presets: its voices; empty if they have to be listed.
+        default_voice: default voice. It is always sent: without a name, v2 chooses another voice for each request.
+        languages: BCP 47 tags of the languages that its model was evaluated on.
+        max_chars: the longest text of one request, in code points.
+        audio_formats: formats that it can respond in; the first is the default where it does not stream.
+        streams: whether it can send pcm while it generates.
+        speeds: slowest and fastest rate of speech that can be requested; None if none can.
         seeds: whether a seed can be given.
-        registers: whether it keeps a recording as a voice.
-        pause_tags: for each pause, the tag that the model knows.
-        pitch_tags: likewise for marks of the pitch, each colouring a whole sentence.
+        registers: whether it can register a recording as a voice.
+        pause_tags: the model's control tag for each kind of pause that it has one for.
+        pitch_tags: likewise for pitch; such a tag changes the pitch of a whole sentence.
     """
 
     url: ClassVar[str]
@@ -79,7 +88,7 @@ class Dialect(ABC):
     default_voice: ClassVar[str] = "default"
     languages: ClassVar[tuple[str, ...]] = _V2_LANGUAGES
     max_chars: ClassVar[int] = _V2_CHARS
-    forms: ClassVar[tuple[str, ...]] = ("wav", "pcm", "mp3", "opus", "flac")
+    audio_formats: ClassVar[tuple[str, ...]] = ("wav", "pcm", "mp3", "opus", "flac")
     streams: ClassVar[bool] = True
     speeds: ClassVar[tuple[float, float] | None] = None
     seeds: ClassVar[bool] = False
@@ -88,20 +97,20 @@ class Dialect(ABC):
     pitch_tags: ClassVar[Mapping[str, str]] = {}
 
     @abstractmethod
-    def body(self, order: Order, model: str) -> dict[str, Any]:
-        """What to POST as JSON."""
+    def body(self, payload: SpeechPayload, model: str) -> dict[str, Any]:
+        """Return the JSON body of a speech request."""
 
-    async def sound(self, response: "httpx.Response", peer: Peer, warnings: list[str]) -> AsyncGenerator[bytes, None]:
-        """The sound in a successful answer, as it comes; ``warnings`` takes what the server says of it.
+    async def audio(self, response: "httpx.Response", endpoint: Endpoint, warnings: list[str]) -> AsyncGenerator[bytes, None]:
+        """Return the encoded audio of a successful response, as it arrives. Warnings are appended to ``warnings``.
 
         Raises:
-            Fault: there is none. The generator raises it too, if that shows later.
+            RequestFailed: the response holds no audio. The generator raises it too, if that is found later.
         """
-        return await _plain_sound(response, peer)
+        return await _raw_audio(response, endpoint)
 
 
 class Boson(Dialect):
-    """Boson's cloud, which speaks with Higgs Audio v3."""
+    """Boson's cloud, which offers Higgs Audio v3."""
 
     url = "https://api.boson.ai/v1"
     model = "higgs-tts-3"
@@ -114,18 +123,18 @@ class Boson(Dialect):
     )
     max_chars = 5_000
     registers = True
-    # Said to last 400 to 700 and 700 to 1500 ms, so never shorter than the pauses that they stand for.
+    # Documented as 400 to 700 ms and 700 to 1500 ms: never shorter than this project's pauses of these kinds.
     pause_tags: ClassVar[Mapping[str, str]] = {"pause_short": "<|prosody:pause|>", "pause_long": "<|prosody:long_pause|>"}
     pitch_tags: ClassVar[Mapping[str, str]] = {"pitch_high": "<|prosody:pitch_high|>", "pitch_low": "<|prosody:pitch_low|>"}
 
-    def body(self, order: Order, model: str) -> dict[str, Any]:
-        return _speech_body(order, model)
+    def body(self, payload: SpeechPayload, model: str) -> dict[str, Any]:
+        return _speech_body(payload, model)
 
 
 class OpenAISpeech(Dialect):
-    """vLLM and SGLang, which serve Higgs Audio as OpenAI serves its own speech.
+    """vLLM and SGLang, which offer Higgs Audio through OpenAI's speech API.
 
-    Newer vLLM wraps a stream into events; SGLang and older ones send bare samples.
+    Newer versions of vLLM stream server-sent events; SGLang and older versions stream raw samples.
     """
 
     url = "http://localhost:8000/v1"
@@ -133,22 +142,22 @@ class OpenAISpeech(Dialect):
     speeds = (0.25, 4.0)
     seeds = True
 
-    def body(self, order: Order, model: str) -> dict[str, Any]:
-        body = {"voice": order.voice} | _speech_body(order, model)  # SGLang wants a voice even beside a recording
-        if order.speed != 1.0:
-            body["speed"] = order.speed
-        if order.seed is not None:
-            body["seed"] = order.seed
+    def body(self, payload: SpeechPayload, model: str) -> dict[str, Any]:
+        body = {"voice": payload.voice} | _speech_body(payload, model)  # SGLang requires a voice even with a recording
+        if payload.speed != 1.0:
+            body["speed"] = payload.speed
+        if payload.seed is not None:
+            body["seed"] = payload.seed
         return body
 
-    async def sound(self, response: "httpx.Response", peer: Peer, warnings: list[str]) -> AsyncGenerator[bytes, None]:
+    async def audio(self, response: "httpx.Response", endpoint: Endpoint, warnings: list[str]) -> AsyncGenerator[bytes, None]:
         if media_of(response) == "text/event-stream":
-            return _sound_of_events(response, peer)
-        return await _plain_sound(response, peer)
+            return _audio_of_events(response, endpoint)
+        return await _raw_audio(response, endpoint)
 
 
 class BosonChat(Dialect):
-    """The form of Boson's hackathon: a chat whose answer is heard. It is Higgs Audio v2."""
+    """Boson's hackathon server: Higgs Audio v2 through chat completions with audio."""
 
     url = "https://hackathon.boson.ai/v1"
     model = "higgs-audio-generation-Hackathon"
@@ -159,118 +168,119 @@ class BosonChat(Dialect):
         *(Voice(name, "en") for name in ("belinda", "broom_salesman", "chadwick", "en_man", "en_woman", "mabel", "vex")),
         Voice("zh_man_sichuan", "zh"),
     )
-    forms = ("wav",)
+    audio_formats = ("wav",)
     streams = False
     seeds = True
 
-    def body(self, order: Order, model: str) -> dict[str, Any]:
+    def body(self, payload: SpeechPayload, model: str) -> dict[str, Any]:
         messages: list[dict[str, Any]] = [{"role": "system", "content": "Generate audio following instruction."}]
-        audio = {"format": order.form}
-        if order.reference is not None:
-            recording = {"type": "input_audio", "input_audio": _input_audio(order.reference)}
-            messages.append({"role": "user", "content": order.reference.text})
+        audio = {"format": payload.audio_format}
+        if payload.reference is not None:
+            recording = {"type": "input_audio", "input_audio": _input_audio(payload.reference)}
+            messages.append({"role": "user", "content": payload.reference.text})
             messages.append({"role": "assistant", "content": [recording]})
-        elif order.voice is not None:
-            audio["voice"] = order.voice
-        messages.append({"role": "user", "content": order.text})
+        elif payload.voice is not None:
+            audio["voice"] = payload.voice
+        messages.append({"role": "user", "content": payload.text})
         body = {
             "model": model,
             "messages": messages,
             "modalities": ["text", "audio"],
             "audio": audio,
-            "max_completion_tokens": round(order.seconds * FRAMES_PER_SECOND),
+            "max_completion_tokens": round(payload.max_seconds * FRAMES_PER_SECOND),
         }
-        if order.seed is not None:
-            body["seed"] = order.seed
+        if payload.seed is not None:
+            body["seed"] = payload.seed
         return body
 
-    async def sound(self, response: "httpx.Response", peer: Peer, warnings: list[str]) -> AsyncGenerator[bytes, None]:
+    async def audio(self, response: "httpx.Response", endpoint: Endpoint, warnings: list[str]) -> AsyncGenerator[bytes, None]:
         body = await read(response, MAX_JSON)
         if body is None:
-            raise peer.broken(f"sent more than {MAX_JSON} bytes in one answer")
-        data, finish = _chat_audio(body)
+            raise endpoint.invalid(f"sent more than {MAX_JSON} bytes in one answer")
+        data, finish_reason = _chat_audio(body)
         if not data:
-            raise peer.soundless(media_of(response), body)
-        if finish == "length":
-            warnings.append("the server cut the speech at its longest")
-        return _whole(_from_base64(data, peer))
+            raise endpoint.no_speech(media_of(response), body)
+        if finish_reason == "length":
+            warnings.append("the server cut the speech at its maximum length")
+        return _single(_from_base64(data, endpoint))
 
 
-async def read(response: "httpx.Response", most: int) -> bytes | None:
-    """The body as it was sent, or None if it has more than ``most`` bytes."""
+async def read(response: "httpx.Response", max_bytes: int) -> bytes | None:
+    """Return the body, not decompressed; None if it has more than ``max_bytes``."""
     body = bytearray()
-    async with aclosing(_raw(response)) as chunks:
+    async with aclosing(_chunks(response)) as chunks:
         async for chunk in chunks:
             body += chunk
-            if len(body) > most:
+            if len(body) > max_bytes:
                 return None
     return bytes(body)
 
 
-def _raw(response: "httpx.Response") -> AsyncGenerator[bytes, None]:
+def _chunks(response: "httpx.Response") -> AsyncGenerator[bytes, None]:
     return cast(AsyncGenerator[bytes, None], response.aiter_raw())
 
 
-async def _whole(sound: bytes) -> AsyncGenerator[bytes, None]:
-    yield sound
+async def _single(audio: bytes) -> AsyncGenerator[bytes, None]:
+    yield audio
 
 
 def media_of(response: "httpx.Response") -> str:
-    """Its content type, without parameters; "" if it gives none."""
+    """Return the content type without its parameters; "" if there is none."""
     return str(response.headers.get("content-type", "")).partition(";")[0].strip().lower()
 
 
-def _speech_body(order: Order, model: str) -> dict[str, Any]:
-    """OpenAI's form of speech, with the two fields for a recording that Boson, vLLM and SGLang agree on."""
-    body: dict[str, Any] = {"model": model, "input": order.text, "response_format": order.form}
-    if order.stream:
+def _speech_body(payload: SpeechPayload, model: str) -> dict[str, Any]:
+    """Return the body of OpenAI's speech API, plus the two fields for a recording that Boson, vLLM and SGLang share."""
+    body: dict[str, Any] = {"model": model, "input": payload.text, "response_format": payload.audio_format}
+    if payload.stream:
         body["stream"] = True
-    if order.reference is not None:
-        body |= recording(order.reference)
-    elif order.voice is not None:
-        body["voice"] = order.voice
+    if payload.reference is not None:
+        body |= recording_fields(payload.reference)
+    elif payload.voice is not None:
+        body["voice"] = payload.voice
     return body
 
 
-def recording(reference: Reference) -> dict[str, str]:
-    """A recording and its words, as the fields of a request."""
+def recording_fields(reference: Reference) -> dict[str, str]:
+    """Return the request fields for a recording and its transcript."""
     data = base64.b64encode(reference.audio).decode()
     return {"ref_audio": f"data:{MEDIA[reference.form]};base64,{data}", "ref_text": reference.text}
 
 
-def registered_voice(body: bytes) -> str:
-    """The name in the answer to a registration; "" if there is none."""
-    answer = _json(body)
-    names = (answer.get(name) for name in ("voice_id", "voice", "id"))
+def registered_name(body: bytes) -> str:
+    """Return the voice name in the response to a registration; "" if there is none."""
+    found = _json(body)
+    names = (found.get(key) for key in ("voice_id", "voice", "id"))
     return next((name for name in names if isinstance(name, str)), "")
 
 
 def _input_audio(reference: Reference) -> dict[str, str]:
-    """A recording in a chat, which knows wav and mp3 alone."""
+    """Return a recording as a part of a chat message, which can be wav or mp3 only."""
     from synth.reference import as_wav
 
-    form, audio = (reference.form, reference.audio) if reference.form in ("wav", "mp3") else ("wav", as_wav(reference))
-    return {"data": base64.b64encode(audio).decode(), "format": form}
+    fits = reference.form in ("wav", "mp3")
+    audio_format, audio = (reference.form, reference.audio) if fits else ("wav", as_wav(reference))
+    return {"data": base64.b64encode(audio).decode(), "format": audio_format}
 
 
-async def _plain_sound(response: "httpx.Response", peer: Peer) -> AsyncGenerator[bytes, None]:
+async def _raw_audio(response: "httpx.Response", endpoint: Endpoint) -> AsyncGenerator[bytes, None]:
     media = media_of(response)
     if media and not media.startswith("audio/") and media not in ("application/octet-stream", "binary/octet-stream"):
-        raise peer.soundless(media, await read(response, MAX_ERROR) or b"")
-    return _raw(response)
+        raise endpoint.no_speech(media, await read(response, MAX_ERROR) or b"")
+    return _chunks(response)
 
 
-_MAX_EVENT = 8_000_000
+_MAX_EVENT = 8_000_000  # bytes: two minutes of 16-bit samples at 24 kHz, as base64
 
 
-async def _sound_of_events(response: "httpx.Response", peer: Peer) -> AsyncGenerator[bytes, None]:
-    """Server-sent events in OpenAI's form: ``speech.audio.delta`` with base64, and ``speech.audio.done``."""
-    waiting = b""
-    async with aclosing(_raw(response)) as chunks:
+async def _audio_of_events(response: "httpx.Response", endpoint: Endpoint) -> AsyncGenerator[bytes, None]:
+    """Yield the audio of OpenAI's server-sent events: ``speech.audio.delta`` with base64, then ``speech.audio.done``."""
+    incomplete = b""
+    async with aclosing(_chunks(response)) as chunks:
         async for chunk in chunks:
-            *lines, waiting = (waiting + chunk).split(b"\n")
-            if len(waiting) > _MAX_EVENT:
-                raise peer.broken("sent an event without end")
+            *lines, incomplete = (incomplete + chunk).split(b"\n")
+            if len(incomplete) > _MAX_EVENT:
+                raise endpoint.invalid("sent an event without end")
             for line in lines:
                 if not line.startswith(b"data:"):
                     continue
@@ -279,13 +289,13 @@ async def _sound_of_events(response: "httpx.Response", peer: Peer) -> AsyncGener
                     return
                 data = event.get("audio")
                 if event.get("type") != "speech.audio.delta" or not isinstance(data, str):
-                    raise peer.soundless("text/event-stream", line[5:])
-                yield _from_base64(data, peer)
-    raise peer.broken("stopped before the end of the speech", retry=True)
+                    raise endpoint.no_speech("text/event-stream", line[5:])
+                yield _from_base64(data, endpoint)
+    raise endpoint.invalid("stopped before the end of the speech", retry=True)
 
 
 def _chat_audio(body: bytes) -> tuple[str, object]:
-    """The sound in a chat completion, in base64 ("" if there is none), and why it ended."""
+    """Return the audio in a chat completion, as base64 ("" if there is none), and its finish_reason."""
     choices = _json(body).get("choices")
     choice = choices[0] if isinstance(choices, list) and choices else None
     message = choice.get("message") if isinstance(choice, dict) else None
@@ -295,7 +305,7 @@ def _chat_audio(body: bytes) -> tuple[str, object]:
 
 
 def _json(data: bytes) -> dict[str, Any]:
-    """A JSON object; empty if it is anything else."""
+    """Parse a JSON object; return an empty one if ``data`` is anything else."""
     try:
         found = json.loads(data)
     except (ValueError, RecursionError):
@@ -303,11 +313,11 @@ def _json(data: bytes) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _from_base64(data: str, peer: Peer) -> bytes:
+def _from_base64(data: str, endpoint: Endpoint) -> bytes:
     try:
         return base64.b64decode(data, validate=True)
     except (binascii.Error, ValueError):
-        raise peer.broken("sent sound that is not base64") from None
+        raise endpoint.invalid("sent audio that is not base64") from None
 
 
 DIALECTS: Mapping[str, Dialect] = {"boson": Boson(), "boson-chat": BosonChat(), "openai-speech": OpenAISpeech()}

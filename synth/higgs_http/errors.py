@@ -1,11 +1,11 @@
-"""What can go wrong between us and a server, as one clear error each, and whether another try may help.
+"""Failures of a request to a server, each as one error for the user and a hint whether a retry may help.
 
-Nothing that a server sends is repeated in a message unless it is short and holds neither the key nor what we sent.
+A server's own message is quoted only if it is short and repeats neither the key nor the text that was sent.
 """
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
@@ -19,151 +19,167 @@ if TYPE_CHECKING:
     import httpx
 
 SETTING = "PROSODY_HIGGS__"
+"""Prefix of the environment variables of this backend."""
+
+BAD_ENVIRONMENT = "the proxy or certificates that the environment names (HTTPS_PROXY, SSL_CERT_FILE) do not work; correct them"
+
+_CHECK_SERVER = f"check that the server runs and {SETTING}URL is right"
+
+_STATUS_OF_ERROR = {"authentication": 401, "rate_limit": 429, "server_error": 500, "invalid_request": 400, "input_too_long": 400}
+"""The HTTP status that an error's type stands for, where it comes with status 200."""
 
 
-class Fault(Exception):
-    """One try that failed.
+class RequestFailed(Exception):
+    """One attempt that failed.
 
     Attributes:
-        error: what to tell the caller.
-        retry: whether another try may help: after a growing wait (True), or after so many seconds.
-        status: of the server's answer, if there was one.
-        about: what the server's error says of itself, its names and its message in one string, for us alone.
+        error: the error for the caller.
+        retry: whether another attempt may succeed: after the usual wait (True), or after this many seconds.
+        status: the HTTP status of the response, if there was one.
+        details: type, code and message that the server gives its error, for classification only: it may repeat what was sent.
     """
 
-    def __init__(self, error: ProsodyError, *, retry: bool | float = False, status: int | None = None, about: str = "") -> None:
+    def __init__(self, error: ProsodyError, *, retry: bool | float = False, status: int | None = None, details: str = "") -> None:
         super().__init__(str(error))
         self.error = error
         self.retry = retry
         self.status = status
-        self.about = about
+        self.details = details
 
     @property
-    def blames_voice(self) -> bool:
+    def is_unknown_voice(self) -> bool:
         """Whether the server says that it does not know the voice."""
-        return self.status in (400, 404, 422) and "voice" in self.about
+        return self.status in (400, 404, 422) and "voice" in self.details
+
+
+class ConnectionBroken(RequestFailed):
+    """The connection ended before the response did: perhaps a kept-alive one that the server had closed meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
-class Peer:
-    """Whom we talk to, and what must not come out of that.
+class Endpoint:
+    """The server that a request goes to, and the secrets that no message may repeat.
 
     Attributes:
-        where: host and port.
-        keys: the settings that can hold the key, in words.
-        has_key: whether one is sent.
-        secrets: the key, and the texts that are sent.
+        host: host and port.
+        key_settings: names of the settings that can hold the API key, for messages.
+        key: the API key that is sent; None if none is.
+        texts: the texts that are sent.
     """
 
-    where: str
-    keys: str
-    has_key: bool
-    secrets: tuple[str, ...] = ()
+    host: str
+    key_settings: str
+    key: str | None = field(default=None, repr=False)
+    texts: tuple[str, ...] = field(default=(), repr=False)
 
-    def broken(self, why: str, *, retry: bool = False) -> Fault:
-        """An answer that cannot be used."""
-        return Fault(BackendError(f"{self.where} {why}"), retry=retry)
+    @property
+    def headers(self) -> dict[str, str]:
+        """The HTTP headers that carry the key."""
+        return {"Authorization": f"Bearer {self.key}"} if self.key else {}
 
-    def refused(self, status: int, body: bytes, retry_after: str | None = None, *, how: str = "answered") -> Fault:
-        """An answer without success; ``body`` is what came of it, ``how`` the verb for it."""
-        about = _about(body)
-        names = f"{about.names} {about.message}".casefold()
-        said = quotable(about.message, self.secrets)
-        what = f"{self.where} {how} {status}"
-        detail = f"{what}: {said}" if said else what
+    @property
+    def _secrets(self) -> tuple[str, ...]:
+        return tuple(filter(None, (self.key, *self.texts)))
+
+    def invalid(self, problem: str, *, retry: bool = False) -> RequestFailed:
+        """Return the failure of a response that cannot be used. ``problem`` follows the host's name."""
+        return RequestFailed(BackendError(f"{self.host} {problem}"), retry=retry)
+
+    def error_status(self, status: int, body: bytes, retry_after: str | None = None, *, verb: str = "answered") -> RequestFailed:
+        """Return the failure of a response with an error status; ``body`` may be incomplete, ``verb`` goes before the status."""
+        reported = _read_error(body)
+        details = f"{reported.names} {reported.message}".casefold()
+        quoted = quotable(reported.message, self._secrets)
+        what = f"{self.host} {verb} {status}"
+        detailed = f"{what}: {quoted}" if quoted else what
         wait = seconds_to_wait(retry_after)
         asks = "" if wait is None else f", and asks to wait for {wait:.0f} s"
-        again = True if wait is None else wait
+        wait_or_default: bool | float = True if wait is None else wait
         retry: bool | float = False
         error: ProsodyError
         if status in (401, 403):
-            key = f"does not accept the API key; check {self.keys}" if self.has_key else f"wants an API key; set {self.keys}"
-            error = BackendUnavailable(f"{what}: it {key}")
+            problem = "does not accept the API key; check" if self.key else "wants an API key; set"
+            error = BackendUnavailable(f"{what}: it {problem} {self.key_settings}")
         elif status == 429:
-            error, retry = BackendUnavailable(f"{what}: it has too many requests{asks}; try again later"), again
+            error, retry = BackendUnavailable(f"{what}: it has too many requests{asks}; try again later"), wait_or_default
         elif status in (408, 425) or status >= 500:
-            error, retry = BackendError(f"{detail}{asks}"), again
+            error, retry = BackendError(f"{detailed}{asks}"), wait_or_default
         elif status < 400:
             error = BackendError(f"{what}, which is no speech; redirects are not followed: check {SETTING}URL")
-        elif status == 413 or "input_too_long" in names:
+        elif status == 413 or "input_too_long" in details:
             error = RefusedRequest(f"{what}: the text, or the recording to take the voice from, is too long for it")
-        elif status == 404 and "voice" not in names:
-            error = BackendUnavailable(f"{detail}; check {SETTING}URL and {SETTING}MODEL")
+        elif status == 404 and "voice" not in details:
+            error = BackendUnavailable(f"{detailed}; check {SETTING}URL and {SETTING}MODEL")
         else:
-            error = RefusedRequest(detail if said else f"{what}; check the voice, {SETTING}MODEL and {SETTING}DIALECT")
-        return Fault(error, retry=retry, status=status, about=names)
+            error = RefusedRequest(detailed if quoted else f"{what}; check the voice, {SETTING}MODEL and {SETTING}DIALECT")
+        return RequestFailed(error, retry=retry, status=status, details=details)
 
-    def soundless(self, media: str, body: bytes) -> Fault:
-        """An answer that claims success and holds ``media`` in place of speech; an error in JSON counts as what it says it is."""
-        about = _about(body)
-        for name, status in _STATUS_OF.items():
-            if name in about.names:
-                return self.refused(status, body, how="sent an error in place of speech, like a")
-        said = quotable(about.message, self.secrets)
-        what = f"an error in place of speech: {said}" if said else f"{media or 'something else'} in place of speech"
-        return self.broken(f"sent {what}; check {SETTING}URL and {SETTING}MODEL")
+    def no_speech(self, media: str, body: bytes) -> RequestFailed:
+        """Return the failure of a response with status 200 that holds ``media`` instead of audio, perhaps an error as JSON."""
+        reported = _read_error(body)
+        for name, status in _STATUS_OF_ERROR.items():
+            if name in reported.names:
+                return self.error_status(status, body, verb="sent an error in place of speech, like a")
+        quoted = quotable(reported.message, self._secrets)
+        what = f"an error in place of speech: {quoted}" if quoted else f"{media or 'something else'} in place of speech"
+        return self.invalid(f"sent {what}; check {SETTING}URL and {SETTING}MODEL")
 
-    def failed(self, error: "httpx.HTTPError") -> Fault:
-        """What httpx raised while we talked."""
+    def connection_error(self, error: "httpx.HTTPError") -> RequestFailed:
+        """Return the failure for an error that httpx raised."""
         import httpx
 
         if isinstance(error, httpx.ConnectTimeout):
-            return Fault(BackendTimeout(f"cannot connect to {self.where} in time; {_CHECK}"), retry=True)
+            return RequestFailed(BackendTimeout(f"cannot connect to {self.host} in time; {_CHECK_SERVER}"), retry=True)
         if isinstance(error, httpx.ConnectError):
             if "CERTIFICATE" in str(error):
-                return Fault(BackendUnavailable(f"the certificate of {self.where} cannot be verified; {_CHECK}"))
-            return Fault(BackendUnavailable(f"cannot connect to {self.where}; {_CHECK}"), retry=True)
+                return RequestFailed(BackendUnavailable(f"the certificate of {self.host} cannot be verified; {_CHECK_SERVER}"))
+            return RequestFailed(BackendUnavailable(f"cannot connect to {self.host}; {_CHECK_SERVER}"), retry=True)
         if isinstance(error, httpx.TimeoutException):
-            why = f"{self.where} sent nothing for too long; raise {SETTING}READ_TIMEOUT if it is that slow"
-            return Fault(BackendTimeout(why), retry=True)
+            message = f"{self.host} sent nothing for too long; raise {SETTING}READ_TIMEOUT if it is that slow"
+            return RequestFailed(BackendTimeout(message), retry=True)
         if isinstance(error, (httpx.NetworkError, httpx.RemoteProtocolError)):
-            return self.broken("broke off the connection", retry=True)
-        return self.broken(f"cannot be talked to ({type(error).__name__}); {_CHECK}")
-
-
-_STATUS_OF = {"authentication": 401, "rate_limit": 429, "server_error": 500, "invalid_request": 400, "input_too_long": 400}
-"""What an error's name means where the answer's status says nothing of it."""
-
-BAD_ENVIRONMENT = "the proxy or certificates that the environment names (HTTPS_PROXY, SSL_CERT_FILE) do not work; set them anew"
-
-_CHECK = f"check that the server runs and {SETTING}URL is right"
+            return ConnectionBroken(BackendError(f"{self.host} broke off the connection"), retry=True)
+        return self.invalid(f"cannot be reached over HTTP ({type(error).__name__}); {_CHECK_SERVER}")
 
 
 @dataclass(frozen=True, slots=True)
-class _About:
-    """What a server says of an error: its names for it (type, code), and its message."""
+class _ReportedError:
+    """An error as a server reports it: type, code and parameter as one string, and its message."""
 
     names: str = ""
     message: str = ""
 
 
-def _about(body: bytes) -> _About:
-    """Read an error in the forms of OpenAI, Boson and FastAPI; anything else says nothing."""
+def _read_error(body: bytes) -> _ReportedError:
+    """Read an error in the formats of OpenAI, Boson and FastAPI; empty if it has none of them."""
     try:
-        said = json.loads(body)
+        found = json.loads(body)
     except (ValueError, RecursionError):
-        return _About()
-    if isinstance(said, dict):
-        said = said.get("error") or said.get("detail") or said
-    if isinstance(said, list):
-        said = said[0] if said else None
-    if isinstance(said, str):
-        return _About(message=said)
-    if not isinstance(said, dict):
-        return _About()
-    names = " ".join(str(said[name]) for name in ("type", "code", "param") if isinstance(said.get(name), str))
-    message: Any = said.get("message") or said.get("msg")
-    return _About(names, message if isinstance(message, str) else "")
+        return _ReportedError()
+    if isinstance(found, dict):
+        found = found.get("error") or found.get("detail") or found
+    if isinstance(found, list):
+        found = found[0] if found else None
+    if isinstance(found, str):
+        return _ReportedError(message=found)
+    if not isinstance(found, dict):
+        return _ReportedError()
+    names = " ".join(str(found[name]) for name in ("type", "code", "param") if isinstance(found.get(name), str))
+    message: Any = found.get("message") or found.get("msg")
+    return _ReportedError(names, message if isinstance(message, str) else "")
 
 
 MAX_QUOTED = 200
-_SECRET_RUN = 12  # letters of a secret in a row that no message may repeat, white space aside: at most 24 characters with it
-_SHORT = 4  # letters of a secret that is one only as a word of its own
-_LONG_WORD = regex.compile(r"[^\s]{25,}+")  # what may be a key, a token or sound in letters
+"""The longest message of a server that is quoted, in characters."""
+
+_SECRET_RUN = 12  # consecutive characters of a secret, white space aside, that no message may repeat
+_SHORT_SECRET = 4  # a secret with fewer characters counts only as a separate word
+_LONG_WORD = regex.compile(r"[^\s]{25,}+")  # may be a key, a token or base64
+_SPACE = regex.compile(r"[\p{C}\s]+")
 
 
 def quotable(message: str, secrets: Sequence[str]) -> str:
-    """``message`` on one line, or nothing if it is long, or repeats any of ``secrets`` or more than a little of one."""
+    """Return ``message`` on one line; "" if it is long or repeats part of one of ``secrets``."""
     if len(message) > 20 * MAX_QUOTED:
         return ""
     line = _SPACE.sub(" ", message).strip()
@@ -173,23 +189,20 @@ def quotable(message: str, secrets: Sequence[str]) -> str:
 
 
 def _repeats(line: str, secret: str) -> bool:
-    said, hidden = _bare(line), _bare(secret)
-    if len(hidden) < _SHORT:
+    shown, hidden = _condensed(line), _condensed(secret)
+    if len(hidden) < _SHORT_SECRET:
         return bool(hidden and regex.search(rf"(?<!\w){regex.escape(hidden)}(?!\w)", line.casefold()))
     if len(hidden) <= _SECRET_RUN:
-        return hidden in said
-    return any(said[start : start + _SECRET_RUN] in hidden for start in range(len(said) - _SECRET_RUN + 1))
+        return hidden in shown
+    return any(shown[start : start + _SECRET_RUN] in hidden for start in range(len(shown) - _SECRET_RUN + 1))
 
 
-_SPACE = regex.compile(r"[\p{C}\s]+")
-
-
-def _bare(text: str) -> str:
+def _condensed(text: str) -> str:
     return _SPACE.sub("", text).casefold()
 
 
 def seconds_to_wait(header: str | None) -> float | None:
-    """Seconds that a Retry-After header asks for, as a number or a date; None if it says nothing readable."""
+    """Return the seconds that a ``Retry-After`` header asks for, as a number or a date; None if it is absent or unreadable."""
     if header is None:
         return None
     if regex.fullmatch(r"[0-9]{1,9}(?:\.[0-9]{1,9})?", header.strip()):

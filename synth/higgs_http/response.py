@@ -1,6 +1,7 @@
-"""The sound of one answer: decoded while it comes, at one rate, and no longer than the text can take."""
+"""The audio of one response: buffered, decoded while it arrives, at one sample rate, and no longer than the text can take."""
 
 import asyncio
+from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,9 +11,8 @@ from numpy.typing import NDArray
 from synth.audio.decoding import StreamDecoder, TruncatedAudio, sniff
 from synth.audio.signal import FADE_SECONDS
 from synth.errors import BackendError
-from synth.higgs_http.body import Body
-from synth.higgs_http.dialects import MEDIA, Order, media_of
-from synth.higgs_http.errors import Fault, Peer
+from synth.higgs_http.dialects import MEDIA, SpeechPayload, media_of
+from synth.higgs_http.errors import Endpoint, RequestFailed
 
 if TYPE_CHECKING:
     import httpx
@@ -20,76 +20,150 @@ if TYPE_CHECKING:
 RATE = 24_000
 """Sample rate of every Higgs model, Hz."""
 
-_BELIEVABLE = range(8_000, 96_001)
+_PLAUSIBLE_RATES = range(8_000, 96_001)
 
 Samples = NDArray[np.float32]
 
 
-class Answer:
-    """A successful answer, read as sound of `RATE`.
+class BufferedBody:
+    """Reads a response body in a task of its own, so that a slow consumer does not hold up the server.
 
     Args:
-        response: whose headers have come.
-        body: its sound as it was coded.
-        order: what was asked for.
-        peer: who answers.
-        warnings: what its dialect has to say of it.
-
-    Attributes:
-        warnings: what the caller should know, so far.
-        first: what `begin` has read.
+        chunks: the body as it arrives.
+        max_bytes: the most bytes that the buffer holds.
+        deadline: when the body must have ended, in the event loop's time.
+        timed_out: the failure if it has not.
+        endpoint: the server.
     """
 
-    def __init__(self, response: "httpx.Response", body: Body, order: Order, peer: Peer, warnings: list[str]) -> None:
-        self.warnings = warnings
+    def __init__(
+        self, chunks: AsyncGenerator[bytes, None], max_bytes: int, deadline: float, timed_out: RequestFailed, endpoint: Endpoint
+    ) -> None:
+        self._chunks = chunks
+        self._max_bytes = max_bytes
+        self._deadline = deadline
+        self._timed_out = timed_out
+        self._endpoint = endpoint
+        self._buffer: list[bytes] = []
+        self._size = 0  # of the buffer, in bytes
+        self._changed = asyncio.Event()
+        self._failure: RequestFailed | None = None
+        self._reader = asyncio.create_task(self._read())
+
+    async def take(self) -> bytes | None:
+        """Wait for data and empty the buffer. Return at least one byte, or None at the end.
+
+        Raises:
+            RequestFailed: the body broke off; everything before that has been returned.
+        """
+        await self._changed.wait()
+        if self._buffer:
+            taken = b"".join(self._buffer)
+            self._buffer, self._size = [], 0
+            if not self._reader.done():
+                self._changed.clear()
+            return taken
+        if self._failure is not None:
+            raise self._failure
+        return self._reader.result()  # None; raises an unexpected error of the task
+
+    async def close(self) -> None:
+        """Stop reading. Safe to call twice."""
+        if not self._reader.done():
+            self._reader.cancel()
+            await asyncio.gather(self._reader, return_exceptions=True)
+        await self._chunks.aclose()
+
+    async def _read(self) -> None:
+        import httpx
+
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                async for chunk in self._chunks:
+                    if not chunk:
+                        continue
+                    self._size += len(chunk)
+                    if self._size > self._max_bytes:
+                        raise self._endpoint.invalid(f"sent more than {self._max_bytes} bytes for one piece")
+                    self._buffer.append(chunk)
+                    if len(self._buffer) == 1:
+                        self._changed.set()
+        except RequestFailed as failure:
+            self._failure = failure
+        except httpx.HTTPError as error:
+            self._failure = self._endpoint.connection_error(error)
+        except TimeoutError:
+            self._failure = self._timed_out
+        finally:
+            self._changed.set()
+
+
+class AudioResponse:
+    """A successful response, read as audio of `RATE`.
+
+    Args:
+        response: the HTTP response, of which the headers are here.
+        body: its encoded audio.
+        payload: the request.
+        endpoint: the server.
+        warnings: what the dialect warns of.
+
+    Attributes:
+        first: the samples that `begin` has read.
+    """
+
+    def __init__(
+        self, response: "httpx.Response", body: BufferedBody, payload: SpeechPayload, endpoint: Endpoint, warnings: list[str]
+    ) -> None:
         self.first: Samples = np.zeros(0, dtype=np.float32)
+        self._warnings = warnings
         self._response = response
         self._body = body
-        self._form = order.form
-        self._peer = peer
-        self._seconds = order.seconds
-        self._room = round(order.seconds * RATE)  # samples that may still come
+        self._audio_format = payload.audio_format
+        self._endpoint = endpoint
+        self._max_seconds = payload.max_seconds
+        self._remaining = round(payload.max_seconds * RATE)  # samples until the longest duration is reached
         self._decoder: StreamDecoder | None = None
-        self._passed = 0
+        self._returned = 0  # samples
         self._ended = False
-        self._broken: Fault | None = None
+        self._failure: RequestFailed | None = None
 
     async def begin(self, *, whole: bool) -> None:
-        """Read the first of the sound, or all of it if ``whole``.
+        """Read the first samples, or all of them if ``whole``.
 
         Raises:
-            Fault: there is none.
+            RequestFailed: there are none.
         """
-        parts = [samples] if (samples := await self.read()) is not None else []
+        chunks = [samples] if (samples := await self.read()) is not None else []
         while whole and (samples := await self.read()) is not None:
-            parts.append(samples)
-        if not parts:
-            raise self._peer.broken("sent speech without any sound", retry=True)
-        self.first = np.concatenate(parts) if whole else parts[0]
+            chunks.append(samples)
+        if not chunks:
+            raise self._endpoint.invalid("sent speech without any sound", retry=True)
+        self.first = np.concatenate(chunks) if whole else chunks[0]
 
     async def read(self) -> Samples | None:
-        """The next samples, at least one; None at the end.
+        """Return the next samples, at least one; None at the end.
 
         Raises:
-            Fault: the answer broke off, or is no sound. What had come until then was returned before.
+            RequestFailed: the response broke off, or is not audio. Everything decoded before that has been returned.
         """
         while not self._ended:
             samples = await self._next()
             if len(samples):
-                self._passed += len(samples)
+                self._returned += len(samples)
                 return samples
-        if self._broken is not None:
-            raise self._broken
+        if self._failure is not None:
+            raise self._failure
         return None
 
-    def news(self) -> tuple[str, ...]:
-        """The warnings since this was last asked."""
-        found = tuple(self.warnings)
-        self.warnings.clear()
-        return found
+    def pop_warnings(self) -> tuple[str, ...]:
+        """Return the warnings since the last call."""
+        popped = tuple(self._warnings)
+        self._warnings.clear()
+        return popped
 
     async def close(self) -> None:
-        """Close the connection, unless all of the answer has been read. Safe to call twice."""
+        """Close the connection, unless the response has been read to its end. Safe to call twice."""
         self._ended = True
         await self._body.close()
         await self._response.aclose()
@@ -98,90 +172,91 @@ class Answer:
         try:
             data = await self._body.take()
             samples = self._decode(data) if data is not None else await self._finish()
-        except Fault as fault:
-            return self._rest(fault)
+        except RequestFailed as failure:
+            return self._flush(failure)
         except BackendError as error:
-            return self._rest(Fault(type(error)(f"{self._peer.where}: {error}"), retry=isinstance(error, TruncatedAudio)))
-        if len(samples) > self._room:
+            error_with_host = type(error)(f"{self._endpoint.host}: {error}")
+            return self._flush(RequestFailed(error_with_host, retry=isinstance(error, TruncatedAudio)))
+        if len(samples) > self._remaining:
             return await self._cut(samples)
-        self._room -= len(samples)
+        self._remaining -= len(samples)
         return samples
 
     def _decode(self, data: bytes) -> Samples:
         if self._decoder is None:
-            self._decoder = StreamDecoder(self._named_form(data), RATE, self._source_rate())
+            self._decoder = StreamDecoder(self._detected_format(data), RATE, self._source_rate())
         return self._decoder.feed(data)
 
     async def _finish(self) -> Samples:
         self._ended = True
         if self._decoder is None:
             return self.first[:0]
-        if self._passed:
+        if self._returned:
             return self._decoder.finish()
-        return await asyncio.to_thread(self._decoder.finish)  # all of a compressed file is decoded at its end
+        return await asyncio.to_thread(self._decoder.finish)  # a compressed file is decoded as a whole at its end
 
-    def _rest(self, fault: Fault) -> Samples:
-        """What the decoder still holds of an answer that broke, if its beginning has been passed on."""
-        self._ended, self._broken = True, fault
-        if self._decoder is None or not self._passed:
+    def _flush(self, failure: RequestFailed) -> Samples:
+        """End with ``failure``. Return what the decoder still holds, if earlier samples have been returned."""
+        self._ended, self._failure = True, failure
+        if self._decoder is None or not self._returned:
             return self.first[:0]
         try:
-            return self._decoder.finish()[: self._room]
+            return self._decoder.finish()[: self._remaining]
         except BackendError:
             return self.first[:0]
 
     async def _cut(self, samples: Samples) -> Samples:
-        """The last samples that there is room for, faded out; the rest of the answer is left unread."""
+        """Return ``samples`` up to the longest duration, faded out; close the response without reading the rest."""
         fade = round(FADE_SECONDS * RATE)
-        kept = samples[: max(self._room, fade)].copy()
+        kept = samples[: max(self._remaining, fade)].copy()
         length = min(fade, len(kept))
         kept[len(kept) - length :] *= np.linspace(1, 0, length, dtype=np.float32)
-        self._room = 0
+        self._remaining = 0
         await self.close()
-        self.warnings.append(
-            f"the speech ran on past {self._seconds:.1f} s, longer than this text can take, and was cut there; speak it again"
+        self._warnings.append(
+            f"the speech ran on past {self._max_seconds:.1f} s, longer than this text can take, and was cut there; speak it again"
         )
         return kept
 
-    def _named_form(self, data: bytes) -> str:
-        """What the body is: as asked, unless its type names another form and its first bytes agree."""
+    def _detected_format(self, data: bytes) -> str:
+        """Return the format of the body: the requested one, unless content type and first bytes agree on another."""
         found = sniff(data)
-        return found if found is not None and MEDIA.get(found) == media_of(self._response) else self._form
+        return found if found is not None and MEDIA.get(found) == media_of(self._response) else self._audio_format
 
     def _source_rate(self) -> int:
-        """The rate that the headers name for bare samples.
+        """Return the sample rate that the headers give for raw samples, in Hz.
 
         Raises:
-            Fault: they name more than one channel, or not 16 bits.
+            RequestFailed: the headers say that there are several channels, or not 16 bits a sample.
         """
-        if self._form != "pcm":
+        if self._audio_format != "pcm":
             return RATE
-        raw = self._response.headers.raw  # each look into httpx.Headers costs more than all of this
+        raw = self._response.headers.raw  # a lookup in httpx.Headers takes longer than this whole function
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in raw}
         media = headers.get("content-type", "")
-        said = headers.get("x-sample-rate") or _parameter(media, "rate")
-        channels = headers.get("x-channels") or _parameter(media, "channels")
+        given = headers.get("x-sample-rate") or _media_parameter(media, "rate")
+        channels = headers.get("x-channels") or _media_parameter(media, "channels")
         if channels not in (None, "1"):
-            raise self._peer.broken("sends more than one channel, where one was expected")
+            raise self._endpoint.invalid("sends more than one channel, where one was expected")
         if headers.get("x-bit-depth") not in (None, "16"):
-            raise self._peer.broken("sends samples that do not have the 16 bits expected")
-        rate = int(said) if said is not None and regex.fullmatch(r"[0-9]{1,6}", said) else 0
-        if said is None or rate == RATE:
+            raise self._endpoint.invalid("sends samples that do not have the 16 bits expected")
+        rate = int(given) if given is not None and regex.fullmatch(r"[0-9]{1,6}", given) else 0
+        if given is None or rate == RATE:
             return RATE
-        if rate not in _BELIEVABLE:
-            self.warnings.append(f"{self._peer.where} gives no sample rate that can be; {RATE} Hz was taken")
+        if rate not in _PLAUSIBLE_RATES:
+            self._warnings.append(f"{self._endpoint.host} gives no plausible sample rate; {RATE} Hz was taken")
             return RATE
-        self.warnings.append(
-            f"{self._peer.where} says that its sound has {rate} Hz, where Higgs has {RATE}; if the speech is too fast or too slow, "
-            "that is not so"
+        self._warnings.append(
+            f"{self._endpoint.host} says that its sound has {rate} Hz, where Higgs has {RATE}; "
+            "if the speech is too fast or too slow, the server's figure is wrong"
         )
         return rate
 
 
-def _parameter(media: str, name: str) -> str | None:
-    """A parameter of a content type, such as ``rate`` in ``audio/pcm; rate=24000``."""
-    for part in media.split(";")[1:]:
-        key, _, value = part.partition("=")
+def _media_parameter(media: str, name: str) -> str | None:
+    """Return a parameter of a content type, such as ``rate`` in ``audio/pcm; rate=24000``."""
+    for parameter in media.split(";")[1:]:
+        key, _, value = parameter.partition("=")
         if key.strip().lower() == name:
             return value.strip().strip('"')
     return None

@@ -1,4 +1,4 @@
-"""Where the server is, what it is asked for, and how long it may take."""
+"""Settings of the backend `higgs-http`."""
 
 from typing import Literal
 
@@ -9,29 +9,30 @@ from synth.higgs_http.dialects import DIALECTS
 
 
 class HiggsSettings(BaseModel):
-    """How to reach Higgs Audio over HTTP. What is None is as the dialect has it.
+    """Which server to use, what to request and how long to wait. A value of None stands for the dialect's default.
 
     Attributes:
-        dialect: boson is Boson's cloud (v3), boson-chat its chat form (v2), openai-speech a server of one's own.
+        dialect: boson for Boson's cloud (v3), boson-chat for its chat completions (v2), openai-speech for your own server.
         url: base URL, such as ``https://host/v1``.
         model: the model's name on that server.
         api_key: sent as a bearer token. None: for Boson's dialects the environment's ``BOSON_API_KEY``, else none is sent.
-        voice: the name of the voice where a request gives none; any that the server knows.
-        response_format: what the sound is coded in. None is pcm where it can be streamed, else wav.
-        stream: have the sound sent while it is made, where the dialect can and the format is pcm.
-        pauses: exact leaves them to be made in the audio; tags, for boson alone, has the model make those without a length of their
-            own, 400 to 700 ms for a short one and 700 to 1500 ms for a long one, as it likes.
-        references: send a recording with each request (inline), or have the server keep it as a voice (register), for boson alone.
-        connect_timeout: seconds for one connection.
-        read_timeout: seconds in which nothing comes.
-        total_timeout: seconds of waiting for one piece in all, tries and waits between them included.
-        retries: further tries after a failure that may pass, as long as no sound of the piece has been handed on.
-        max_connections: most pieces that are spoken at once; others wait their turn.
-        max_seconds_per_char: the most that a small letter takes to say; capitals and ideographs may take 3 times as long,
-            digits and signs 5 times. Speech that goes on for longer is cut.
+        voice: name of the default voice; any that the server knows.
+        response_format: audio format of responses. None is pcm where it can be streamed, else wav.
+        stream: receive audio while it is generated, where the dialect can stream and the format is pcm.
+        pauses: exact has pauses made in the audio; tags, for boson alone, has the model make those without a length of their own
+            (its lengths vary: 400 to 700 ms for a short one, 700 to 1500 ms for a long one).
+        references: send a recording with each request (inline), or, for boson alone, register it on the server as a voice
+            (register).
+        connect_timeout: longest time to connect, in seconds.
+        read_timeout: longest time without data from the server, in seconds.
+        total_timeout: longest time for one piece of text, retries and waits included, in seconds.
+        retries: attempts after the first, where the failure may pass and no audio of the piece has been returned.
+        max_connections: how many pieces are requested at the same time; others wait.
+        max_seconds_per_char: the longest time for a lower-case letter, in seconds; capitals and ideographs may take 3 times as
+            long, digits and signs 5 times. Longer speech is cut.
     """
 
-    # A broken setting is not shown in the error: it may be the key, or a URL with a password.
+    # Validation errors do not show the value: it may be the key, or a URL with a password.
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     dialect: Literal["boson", "boson-chat", "openai-speech"] = "boson"
@@ -53,54 +54,55 @@ class HiggsSettings(BaseModel):
     @field_validator("url", "model", "voice", "response_format", mode="before")
     @classmethod
     def _empty_is_none(cls, value: object) -> object:
-        """An environment variable that is set to nothing is not set."""
+        """Treat an empty environment variable as unset."""
         return None if value == "" else value
 
     @field_validator("url")
     @classmethod
-    def _is_base(cls, url: HttpUrl | None) -> HttpUrl | None:
+    def _is_base_url(cls, url: HttpUrl | None) -> HttpUrl | None:
         if url is None:
             return None
         if url.username or url.password or url.query or url.fragment:
             raise ValueError("give the base URL alone, without user, password, query or fragment; a key goes into api_key")
         if str(url).rstrip("/").endswith(tuple(dialect.path for dialect in DIALECTS.values())):
-            raise ValueError("give the base URL, which ends before /audio/speech or /chat/completions")
-        (url.host or "").encode("idna")  # a host that no name server could be asked for raises a ValueError here
+            raise ValueError("give the base URL: the part before /audio/speech or /chat/completions")
+        (url.host or "").encode("idna")  # raises a ValueError for a host that cannot be a domain name
         return url
 
     @field_validator("model", "voice")
     @classmethod
-    def _is_name(cls, name: str | None) -> str | None:
-        if name is not None and not is_name(name):
+    def _names_are_valid(cls, name: str | None) -> str | None:
+        if name is not None and not is_valid_name(name):
             raise ValueError("give a name of at most 256 printable characters, without < or |")
         return name
 
     @field_validator("api_key")
     @classmethod
-    def _fits_header(cls, key: SecretStr | None) -> SecretStr | None:
+    def _key_is_valid(cls, key: SecretStr | None) -> SecretStr | None:
         secret = key.get_secret_value().strip() if key else ""
         if not secret:
             return None
-        if not fits_header(secret):
+        if not is_valid_key(secret):
             raise ValueError("the key holds a space or a character that no HTTP header can carry")
         return SecretStr(secret)
 
     @model_validator(mode="after")
-    def _is_possible(self) -> "HiggsSettings":
+    def _fits_dialect(self) -> "HiggsSettings":
         dialect = DIALECTS[self.dialect]
-        if self.response_format is not None and self.response_format not in dialect.forms:
-            raise ValueError(f"the dialect {self.dialect} has no response_format but {', '.join(dialect.forms)}")
+        if self.response_format is not None and self.response_format not in dialect.audio_formats:
+            raise ValueError(f"the dialect {self.dialect} offers no response_format except {', '.join(dialect.audio_formats)}")
         if self.pauses == "tags" and not dialect.pause_tags:
-            raise ValueError(f"the dialect {self.dialect} knows no tags for pauses; leave pauses at exact")
+            raise ValueError(f"the dialect {self.dialect} has no tags for pauses; leave pauses at exact")
         if self.references == "register" and not dialect.registers:
-            raise ValueError(f"the dialect {self.dialect} keeps no recordings; leave references at inline")
+            raise ValueError(f"the dialect {self.dialect} cannot register recordings; leave references at inline")
         return self
 
 
-def is_name(name: str) -> bool:
-    """Whether it can name a voice or a model."""
+def is_valid_name(name: str) -> bool:
+    """Return whether ``name`` can be sent as the name of a voice or a model."""
     return 0 < len(name) <= 256 and name.isprintable() and not set(name) & set("<|")
 
 
-def fits_header(key: str) -> bool:
+def is_valid_key(key: str) -> bool:
+    """Return whether ``key`` can be sent in an HTTP header."""
     return bool(regex.fullmatch(r"[!-~]{1,4096}", key))

@@ -107,7 +107,7 @@ def test_who_leaves_while_it_is_spoken(silent: Slow, request_: bytes, leave: Lea
             times.append(wait_until(lambda: silent.idle))
         upstream = silent.fake.requests[known]
         assert upstream.ended.wait(1)
-        assert upstream.left is not None
+        assert upstream.disconnected is not None
     assert statistics.median(times) < AT_ONCE
 
 
@@ -170,7 +170,7 @@ def test_one_of_two_who_share_leaves(tiny_tagger: Path):
             answer = stayer.recv(65536)
         assert b"200 OK" in answer
         assert len(slow.fake.requests) == 1
-        assert slow.fake.requests[0].left is None
+        assert slow.fake.requests[0].disconnected is None
 
 
 def test_leaving_is_counted_and_no_error(silent: Slow, caplog: pytest.LogCaptureFixture):

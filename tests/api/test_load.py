@@ -716,7 +716,7 @@ def test_a_text_that_takes_too_long(tiny_tagger):
             assert answer.status_code == 504
             assert error_of(answer)["code"] == "backend_timeout"
             assert fake.requests[0].ended.wait(2)
-            assert fake.requests[0].left is not None
+            assert fake.requests[0].disconnected is not None
             assert server.running("higgs-http") == 0
 
 

@@ -1,4 +1,4 @@
-"""``python -m tests.fake_higgs``: the fake by hand."""
+"""``python -m tests.fake_higgs``: the fake server on the command line."""
 
 import contextlib
 import logging
@@ -20,28 +20,27 @@ export PROSODY_HIGGS__DIALECT={dialect}
 export PROSODY_HIGGS__API_KEY={key}
 prosody say "It's only two hundred dollars today." -o out.wav
 
-Change what goes wrong:  curl -X PUT {root}/fake/fault --json '{{"fault": "busy-seconds", "times": 2}}'   (null: nothing)
-What it has received:    curl {root}/fake/requests
-Ctrl+C ends it."""
+Change the fault:       curl -X PUT {root}/fake/fault --json '{{"fault": "busy-seconds", "times": 2}}'   (null: none)
+List the requests:      curl {root}/fake/requests
+Ctrl+C stops the server."""
 
 
 def main(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; 0 takes any free one.")] = 8901,
     dialect: Annotated[
-        Dialect, typer.Option(help="The server to be: Boson's cloud, its hackathon form, or vLLM and SGLang.")
+        Dialect, typer.Option(help="The server to imitate: Boson's cloud, its hackathon server, or vLLM and SGLang.")
     ] = "boson",
-    key: Annotated[str, typer.Option(help="The API key that it wants; empty wants none.")] = "fake-key",
-    delay_ms: Annotated[float, typer.Option(min=0, help="From a request to the first byte of its answer.")] = 0,
-    chunk_delay_ms: Annotated[float, typer.Option(min=0, help="Between two chunks of a streamed answer.")] = 0,
+    key: Annotated[str, typer.Option(help="The API key that it requires; empty requires none.")] = "fake-key",
+    delay_ms: Annotated[float, typer.Option(min=0, help="From a request to the first byte of the response.")] = 0,
+    chunk_delay_ms: Annotated[float, typer.Option(min=0, help="Between two chunks of a streamed response.")] = 0,
     rate: Annotated[int, typer.Option(min=8_000, max=48_000, help="Sample rate of its audio, Hz.")] = 24_000,
-    misbehave: Annotated[Fault | None, typer.Option(help="What goes wrong in its answers.")] = None,
-    times: Annotated[int | None, typer.Option(min=0, help="In how many answers it goes wrong; all, if not given.")] = None,
+    misbehave: Annotated[Fault | None, typer.Option(help="The fault in its responses.")] = None,
+    times: Annotated[int | None, typer.Option(min=0, help="How many responses have the fault; all by default.")] = None,
 ) -> None:
-    """Run a stand-in for a Higgs Audio server, to try everything that talks to one without a key, a GPU or a network.
+    """Run a fake Higgs Audio server, to try clients without a key, a GPU or a network.
 
-    It answers as the real server would, with speech from the embedded voice, and refuses what the real one refuses. With
-    --misbehave it shows what a caller does when things go wrong. It prints the settings that make `prosody` use it, and a line for
-    each request.
+    It responds like the real server, with speech from the embedded voice, and refuses what the real one refuses. With --misbehave
+    its responses have a fault. It prints the settings that make `prosody` use it, and a line for each request.
     """
     options = Options(
         dialect=dialect,

@@ -6,14 +6,14 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from . import boson, chat, control, openai_speech
-from .front import Front
+from .api_error import ApiError, error_body, invalid
+from .middleware import RecordingMiddleware
 from .options import Options
-from .record import CONTROL, Fake
-from .refusal import Refusal, error_body, invalid
+from .state import CONTROL, Fake
 
 
-def create_app(options: Options | None = None) -> Front:
-    """The application; its ``state`` is the `Fake`. Only under `serve` can it break connections."""
+def create_app(options: Options | None = None) -> RecordingMiddleware:
+    """Return the application; its ``state`` is the `Fake`. It can break connections only if `serve` runs it."""
     fake = Fake(options or Options())
     app = FastAPI(title="Fake Higgs server", openapi_url=None)
     app.include_router(chat.router(fake), prefix="/v1")
@@ -21,11 +21,11 @@ def create_app(options: Options | None = None) -> Front:
     app.include_router(speech[fake.options.dialect](fake), prefix="/v1")
     app.include_router(control.router(fake), prefix=CONTROL)
 
-    def refuse(request: Request, refusal: Refusal) -> JSONResponse:
+    def refuse(request: Request, refusal: ApiError) -> JSONResponse:
         return JSONResponse(error_body(refusal, fake.options.dialect, request.url.path), refusal.status)
 
-    @app.exception_handler(Refusal)
-    async def refused(request: Request, error: Refusal) -> JSONResponse:
+    @app.exception_handler(ApiError)
+    async def refused(request: Request, error: ApiError) -> JSONResponse:
         return refuse(request, error)
 
     @app.exception_handler(RequestValidationError)
@@ -36,6 +36,6 @@ def create_app(options: Options | None = None) -> Front:
     @app.exception_handler(HTTPException)
     async def unknown(request: Request, error: HTTPException) -> JSONResponse:
         kind = "not_found_error" if error.status_code == 404 else "invalid_request_error"
-        return refuse(request, Refusal(error.status_code, kind, str(error.detail)))
+        return refuse(request, ApiError(error.status_code, kind, str(error.detail)))
 
-    return Front(app, fake)
+    return RecordingMiddleware(app, fake)

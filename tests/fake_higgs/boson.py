@@ -1,4 +1,4 @@
-"""Boson's cloud, which speaks with Higgs Audio v3: ``/audio/speech`` and ``/audio/voices``."""
+"""Boson's cloud, which offers Higgs Audio v3: ``/audio/speech`` and ``/audio/voices``."""
 
 from typing import Literal
 
@@ -6,17 +6,17 @@ from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict
 
 from . import reference
-from .answers import audio_answer
-from .record import Fake
-from .refusal import Refusal, invalid
-from .speech import Speaker, check_text
+from .api_error import ApiError, invalid
+from .responses import audio_response
+from .speech import FakeSpeaker, check_text
+from .state import Fake
 
 MODELS = ("higgs-tts-3", "higgs-audio-v3-tts")
 PRESETS = ("default", "chloe", "eleanor", "jake", "marcus", "nora", "oliver")
 MAX_CHARS = 5_000
 
 
-class SpeechBody(BaseModel):
+class BosonSpeechBody(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     input: str
@@ -28,7 +28,7 @@ class SpeechBody(BaseModel):
     ref_text: str | None = None
 
 
-class VoiceBody(BaseModel):
+class RegistrationBody(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     ref_audio: str
@@ -38,18 +38,20 @@ class VoiceBody(BaseModel):
 
 def router(fake: Fake) -> APIRouter:
     routes = APIRouter()
-    speaker = Speaker(fake.options.rate)
+    speaker = FakeSpeaker(fake.options.rate)
 
     @routes.post("/audio/speech")
-    async def speech(body: SpeechBody) -> Response:
+    async def speech(body: BosonSpeechBody) -> Response:
         _check(body, fake)
         voice = body.voice or "default"
         if body.ref_audio is not None:
             voice = reference.voice_id(reference.clip(body.ref_audio), body.ref_text or "")
-        return audio_answer(await speaker.speak(body.input, voice, body.response_format), body.response_format, stream=body.stream)
+        return audio_response(
+            await speaker.speak(body.input, voice, body.response_format), body.response_format, stream=body.stream
+        )
 
     @routes.post("/audio/voices")
-    async def register(body: VoiceBody) -> dict[str, str]:
+    async def register(body: RegistrationBody) -> dict[str, str]:
         if not body.ref_text.strip():
             raise invalid("ref_text is empty")
         name = reference.voice_id(reference.clip(body.ref_audio, min_seconds=reference.MIN_SECONDS), body.ref_text)
@@ -64,13 +66,13 @@ def router(fake: Fake) -> APIRouter:
     return routes
 
 
-def _check(body: SpeechBody, fake: Fake) -> None:
+def _check(body: BosonSpeechBody, fake: Fake) -> None:
     if body.model not in MODELS:
-        raise Refusal(404, "model_not_found", f"there is no model {body.model!r}")
+        raise ApiError(404, "model_not_found", f"there is no model {body.model!r}")
     if not body.input.strip():
         raise invalid("input is empty")
     if len(body.input) > MAX_CHARS:
-        raise Refusal(400, "input_too_long", f"input has {len(body.input)} characters; at most {MAX_CHARS} are allowed")
+        raise ApiError(400, "input_too_long", f"input has {len(body.input)} characters; at most {MAX_CHARS} are allowed")
     check_text(body.input, v3=True)
     if body.stream and body.response_format != "pcm":
         raise invalid("stream needs response_format pcm")
@@ -79,4 +81,4 @@ def _check(body: SpeechBody, fake: Fake) -> None:
     if body.ref_audio is not None and body.voice is not None:
         raise invalid("voice cannot be given with ref_audio")
     if body.voice is not None and body.voice not in (*PRESETS, *fake.voices):
-        raise Refusal(400, "voice_not_found", f"there is no voice {body.voice!r}")
+        raise ApiError(400, "voice_not_found", f"there is no voice {body.voice!r}")

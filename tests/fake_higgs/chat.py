@@ -1,4 +1,4 @@
-"""The form of Boson's hackathon: chat completions with audio. As ``boson-chat`` it has ``/audio/speech`` too, in PCM alone."""
+"""Boson's hackathon server: chat completions with audio. The dialect ``boson-chat`` has ``/audio/speech`` too, with pcm alone."""
 
 import base64
 from typing import Annotated, Any, Literal
@@ -7,42 +7,42 @@ from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from . import reference
-from .answers import audio_answer, model_list
-from .record import Fake
-from .refusal import Refusal, invalid
-from .speech import Speaker, check_text
+from .api_error import ApiError, invalid
+from .responses import audio_response, model_list
+from .speech import FakeSpeaker, check_text
+from .state import Fake
 
 MODEL = "higgs-audio-generation-Hackathon"
 VOICES = ("belinda", "broom_salesman", "chadwick", "en_man", "en_woman", "mabel", "vex", "zh_man_sichuan")
 MAX_CHARS = 8_000
 
 
-class _Strict(BaseModel):
+class _StrictModel(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-class InputAudio(_Strict):
+class InputAudio(_StrictModel):
     data: str
     format: Literal["wav", "mp3"]
 
 
-class AudioPart(_Strict):
+class AudioPart(_StrictModel):
     type: Literal["input_audio"]
     input_audio: InputAudio
 
 
-class TextPart(_Strict):
+class TextPart(_StrictModel):
     type: Literal["text"]
     text: str
 
 
-class Message(_Strict):
+class ChatMessage(_StrictModel):
     role: Literal["system", "user", "assistant"]
     content: str | list[Annotated[TextPart | AudioPart, Field(discriminator="type")]]
 
     @property
     def text(self) -> str | None:
-        """All its text, or None if it holds anything else."""
+        """Its text; None if it has other parts too."""
         if isinstance(self.content, str):
             return self.content
         texts = [part.text for part in self.content if isinstance(part, TextPart)]
@@ -50,20 +50,20 @@ class Message(_Strict):
 
     @property
     def audio(self) -> InputAudio | None:
-        """Its recording, if it is one and nothing else."""
+        """Its recording, if that is its only part."""
         if isinstance(self.content, list) and len(self.content) == 1 and isinstance(self.content[0], AudioPart):
             return self.content[0].input_audio
         return None
 
 
-class OutputAudio(_Strict):
+class OutputAudio(_StrictModel):
     voice: str | None = None
     format: Literal["wav"] = "wav"
 
 
-class ChatBody(_Strict):
+class ChatBody(_StrictModel):
     model: str
-    messages: list[Message] = Field(min_length=1)
+    messages: list[ChatMessage] = Field(min_length=1)
     modalities: list[Literal["text", "audio"]]
     audio: OutputAudio | None = None
     max_completion_tokens: int | None = Field(default=None, ge=1)
@@ -75,7 +75,7 @@ class ChatBody(_Strict):
     stream: Literal[False] = False
 
 
-class SpeechBody(_Strict):
+class ChatSpeechBody(_StrictModel):
     model: str
     input: str
     voice: str = VOICES[0]
@@ -83,13 +83,13 @@ class SpeechBody(_Strict):
 
 
 def router(fake: Fake) -> APIRouter:
-    """Chat completions."""
+    """Return the routes of chat completions."""
     routes = APIRouter()
-    speaker = Speaker(fake.options.rate)
+    speaker = FakeSpeaker(fake.options.rate)
 
     @routes.post("/chat/completions")
     async def chat(body: ChatBody) -> dict[str, Any]:
-        text, voice = _understand(body)
+        text, voice = _text_and_voice(body)
         audio = await speaker.speak(text, voice, "wav")
         data = base64.b64encode(audio).decode()
         message = {
@@ -110,16 +110,16 @@ def router(fake: Fake) -> APIRouter:
 
 
 def speech_router(fake: Fake) -> APIRouter:
-    """Its ``/audio/speech`` and ``/models``."""
+    """Return the routes ``/audio/speech`` and ``/models``."""
     routes = APIRouter()
-    speaker = Speaker(fake.options.rate)
+    speaker = FakeSpeaker(fake.options.rate)
 
     @routes.post("/audio/speech")
-    async def speech(body: SpeechBody) -> Response:
+    async def speech(body: ChatSpeechBody) -> Response:
         _check_model(body.model)
         _check_voice(body.voice)
         _check_text(body.input)
-        return audio_answer(await speaker.speak(body.input, body.voice, "pcm"), "pcm", stream=True)
+        return audio_response(await speaker.speak(body.input, body.voice, "pcm"), "pcm", stream=True)
 
     @routes.get("/models")
     async def models() -> dict[str, object]:
@@ -128,8 +128,8 @@ def speech_router(fake: Fake) -> APIRouter:
     return routes
 
 
-def _understand(body: ChatBody) -> tuple[str, str]:
-    """The text to speak, and a name for the voice."""
+def _text_and_voice(body: ChatBody) -> tuple[str, str]:
+    """Check a request; return the text to speak and a name for the voice."""
     _check_model(body.model)
     if sorted(body.modalities) != ["audio", "text"]:
         raise invalid('modalities must be ["text", "audio"]')
@@ -155,7 +155,7 @@ def _understand(body: ChatBody) -> tuple[str, str]:
 
 def _check_model(name: str) -> None:
     if name != MODEL:
-        raise Refusal(404, "NotFoundError", f"The model `{name}` does not exist.")
+        raise ApiError(404, "NotFoundError", f"The model `{name}` does not exist.")
 
 
 def _check_voice(name: str) -> None:

@@ -1,14 +1,14 @@
-"""``/fake``: where a fake that runs by hand is told to misbehave, and tells what it has received."""
+"""``/fake``: sets the fault of a running fake, and lists the requests that it has received."""
 
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
 from .faults import Fault
-from .record import Fake
+from .state import Fake
 
 
-class Misbehaviour(BaseModel):
-    """See `Fake.misbehave`."""
+class FaultPlan(BaseModel):
+    """Arguments of `Fake.misbehave`."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -22,7 +22,7 @@ def router(fake: Fake) -> APIRouter:
     routes = APIRouter()
 
     @routes.put("/fault", status_code=204)
-    async def set_fault(body: Misbehaviour) -> None:
+    async def set_fault(body: FaultPlan) -> None:
         fake.misbehave(body.fault, times=body.times, after=body.after, path=body.path)
 
     @routes.get("/requests")
@@ -33,7 +33,7 @@ def router(fake: Fake) -> APIRouter:
                 "path": each.path,
                 "fault": each.fault,
                 "status": each.status,
-                "left": each.left is not None,
+                "left": each.disconnected is not None,
                 "body": each.body.decode(errors="replace"),
             }
             for each in fake.requests

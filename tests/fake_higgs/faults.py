@@ -1,16 +1,16 @@
-"""Every way in which a fake server can misbehave."""
+"""The faults of a fake server."""
 
 from enum import StrEnum
 
 
 class Fault(StrEnum):
-    """What goes wrong. The comment of each says what the client sees."""
+    """A fault in a response. The comments say what the client sees."""
 
-    # Before the answer
-    NEVER_ANSWERS = "never-answers"  # the connection is open, and nothing comes
-    SLOW_HEADERS = "slow-headers"  # the right answer, `slow_ms` late
-    HANGS_UP = "hangs-up"  # the connection is closed (FIN) without an answer
-    RESETS = "resets"  # the connection is reset (RST) without an answer
+    # Before the response
+    NEVER_ANSWERS = "never-answers"  # the connection stays open without a response
+    SLOW_HEADERS = "slow-headers"  # a correct response, `slow_ms` late
+    HANGS_UP = "hangs-up"  # the connection is closed (FIN) without a response
+    RESETS = "resets"  # the connection is reset (RST) without a response
 
     # An error
     UNAUTHORIZED = "unauthorized"  # 401
@@ -24,40 +24,40 @@ class Fault(StrEnum):
     ERROR_502 = "error-502"  # an HTML page, as a proxy sends it
     ERROR_503 = "error-503"
     ERROR_503_SECONDS = "error-503-seconds"  # 503, Retry-After in seconds
-    ECHO_400 = "echo-400"  # the message holds the key and all that was sent
+    ECHO_400 = "echo-400"  # the message repeats the key and the request's body
     ECHO_500 = "echo-500"
 
     # 200, but no speech
     HTML = "html"  # an HTML page
     JSON_ERROR = "json-error"  # an error as JSON
     EMPTY = "empty"  # no body
-    GARBAGE = "garbage"  # random bytes, declared as what was asked for
-    GZIP_BOMB = "gzip-bomb"  # 260 kB that unpack to 256 MB
+    GARBAGE = "garbage"  # random bytes with the content type of the requested format
+    GZIP_BOMB = "gzip-bomb"  # 260 kB that decompress to 256 MB
 
-    # The right answer, badly delivered
+    # A correct response, delivered incorrectly
     RESETS_MID_BODY = "resets-mid-body"  # half of it, then a reset (RST)
     SHORT_BODY = "short-body"  # half of what Content-Length says, then the end (FIN)
     UNFINISHED_CHUNKS = "unfinished-chunks"  # half of it, chunked, then the end (FIN) without the last chunk
-    STALLS = "stalls"  # half of it, then nothing, the connection open
-    DRIPS = "drips"  # two bytes every `drip_ms`, for ever
-    ODD_CHUNKS = "odd-chunks"  # all of it, in chunks of odd size
+    STALLS = "stalls"  # half of it, then nothing; the connection stays open
+    DRIPS = "drips"  # two bytes every `drip_ms`, without end
+    ODD_CHUNKS = "odd-chunks"  # all of it, in chunks of odd sizes
 
-    # An answer that says something wrong of itself
+    # A response with incorrect headers or content
     WRONG_TYPE = "wrong-type"  # Content-Type names another kind of audio
     NO_TYPE = "no-type"  # no Content-Type
     ODD_PCM = "odd-pcm"  # PCM without its last byte
     RATE_WRONG = "rate-wrong"  # x-sample-rate is twice the true one
     RATE_ZERO = "rate-zero"  # x-sample-rate is 0
-    RATE_UNREADABLE = "rate-unreadable"  # x-sample-rate is no number
+    RATE_UNREADABLE = "rate-unreadable"  # x-sample-rate is not a number
     RATE_ABSENT = "rate-absent"  # no x-sample-rate
-    WAV_SIZES_ZERO = "wav-sizes-zero"  # a WAV whose header was written before its data: sizes 0
+    WAV_SIZES_ZERO = "wav-sizes-zero"  # a WAV with sizes 0 in its header, as written before the length is known
     WAV_SIZES_MAX = "wav-sizes-max"  # the same with sizes 0xFFFFFFFF
-    WAV_TRUNCATED = "wav-truncated"  # a WAV with half of the data that its header promises, HTTP in order
+    WAV_TRUNCATED = "wav-truncated"  # a WAV with half of the data that its header declares; the HTTP response is complete
     WAV_STEREO = "wav-stereo"  # a WAV of two channels, the right one silent
     WAV_16K = "wav-16k"  # a WAV at 16 kHz
     RUNS_ON = "runs-on"  # the speech, then `runaway_s` of noise
     BAD_BASE64 = "bad-base64"  # chat: the audio is not base64
-    CUT_SHORT = "cut-short"  # chat: the right answer, with a finish_reason that says it was cut at the longest
-    ERROR_EVENT = "error-event"  # a stream of events: half of them, then an error in place of the end
-    WRONG_JSON = "wrong-json"  # chat and voices: JSON of other types than agreed
-    NO_AUDIO = "no-audio"  # chat: an answer in text alone
+    CUT_SHORT = "cut-short"  # chat: a correct response with finish_reason length
+    ERROR_EVENT = "error-event"  # a stream of events: half of them, then an error event
+    WRONG_JSON = "wrong-json"  # chat and voices: JSON with fields of other types
+    NO_AUDIO = "no-audio"  # chat: a response with text alone

@@ -1,6 +1,7 @@
-"""vLLM and SGLang with Higgs Audio behind OpenAI's speech form: ``/audio/speech``, ``/audio/voices``, ``/models``.
+"""vLLM and SGLang with Higgs Audio, through OpenAI's speech API: ``/audio/speech``, ``/audio/voices``, ``/models``.
 
-The two differ. The fake takes only what both take: SGLang wants model and voice and streams PCM alone; neither reads bare base64.
+The two differ. The fake accepts only what both accept: SGLang requires model and voice and streams pcm alone; neither reads base64
+without a data URI.
 """
 
 from typing import Literal
@@ -10,11 +11,11 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from . import reference
-from .answers import audio_answer, model_list
+from .api_error import ApiError, invalid
 from .events import EVENT_STREAM, speech_events
-from .record import Fake
-from .refusal import Refusal, invalid
-from .speech import Speaker, check_text
+from .responses import audio_response, model_list
+from .speech import FakeSpeaker, check_text
+from .state import Fake
 
 V3_MODELS = ("bosonai/higgs-tts-3-4b", "bosonai/higgs-audio-v3-tts-4b")
 MODELS = ("bosonai/higgs-audio-v2-generation-3B-base", *V3_MODELS)
@@ -22,7 +23,7 @@ VOICES = ("default", "belinda", "chadwick", "en_man", "en_woman")
 MAX_CHARS = 4_096
 
 
-class SpeechBody(BaseModel):
+class OpenAISpeechBody(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     input: str
@@ -41,10 +42,10 @@ class SpeechBody(BaseModel):
 def router(fake: Fake) -> APIRouter:
     routes = APIRouter()
     options = fake.options
-    speaker = Speaker(options.rate)
+    speaker = FakeSpeaker(options.rate)
 
     @routes.post("/audio/speech")
-    async def speech(body: SpeechBody) -> Response:
+    async def speech(body: OpenAISpeechBody) -> Response:
         _check(body)
         voice = body.voice
         if body.ref_audio is not None:
@@ -53,7 +54,7 @@ def router(fake: Fake) -> APIRouter:
         if body.stream and options.events and body.stream_format != "audio":
             events = speech_events(content, body.response_format, options.chunk_bytes)
             return StreamingResponse(iter([events]), media_type=EVENT_STREAM)
-        answer = audio_answer(content, body.response_format, stream=body.stream)
+        answer = audio_response(content, body.response_format, stream=body.stream)
         if options.rate_header and body.response_format == "pcm":
             answer.headers["x-sample-rate"] = str(options.rate)
         return answer
@@ -69,9 +70,9 @@ def router(fake: Fake) -> APIRouter:
     return routes
 
 
-def _check(body: SpeechBody) -> None:
+def _check(body: OpenAISpeechBody) -> None:
     if body.model not in MODELS:
-        raise Refusal(404, "NotFoundError", f"The model `{body.model}` does not exist.")
+        raise ApiError(404, "NotFoundError", f"The model `{body.model}` does not exist.")
     if not body.input.strip():
         raise invalid("Input text cannot be empty")
     if len(body.input) > MAX_CHARS:

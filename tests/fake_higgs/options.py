@@ -1,4 +1,4 @@
-"""How a fake server behaves."""
+"""Options of a fake server."""
 
 from typing import Literal, get_args
 
@@ -11,24 +11,24 @@ DIALECTS: tuple[Dialect, ...] = get_args(Dialect)
 
 
 class Options(BaseModel):
-    """What a fake server is, and how it misbehaves.
+    """The server to imitate, and its faults.
 
     Attributes:
-        dialect: the rules that ``/v1/audio/speech`` obeys; ``/v1/chat/completions`` is there in each.
-        key: the key that it wants as ``Authorization: Bearer``; None wants none.
+        dialect: the rules of ``/v1/audio/speech``; every dialect has ``/v1/chat/completions``.
+        key: the API key that it requires as ``Authorization: Bearer``; None requires none.
         rate: sample rate of its audio, Hz.
-        rate_header: whether ``openai-speech`` tells the rate in ``x-sample-rate``, as SGLang does.
-        events: whether ``openai-speech`` wraps a stream into events unless ``stream_format`` is ``audio``, as newer vLLM does.
-        delay_ms: from a request to the first byte of its answer, at least.
-        chunk_bytes: size of a chunk of a streamed answer.
-        chunk_delay_ms: between two chunks of a streamed answer.
-        fault: what goes wrong in answers that would hold speech; None is nothing. `Fake.misbehave` changes it.
-        fault_times: how many answers it goes wrong in; None is all.
-        slow_ms: how late `Fault.SLOW_HEADERS` is.
-        drip_ms: between two drops of `Fault.DRIPS`.
-        cut_ms: how long half an answer is left with the client before a fault cuts the connection.
-        retry_after_s: what the answers with ``Retry-After`` ask for.
-        runaway_s: seconds of noise that `Fault.RUNS_ON` adds.
+        rate_header: whether ``openai-speech`` gives the rate in ``x-sample-rate``, as SGLang does.
+        events: whether ``openai-speech`` streams server-sent events unless ``stream_format`` is ``audio``, as newer vLLM does.
+        delay_ms: least time from a request to the first byte of its response.
+        chunk_bytes: size of a chunk of a streamed response.
+        chunk_delay_ms: between two chunks of a streamed response.
+        fault: the fault of responses with speech; None is none. `Fake.misbehave` changes it.
+        fault_times: how many responses have the fault; None is all.
+        slow_ms: delay of `Fault.SLOW_HEADERS`.
+        drip_ms: between two writes of `Fault.DRIPS`.
+        cut_ms: time from half a response to the end of the connection, for faults that break it off.
+        retry_after_s: value of ``Retry-After``, in seconds.
+        runaway_s: duration of the noise that `Fault.RUNS_ON` adds.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

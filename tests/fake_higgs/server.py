@@ -1,4 +1,4 @@
-"""Runs the fake under uvicorn, in a thread, with connections that can be broken."""
+"""Runs the fake under uvicorn in a thread, with access to its connections."""
 
 import asyncio
 import socket
@@ -12,20 +12,20 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
 from .app import create_app
-from .front import TRANSPORT, Front
+from .middleware import TRANSPORT, RecordingMiddleware
 from .options import Options
-from .record import Fake
+from .state import Fake
 
 _BACKLOG = 512
 
 
 class _Protocol(H11Protocol):
-    """uvicorn's, which also hands the application the transport."""
+    """The protocol of uvicorn, which also passes the transport to the application."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self.access_log = False  # `front` has a log of its own
-        # asyncio sets this only on sockets that it makes itself. Without it every small answer is 40 ms late.
+        self.access_log = False  # the middleware logs requests
+        # asyncio sets this only on sockets that it opens itself. Without it every small response is 40 ms late.
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         app = self.app
 
@@ -38,10 +38,10 @@ class _Protocol(H11Protocol):
 
 @contextmanager
 def serve(options: Options | None = None, *, port: int = 0) -> Iterator[Fake]:
-    """A fake server on 127.0.0.1 while the block runs; port 0 is any free one. Its base URL is `Fake.url`.
+    """Run a fake server on 127.0.0.1 during the block; port 0 is any free one. Its base URL is `Fake.url`.
 
     Raises:
-        ExceptionGroup: at the end, if the fake itself failed, or was told to spoil an answer that cannot be spoiled so.
+        ExceptionGroup: at the end, if the fake itself failed, or a response could not have the fault that was set.
     """
     app = create_app(options)
     fake = app.state
@@ -60,13 +60,13 @@ def serve(options: Options | None = None, *, port: int = 0) -> Iterator[Fake]:
         raise ExceptionGroup("the fake server itself failed", [error for error in fake.failures if isinstance(error, Exception)])
 
 
-def _run(loop: asyncio.AbstractEventLoop, app: Front, listener: socket.socket, stop: asyncio.Event) -> None:
+def _run(loop: asyncio.AbstractEventLoop, app: RecordingMiddleware, listener: socket.socket, stop: asyncio.Event) -> None:
     with asyncio.Runner(loop_factory=lambda: loop) as runner:
         runner.run(_serve(app, listener, stop))
 
 
-async def _serve(app: Front, listener: socket.socket, stop: asyncio.Event) -> None:
-    # uvicorn.Server wakes every 100 ms to see whether it is to stop; tests start many servers and cannot wait for that.
+async def _serve(app: RecordingMiddleware, listener: socket.socket, stop: asyncio.Event) -> None:
+    # uvicorn.Server checks every 100 ms whether to stop, too slow for the many servers that tests start.
     config = uvicorn.Config(app, http=_Protocol, ws="none", lifespan="off", log_config=None)
     config.load()
     state = ServerState()
@@ -76,5 +76,5 @@ async def _serve(app: Front, listener: socket.socket, stop: asyncio.Event) -> No
     server.close()
     for connection in tuple(state.connections):
         connection.transport.abort()
-    await asyncio.sleep(0)  # for the transports to tell that they are closed
+    await asyncio.sleep(0)  # lets the transports report that they are closed
     await asyncio.gather(*state.tasks, return_exceptions=True)

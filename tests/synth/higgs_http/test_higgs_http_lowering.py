@@ -3,15 +3,15 @@ import unicodedata
 
 import pytest
 from fake_higgs import DIALECTS, Options, serve
-from higgs_http_talk import clean_environment, samples, spoken, voice_at  # noqa: F401 (a fixture)
+from higgs_http_helpers import backend_at, clean_environment, samples, spoken  # noqa: F401 (a fixture)
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from prosody_tagger.markup import KINDS, Alias, Mark, MarkedText, parse, plain
 from synth.base import Reference
-from synth.higgs_http.dialects import DIALECTS as FORMS
-from synth.higgs_http.dialects import Boson, Order
-from synth.higgs_http.lowering import lower, plain_words
+from synth.higgs_http.dialects import DIALECTS as DIALECT_OBJECTS
+from synth.higgs_http.dialects import Boson, SpeechPayload
+from synth.higgs_http.lowering import plain_words, to_server_text
 
 PITCH = Boson.pitch_tags
 ALL = {**Boson.pitch_tags, **Boson.pause_tags}
@@ -47,7 +47,7 @@ def letters(string: str) -> str:
 
 
 @given(text)
-def test_no_tag_gets_out_and_every_letter_stays(string):
+def test_tags_are_removed_and_letters_stay(string):
     said = plain_words(string)
     for form in (said, unicodedata.normalize("NFKC", said), unicodedata.normalize("NFC", said)):
         assert "|" not in form
@@ -66,7 +66,7 @@ def test_hostile_texts(string):
 @pytest.mark.parametrize(
     "string", ["5 < 6", "7 > 3", "a -> b", "x <= 3", "I <3 you", "R&D: 30% of $9.99!", "日本語。", "👍🏽 ok", "a\u200db"]
 )
-def test_what_is_no_tag_stays(string):
+def test_brackets_that_are_no_tags_stay(string):
     assert plain_words(string) == string
 
 
@@ -74,7 +74,7 @@ def test_white_space_becomes_one_space():
     assert plain_words("  a\r\n\tb\u00a0c\u2028d ") == "a b c d"
 
 
-def test_megabytes_take_no_time():
+def test_megabytes_of_brackets():
     for unit in ("<", "<|", "|>", "<a", "\0", " \n", "<emph>", "a>b"):
         assert len(plain_words(unit * 400_000)) < 3_000_000
 
@@ -83,24 +83,24 @@ def test_megabytes_take_no_time():
 @example("only", [("pitch_high", 0)], True)
 @example("a b", [("pause_short", 2), ("pause_short", 2)], False)
 @example("<", [("pitch_high", 0)], False)
-def test_every_mark_is_sent_or_left(string, places, unfinished):
-    marked = MarkedText(string, tuple(Mark(kind, min(offset, len(string))) for kind, offset in places))
-    lowered = lower(marked, ALL, unfinished=unfinished)
-    sent = TAG.findall(lowered.text)
+def test_every_mark_is_sent_or_returned_as_unrealised(string, positions, unfinished):
+    marked = MarkedText(string, tuple(Mark(kind, min(offset, len(string))) for kind, offset in positions))
+    server_text = to_server_text(marked, ALL, unfinished=unfinished)
+    sent = TAG.findall(server_text.text)
     pauses = [mark for mark in marked.marks if mark.is_pause]
-    left_pauses = [mark for mark in lowered.unrealised if mark.is_pause]
-    assert sum("pause" in tag for tag in sent) == len(pauses) - len(left_pauses)
-    assert set(lowered.unrealised) <= set(marked.marks)
-    assert "|" not in TAG.sub("", lowered.text)
-    assert letters(TAG.sub("", lowered.text)) == (letters(string) if lowered.text else "")
-    if not lowered.text:
-        assert lowered.unrealised == marked.marks
+    unrealised_pauses = [mark for mark in server_text.unrealised if mark.is_pause]
+    assert sum("pause" in tag for tag in sent) == len(pauses) - len(unrealised_pauses)
+    assert set(server_text.unrealised) <= set(marked.marks)
+    assert "|" not in TAG.sub("", server_text.text)
+    assert letters(TAG.sub("", server_text.text)) == (letters(string) if server_text.text else "")
+    if not server_text.text:
+        assert server_text.unrealised == marked.marks
 
 
 @given(text, text)
-def test_an_alias_is_as_harmless(before, spoken_aloud):
+def test_aliases_are_sent_without_tags(before, spoken_aloud):
     marked = MarkedText(before + "x" + before, (), (Alias(len(before), len(before) + 1, spoken_aloud),))
-    said = lower(marked, ALL).text
+    said = to_server_text(marked, ALL).text
     assert "|" not in said
     if said:
         assert letters(said) == letters(before + spoken_aloud + before)
@@ -108,25 +108,25 @@ def test_an_alias_is_as_harmless(before, spoken_aloud):
 
 def test_aliases_are_spoken_in_place():
     marked = MarkedText("The W3C met.", (), (Alias(4, 7, "World Wide Web Consortium"),))
-    assert lower(marked, {}).text == "The World Wide Web Consortium met."
+    assert to_server_text(marked, {}).text == "The World Wide Web Consortium met."
 
 
-def test_an_alias_within_a_word_stands_apart():
-    assert lower(MarkedText("10km away", (), (Alias(2, 4, "kilometres"),)), {}).text == "10 kilometres away"
+def test_an_alias_within_a_word_gets_spaces():
+    assert to_server_text(MarkedText("10km away", (), (Alias(2, 4, "kilometres"),)), {}).text == "10 kilometres away"
 
 
-def test_of_aliases_that_overlap_the_first_is_spoken():
+def test_of_overlapping_aliases_the_first_is_spoken():
     marked = MarkedText("abcd e", (), (Alias(0, 3, "one"), Alias(2, 4, "two")))
-    assert lower(marked, {}).text == "one d e"
+    assert to_server_text(marked, {}).text == "one d e"
 
 
 @pytest.mark.parametrize(
-    ("source", "sent", "left"),
+    ("source", "sent", "unrealised"),
     [
         ("Hello <pause_short>there", "Hello <|prosody:pause|> there", []),
         ("Hello <pause_long>there", "Hello <|prosody:long_pause|> there", []),
         ("a <pause_short><pause_short>b", "a <|prosody:pause|> <|prosody:pause|> b", []),
-        ("a <pause_short:300ms>b", "a b", ["pause_short"]),  # a length of its own is ours to make
+        ("a <pause_short:300ms>b", "a b", ["pause_short"]),  # a tag has no length
         ("<pause_short>a b", "a b", ["pause_short"]),
         ("a b<pause_long>", "a b", ["pause_long"]),
         ("<emph>a <pause_short>b", "a <|prosody:pause|> b", ["emph"]),
@@ -142,48 +142,48 @@ def test_of_aliases_that_overlap_the_first_is_spoken():
     ],
 )
 def test_tags(source, sent, unrealised):
-    lowered = lower(parse(source), ALL)
-    assert (lowered.text, [mark.kind for mark in lowered.unrealised]) == (sent, unrealised)
+    server_text = to_server_text(parse(source), ALL)
+    assert (server_text.text, [mark.kind for mark in server_text.unrealised]) == (sent, unrealised)
 
 
-def test_without_tags_every_mark_is_left():
+def test_without_tags_every_mark_is_unrealised():
     marked = parse("<pitch_high>a <pause_short><emph>b")
-    assert lower(marked, {}).text == "a b"
-    assert lower(marked, {}).unrealised == marked.marks
+    assert to_server_text(marked, {}).text == "a b"
+    assert to_server_text(marked, {}).unrealised == marked.marks
 
 
 @pytest.mark.parametrize(("string", "sent"), [("It is", "It is,"), ("It is,", "It is,"), ("Yes!", "Yes!"), ("是的", "是的,")])
-def test_what_goes_on_does_not_end(string, sent):
-    assert lower(plain(string), {}, unfinished=True).text == sent
-    assert lower(plain(string), {}).text == string
+def test_an_unfinished_sentence_ends_in_a_comma(string, sent):
+    assert to_server_text(plain(string), {}, unfinished=True).text == sent
+    assert to_server_text(plain(string), {}).text == string
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
-def test_a_piece_without_words_asks_nobody(dialect):
+def test_a_text_without_words_is_not_sent(dialect):
     marked = MarkedText("<|>…", (Mark("pause_long", 0),))
     with serve(Options(dialect=dialect)) as fake:
-        [speech] = spoken(voice_at(fake), marked)
+        [speech] = spoken(backend_at(fake), marked)
         assert (len(speech.audio.samples), speech.audio.rate, speech.unrealised) == (0, 24_000, marked.marks)
         assert not fake.requests
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
-def test_servers_take_what_is_sent(dialect):
+def test_servers_accept_hostile_texts(dialect):
     """The fake refuses every tag that its model does not know."""
     with serve(Options(dialect=dialect)) as fake:
-        voice = voice_at(fake)
+        backend = backend_at(fake)
         for string in HOSTILE:
-            assert len(samples(spoken(voice, f"word {string}")))
+            assert len(samples(spoken(backend, f"word {string}")))
         assert all(b"<|" not in request.body for request in fake.requests)
 
 
-def test_tags_are_sent_to_whom_knows_them():
+def test_tags_are_sent_to_models_that_know_them():
     marked = parse("<pitch_low>Well <pause_short><pitch_low>then")
     with serve(Options()) as fake:
-        [first, *others] = spoken(voice_at(fake, pauses="tags"), marked)
+        [first, *others] = spoken(backend_at(fake, pauses="tags"), marked)
         assert first.unrealised == ()
         assert all(speech.unrealised == () for speech in others)
-        spoken(voice_at(fake), marked)
+        spoken(backend_at(fake), marked)
         assert [request.json["input"] for request in fake.requests] == [
             "<|prosody:pitch_low|>Well <|prosody:pause|> then",
             "<|prosody:pitch_low|>Well then",
@@ -191,17 +191,18 @@ def test_tags_are_sent_to_whom_knows_them():
 
 
 @given(text, text)
-def test_no_body_holds_a_token(string, transcript):
-    """Whatever the text and the transcript, in every dialect."""
+def test_no_request_contains_a_control_token(string, transcript):
+    """For any text and transcript, in every dialect."""
     reference = Reference(b"RIFF", "wav", plain_words(transcript))
-    for name, dialect in FORMS.items():
+    sent = to_server_text(plain(string), PITCH).text
+    for name, dialect in DIALECT_OBJECTS.items():
         for voice, recording in (("default", None), (None, reference)):
-            order = Order(lower(plain(string), PITCH).text, dialect.forms[0], False, 9.0, voice, recording)
-            assert "<|" not in str(dialect.body(order, dialect.model)), name
+            payload = SpeechPayload(sent, dialect.audio_formats[0], False, 9.0, voice, recording)
+            assert "<|" not in str(dialect.body(payload, dialect.model)), name
 
 
-def test_a_comma_leads_up_to_a_pause_that_will_be_cut_in() -> None:
+def test_a_comma_precedes_a_pause_that_will_be_cut_in() -> None:
     text = "It is free, and yours to keep forever."
     breaks = [text.index(word) for word in ("It", "and", "to", "forever")]
-    assert lower(plain(text), {}, breaks=breaks).text == "It is free, and yours, to keep, forever."
-    assert lower(plain(text), {}).text == text
+    assert to_server_text(plain(text), {}, breaks=breaks).text == "It is free, and yours, to keep, forever."
+    assert to_server_text(plain(text), {}).text == text

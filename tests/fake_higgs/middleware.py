@@ -1,4 +1,4 @@
-"""What stands before the dialects: it records every request, wants the key, and delivers the answer, well or badly."""
+"""Middleware that records every request, checks the key, and delivers the response with or without a fault."""
 
 import asyncio
 import logging
@@ -9,17 +9,17 @@ from typing import Any
 from fastapi.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .line import Answer, Line
-from .misbehaving import misbehave
-from .record import CONTROL, Fake, Received
-from .refusal import error_body, unauthorized
+from .api_error import error_body, unauthorized
+from .fault_actions import perform_fault
+from .state import CONTROL, Fake, ReceivedRequest
+from .writer import FakeResponse, ResponseWriter
 
 _LOG = logging.getLogger("fake_higgs")
 TRANSPORT = "fake_higgs.transport"
 
 
-class Front:
-    """ASGI middleware. ``state`` is the `Fake` that it serves."""
+class RecordingMiddleware:
+    """ASGI middleware in front of the dialects. ``state`` is the `Fake` that it records to."""
 
     def __init__(self, app: ASGIApp, fake: Fake) -> None:
         self.app = app
@@ -32,39 +32,44 @@ class Front:
         received = _received(scope)
         self.state.requests.append(received)
         if not await _read_body(received, receive):
-            received.mark_left()
+            received.mark_disconnected()
             return
         received.fault = self.state.next_fault(received.path)
-        line = Line(
-            received, self.state.options, send, scope.get("extensions", {}).get(TRANSPORT), lambda: self._answer(scope, received)
+        writer = ResponseWriter(
+            received, self.state.options, send, scope.get("extensions", {}).get(TRANSPORT), lambda: self._response(scope, received)
         )
-        await self._answer_unless_left(line, receive)
+        await self._respond_unless_disconnected(writer, receive)
 
-    async def _answer_unless_left(self, line: Line, receive: Receive) -> None:
-        """Answer; drop it as soon as the client closes the connection."""
-        received = line.received
-        work = asyncio.ensure_future(misbehave(line) if received.fault else line.deliver_proper())
-        gone = asyncio.ensure_future(_until_gone(receive))
+    async def _respond_unless_disconnected(self, writer: ResponseWriter, receive: Receive) -> None:
+        """Send the response; stop as soon as the client disconnects."""
+        received = writer.received
+        work = asyncio.ensure_future(self._respond(writer))
+        disconnected = asyncio.ensure_future(_until_disconnected(receive))
         try:
-            await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
-            if received.answered is None and gone.done():
-                received.mark_left()
+            await asyncio.wait((work, disconnected), return_when=asyncio.FIRST_COMPLETED)
+            if received.answered is None and disconnected.done():
+                received.mark_disconnected()
         finally:
             work.cancel()
-            gone.cancel()
-            results = await asyncio.gather(work, gone, return_exceptions=True)
+            disconnected.cancel()
+            results = await asyncio.gather(work, disconnected, return_exceptions=True)
         _LOG.info("%s %s: %s%s", received.method, received.path, received.status, f" ({received.fault})" if received.fault else "")
         for error in results:
             if isinstance(error, Exception):
                 self.state.failures.append(error)
                 raise error
 
-    async def _answer(self, scope: Scope, received: Received) -> Answer:
-        """The right answer, whole."""
+    async def _respond(self, writer: ResponseWriter) -> None:
+        while writer.received.path in self.state.held:  # noqa: ASYNC110 (another thread changes it)
+            await asyncio.sleep(0.005)
+        await (perform_fault(writer) if writer.received.fault else writer.deliver_correct())
+
+    async def _response(self, scope: Scope, received: ReceivedRequest) -> FakeResponse:
+        """Return the correct response as a whole."""
         key = self.state.options.key
         if key is not None and received.headers.get("authorization") != f"Bearer {key}":
-            refusal = unauthorized()
-            response: ASGIApp = JSONResponse(error_body(refusal, self.state.options.dialect, received.path), refusal.status)
+            error = unauthorized()
+            response: ASGIApp = JSONResponse(error_body(error, self.state.options.dialect, received.path), error.status)
         else:
             response = self.app
         messages: list[MutableMapping[str, Any]] = []
@@ -79,16 +84,16 @@ class Front:
         await response(scope, replay, keep)
         start, *rest = messages
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in start["headers"]}
-        return Answer(start["status"], headers, b"".join(message.get("body", b"") for message in rest))
+        return FakeResponse(start["status"], headers, b"".join(message.get("body", b"") for message in rest))
 
 
-def _received(scope: Scope) -> Received:
+def _received(scope: Scope) -> ReceivedRequest:
     headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
-    return Received(scope["method"], scope["path"], headers, scope.get("client"), time.monotonic())
+    return ReceivedRequest(scope["method"], scope["path"], headers, scope.get("client"), time.monotonic())
 
 
-async def _read_body(received: Received, receive: Receive) -> bool:
-    """Whether all of it came."""
+async def _read_body(received: ReceivedRequest, receive: Receive) -> bool:
+    """Read the body of a request; return whether it is complete."""
     pieces: list[bytes] = []
     while True:
         message = await receive()
@@ -100,6 +105,6 @@ async def _read_body(received: Received, receive: Receive) -> bool:
             return True
 
 
-async def _until_gone(receive: Receive) -> None:
+async def _until_disconnected(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
