@@ -5,6 +5,7 @@ from importlib import import_module
 from importlib.util import find_spec
 
 from prosody_tagger.errors import BadInput
+from prosody_tagger.extras import install_command
 from prosody_tagger.markup import closest
 from synth.base import Synthesizer
 from synth.errors import BackendUnavailable
@@ -84,8 +85,7 @@ def create(name: str, settings: object) -> Synthesizer:
     backend = find(name)
     missing = backend.missing()
     if missing:
-        how = f"pip install 'prosody-speech[{backend.extra}]'" if backend.extra else "pip install --force-reinstall prosody-speech"
-        raise BackendUnavailable(f"backend {name} needs {', '.join(missing)}; run: {how}")
+        raise BackendUnavailable(f"backend {name} needs {', '.join(missing)}; run: {install_command(backend.extra)}")
     module, _, attribute = backend.target.partition(":")
     synthesizer: Synthesizer = getattr(import_module(module), attribute)(settings)
     return synthesizer

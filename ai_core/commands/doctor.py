@@ -3,11 +3,14 @@
 import asyncio
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from ai_core.settings import Settings
 from prosody_tagger.errors import ProsodyError
+from prosody_tagger.extras import DISTRIBUTION, install_command
 from synth import registry
 
 EXTRAS: dict[str, tuple[str, ...]] = {
@@ -21,10 +24,13 @@ EXTRAS: dict[str, tuple[str, ...]] = {
 }
 """The extras that this project has, and the distributions that tell whether each is installed."""
 
+PACKAGES = ("prosody_tagger", "synth", "ai_core", "api")
+"""The top-level packages of this project."""
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing looked at: a backend, a model or an extra.
+    """One thing looked at: a package, a backend, a model or an extra.
 
     ``needed`` says whether the default way through stops without it; ``detail`` is what is there, or what to do.
     """
@@ -41,7 +47,23 @@ class Finding:
 
 def examine(settings: Settings) -> list[Finding]:
     """Try every part once. The tagger is loaded and every backend asked for its voices, so this takes some seconds."""
-    return [*_backends(settings), _tagger(settings), *_extras()]
+    return [*_packages(), *_backends(settings), _tagger(settings), *_extras()]
+
+
+def _packages() -> Iterator[Finding]:
+    """Report top-level packages whose name another installed distribution uses too, or another folder on the import path."""
+    owners = packages_distributions()
+    ours = Path(__file__).resolve().parents[2]
+    for name in PACKAGES:
+        others = sorted({owner for owner in owners.get(name, ()) if owner.lower().replace("_", "-") != DISTRIBUTION})
+        spec = find_spec(name)
+        origin = Path(spec.origin).resolve() if spec is not None and spec.origin else None
+        if origin is None or origin.parent != ours / name:
+            detail = f"import {name} finds {origin or 'nothing'} instead of {ours / name}; rename or remove that folder"
+            yield Finding("package", name, False, True, detail)
+        elif others:
+            detail = f"{', '.join(others)} installs a package of this name too; use an environment without it"
+            yield Finding("package", name, False, False, detail)
 
 
 def _backends(settings: Settings) -> Iterator[Finding]:
@@ -73,7 +95,7 @@ def _tagger(settings: Settings) -> Finding:
 def _extras() -> Iterator[Finding]:
     for name, distributions in EXTRAS.items():
         missing = [d for d in distributions if not _installed(d)]
-        detail = f"pip install 'prosody-speech[{name}]'" if missing else "installed"
+        detail = install_command(name) if missing else "installed"
         yield Finding("extra", name, not missing, False, detail)
 
 

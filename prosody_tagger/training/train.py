@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from prosody_tagger.extras import install_command
 from prosody_tagger.training.settings import EVAL_FRACTION, Precision, TrainSettings, load_train_settings
 
 if TYPE_CHECKING:
@@ -322,7 +323,7 @@ def _counted(examples: "Sequence[Example]") -> str:
 def _show(whole: dict[str, Any], output: Path, say: "Say") -> None:
     say(f"evaluation loss {whole['evaluation_loss']:.4f} in epoch {whole['best_epoch']}")
     if not (output / "loss.png").exists():
-        say("no plots: matplotlib is not installed; pip install 'prosody-speech[plot]'")
+        say(f"no plots: matplotlib is not installed; {install_command('plot')}")
     say(f"written to {output}; use it with --tagger {output}")
 
 

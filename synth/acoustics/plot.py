@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from prosody_tagger.extras import install_command
 from synth.acoustics.contours import contours
 from synth.acoustics.report import MarkReport, Report
 from synth.base import Audio
@@ -38,7 +39,7 @@ def check_plotting() -> None:
         BackendUnavailable: matplotlib is not installed; the message names the extra.
     """
     if find_spec("matplotlib") is None:
-        raise BackendUnavailable('a plot needs matplotlib: pip install "prosody-speech[plot]"')
+        raise BackendUnavailable(f"a plot needs matplotlib: {install_command('plot')}")
 
 
 def draw(audio: Audio, report: Report) -> bytes:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from prosody_tagger.errors import BadInput, DataError
+from prosody_tagger.extras import install_command
 from prosody_tagger.markup import KINDS
 from synth.errors import BackendUnavailable
 from synth.higgs_finetune.checkpoints import Checkpoints, save_adapter
@@ -135,7 +136,7 @@ def run(job: Job, settings: FinetuneSettings, screen: Screen) -> Outcome:
         counts = (len(rows), len(held_out))
         write_card(job.output_dir, settings, base=job.model_path, marks=marks, rows=counts, need=need.told())
         if not draw_curves(job.output_dir):
-            screen.said("no picture of the losses: pip install 'prosody-speech[plot]'")
+            screen.said(f"no picture of the losses: {install_command('plot')}")
     return outcome
 
 

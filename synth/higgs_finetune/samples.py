@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from prosody_tagger.errors import ProsodyError
+from prosody_tagger.extras import install_command
 from prosody_tagger.markup import MarkedText
 from synth.audio.signal import resample, silence_level
 from synth.base import Audio
@@ -181,7 +182,7 @@ def resemblyzer() -> Compare:
             from resemblyzer.hparams import sampling_rate
     except ImportError as error:
         raise BackendUnavailable(
-            f"speaker similarity needs Resemblyzer ({error}); install the extra: pip install 'prosody-speech[eval]'"
+            f"speaker similarity needs Resemblyzer ({error}); install the extra: {install_command('eval')}"
         ) from None
     encoder = VoiceEncoder("cpu", verbose=False)
 

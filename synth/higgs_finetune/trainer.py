@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from prosody_tagger.errors import ProsodyError
+from prosody_tagger.extras import install_command
 from synth.errors import BackendUnavailable
 from synth.higgs_finetune.balance import Balance
 from synth.higgs_finetune.checkpoints import Checkpoints, State, check_course, read_state, restore, save_adapter
@@ -105,7 +106,7 @@ def make_accelerator(device: str) -> Any:
         from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
     except ImportError as error:
         raise BackendUnavailable(
-            f"training needs accelerate ({error}); install the extra: pip install 'prosody-speech[train-higgs]'"
+            f"training needs accelerate ({error}); install the extra: {install_command('train-higgs')}"
         ) from None
 
     # The others wait while the first encodes recordings.

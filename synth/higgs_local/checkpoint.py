@@ -7,6 +7,7 @@ from typing import Any
 
 import regex
 
+from prosody_tagger.extras import install_command
 from synth.errors import BackendUnavailable
 from synth.higgs_local.codec_model import codec_class
 from synth.higgs_local.settings import HiggsLocalSettings
@@ -53,7 +54,7 @@ def load_checkpoint(settings: HiggsLocalSettings) -> Checkpoint:
         codec_type = codec_class()
     except ImportError as error:
         raise BackendUnavailable(
-            f"Higgs cannot run here: {_first_line(error)}; install the extra: pip install 'prosody-speech[higgs]'"
+            f"Higgs cannot run here: {_first_line(error)}; install the extra: {install_command('higgs')}"
         ) from None
     logging.disable_progress_bar()
     device = torch.device(choose_device(settings))

@@ -14,6 +14,7 @@ import typer
 from ai_core.commands.label import label
 from ai_core.commands.measure import measure
 from prosody_tagger.command import exit_code
+from prosody_tagger.extras import install_command
 from prosody_tagger.markup import parse
 from synth.audio.encoding import encode
 from synth.base import Audio, SpeechRequest
@@ -130,7 +131,7 @@ def test_a_plot_needs_its_extra(run: Run, wav: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("synth.acoustics.plot.find_spec", lambda name: None)
     code, _, err = run("measure", "--audio", str(wav), "--text", TEXT, "--plot", "out.png")
     assert code == 3
-    assert "prosody-speech[plot]" in err
+    assert install_command("plot") in err
     assert not Path("out.png").exists()
 
 

@@ -13,6 +13,7 @@ import pytest
 from ai_core.pipeline import Job, Result, collect, join_results, stream
 from ai_core.runtime import Runtime
 from ai_core.settings import Settings, load_settings
+from prosody_tagger.extras import install_command
 from prosody_tagger.markup import KINDS, MarkedText, parse
 from synth import registry
 from synth.base import Audio, Capabilities, Reference, Speech, SpeechRequest, Support, Synthesizer, Voice
@@ -103,7 +104,7 @@ def test_a_backend_that_cannot_even_be_made_is_replaced(runtime: Runtime, monkey
     monkeypatch.setitem(registry.BACKENDS, "noise", entry)
     result = say(runtime, parse("One."))
     assert (result.backend, result.fallback) == ("embedded", "noise")
-    assert "prosody-speech[noise]" in result.warnings[0]
+    assert install_command("noise") in result.warnings[0]
 
 
 @pytest.mark.parametrize("fallback", ["none", None])

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from tiny_higgs import CONTROL, MARK_TOKENS, ending, save_checkpoint, tiny_model, tiny_tokenizer
 
 from prosody_tagger.errors import MarkupError
+from prosody_tagger.extras import install_command
 from prosody_tagger.markup import Mark, MarkedText, parse
 from synth.audio.encoding import encode
 from synth.base import Audio, Reference
@@ -769,7 +770,7 @@ def test_an_old_transformers_is_told(folder: Path, monkeypatch: pytest.MonkeyPat
         raise ImportError("cannot import name 'HiggsAudioV2TokenizerModel'")
 
     monkeypatch.setattr(checkpoints, "codec_class", missing)
-    assert "prosody-speech[higgs]" in refused(folder)
+    assert install_command("higgs") in refused(folder)
 
 
 @pytest.mark.parametrize(
