@@ -104,25 +104,29 @@ class Recorder:
         return (*codes, *above, *getattr(self._parent, "stack", ()))
 
 
-def classes_of(root: Path) -> set[str]:
-    """Names of all classes of the packages."""
-    found = set()
-    for package in PACKAGES:
-        for path in (root / package).rglob("*.py"):
-            found |= {node.name for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ClassDef)}
-    return found
-
-
-def annotated(code: CodeType) -> set[str]:
-    """Every name in the annotations of the function that ``code`` belongs to, save those of `self`."""
-    for node in ast.walk(ast.parse(Path(code.co_filename).read_text())):
+def annotated(code: CodeType, root: Path) -> set[str]:
+    """Our classes in the annotations of the function that ``code`` belongs to, save that of `self`."""
+    tree = ast.parse(Path(code.co_filename).read_text())
+    for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name == code.co_name:
-            lines = {node.lineno, *(decorator.lineno for decorator in node.decorator_list)}
-            if code.co_firstlineno in lines:
-                arguments = node.args
-                every = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
-                return set().union(*(names(each.annotation) for each in every), names(node.returns))
+            if code.co_firstlineno in {node.lineno, *(decorator.lineno for decorator in node.decorator_list)}:
+                every = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+                found = set().union(*(names(each.annotation) for each in every), names(node.returns))
+                return {name for name in found if is_ours(name, tree, root)}
     return set()
+
+
+def is_ours(name: str, tree: ast.Module, root: Path) -> bool:
+    """Whether a name in a module means a class of our packages, defined there or imported."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            return True
+        if isinstance(node, ast.ImportFrom) and node.module and any((each.asname or each.name) == name for each in node.names):
+            path = root.joinpath(*node.module.split("."))
+            for file in (path.with_suffix(".py"), path / "__init__.py"):
+                if file.exists():
+                    return is_ours(name, ast.parse(file.read_text()), root)
+    return False
 
 
 def names(annotation: ast.expr | None) -> set[str]:
@@ -163,7 +167,7 @@ def spine(root: Path) -> dict[str, Any]:
         sys.exit(f"not reached: {', '.join(sorted(missed))}; name the new place in MOMENTS")
     codes = set().union(*recorder.stacks.values())
     files = {os.path.relpath(code.co_filename, root) for code in codes} | {"ai_core/main.py"}
-    types = set().union(*(annotated(code) for code in codes)) & classes_of(root)
+    types = set().union(*(annotated(code, root) for code in codes))
     lines = {file: len((root / file).read_text().splitlines()) for file in sorted(files)}
     moments = {
         moment: sorted({f"{os.path.relpath(code.co_filename, root)}:{code.co_name}" for code in found})

@@ -27,6 +27,9 @@ CONTEXT_TOKENS = 36
 PASSAGE_CHARS = 5000
 """Characters of whole sentences in one passage of a long text."""
 
+BATCH_TOKENS = 2048
+"""Padded tokens of one forward pass over several windows."""
+
 BLOCK_WINDOWS = 8
 """Windows in one block of a long text, after a first block of one window."""
 
@@ -83,13 +86,44 @@ class Passage:
         self._table = np.zeros((len(self.words), SCORE_COLUMNS), np.float32)
         self.scores = Scores.of(self._table)
 
-    def to_score(self, windows: Sequence[Window]) -> list[Window]:
+    def to_score(self, windows: Sequence[Window]) -> "list[tuple[Passage, Window]]":
         """Those of its windows in which a word is of a language that the tagger knows."""
-        return [window for window in windows if self.verdict.known[window.words].any()]
+        return [(self, window) for window in windows if self.verdict.known[window.words].any()]
 
     def fill(self, window: Window, table: NDArray[np.float32]) -> None:
         """Keep the scores of a window, of shape [words of its body, `SCORE_COLUMNS`]."""
         self._table[window.words] = table
+
+
+class Batch:
+    """Windows for one forward pass.
+
+    Attributes:
+        tokens: the ids of each window.
+        ends: for each window the index of the last token of each of its words.
+    """
+
+    def __init__(self, windows: "Sequence[tuple[Passage, Window]]") -> None:
+        self.tokens = [window.encoded.ids for _, window in windows]
+        self.ends = [window.encoded.last for _, window in windows]
+        self._windows = windows
+
+    def fill(self, tables: Sequence[NDArray[np.float32]]) -> None:
+        """Give each window's scores to its passage; tables of shape [words, `SCORE_COLUMNS`]."""
+        for (passage, window), table in zip(self._windows, tables, strict=True):
+            passage.fill(window, table)
+
+
+def batches(windows: "Sequence[tuple[Passage, Window]]") -> Iterator[Batch]:
+    """Windows of similar length together, so that little is padded."""
+    batch: list[tuple[Passage, Window]] = []
+    for passage, window in sorted(windows, key=lambda pair: len(pair[1].encoded.ids)):
+        if batch and (len(batch) + 1) * (2 * len(window.encoded.ids) + 1) > BATCH_TOKENS:
+            yield Batch(batch)
+            batch = []
+        batch.append((passage, window))
+    if batch:
+        yield Batch(batch)
 
 
 def passages(text: str, focus: Sequence[Span], model: TaggerModel, languages: Sequence[str] | None) -> Iterator[Passage]:

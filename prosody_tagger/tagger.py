@@ -19,11 +19,8 @@ from prosody_tagger.errors import ModelError
 from prosody_tagger.language import primary_language
 from prosody_tagger.markup import KINDS, PITCHES, Mark, MarkedText, TaggedText, concatenate_tagged, normalise, plain
 from prosody_tagger.model import SHIPPED_ADAPTER, Scores, TaggerModel
-from prosody_tagger.passages import Block, Passage, Span, Window, passages
+from prosody_tagger.passages import Block, Passage, Span, batches, passages
 from prosody_tagger.segment import pause_after
-
-BATCH_TOKENS = 2048
-"""Padded tokens of one forward pass over several windows."""
 
 SHORT_CHARS = 1000
 """Longest text that `TaggingBatcher` tags together with others."""
@@ -146,7 +143,8 @@ class ProsodyTagger:
             list(passages(text, focus, self.model, self.thresholds.languages))
             for text, focus in zip(texts, focuses or [()] * len(texts), strict=True)
         ]
-        self._score([passage for text in divided for passage in text])
+        for batch in batches([pair for text in divided for passage in text for pair in passage.to_score(passage.windows)]):
+            batch.fill(self.model.forward(batch.tokens, batch.ends))
         return [
             concatenate_tagged([self._decide(passage, block, budget) for passage in text for block in passage.blocks])
             for text, budget in zip(divided, budgets, strict=True)
@@ -160,26 +158,19 @@ class ProsodyTagger:
         budget = self._budget(density)
         for passage in passages(text, focus, self.model, self.thresholds.languages):
             for block in passage.blocks:
-                self._score([passage], block)
+                for batch in batches(passage.to_score(block.windows)):
+                    batch.fill(self.model.forward(batch.tokens, batch.ends))
                 yield self._decide(passage, block, budget)
 
     def score(self, text: str) -> Scores:
         """The model's scores for each word of ``text``, as `segment_words` finds them."""
         parts = list(passages(text, (), self.model, None))
-        self._score(parts)
+        for batch in batches([pair for part in parts for pair in part.to_score(part.windows)]):
+            batch.fill(self.model.forward(batch.tokens, batch.ends))
         return Scores(*(np.concatenate([getattr(part.scores, name) for part in parts]) for name in Scores.__slots__))
 
     def _budget(self, density: Density) -> EmphasisBudget:
         return EmphasisBudget(density_of(density), self.thresholds.emph)
-
-    def _score(self, parts: Sequence[Passage], block: Block | None = None) -> None:
-        """Score the words of passages, or of one block, in as few passes as they fit in; none in an unknown language."""
-        wanted = [(part, window) for part in parts for window in part.to_score((block or part).windows)]
-        for batch in _batches(wanted):
-            encoded = [window.encoded for _, window in batch]
-            tables = self.model.forward([each.ids for each in encoded], [each.last for each in encoded])
-            for (part, window), table in zip(batch, tables, strict=True):
-                part.fill(window, table)
 
     def _decide(self, passage: Passage, block: Block, budget: EmphasisBudget) -> TaggedText:
         """The marks of a block, by its scores. A pause after its last word stands at the start of the next."""
@@ -279,18 +270,6 @@ class _Waiting(NamedTuple):
     density: Density
     focus: Sequence[Span]
     tagged: asyncio.Future[TaggedText]
-
-
-def _batches(windows: Sequence[tuple[Passage, Window]]) -> Iterator[list[tuple[Passage, Window]]]:
-    """Windows of similar length together, so that little is padded."""
-    batch: list[tuple[Passage, Window]] = []
-    for passage, window in sorted(windows, key=lambda entry: len(entry[1].encoded.ids)):
-        if batch and (len(batch) + 1) * (2 * len(window.encoded.ids) + 1) > BATCH_TOKENS:
-            yield batch
-            batch = []
-        batch.append((passage, window))
-    if batch:
-        yield batch
 
 
 def _rounded(score: float | None) -> float | None:
