@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 async def with_report(result: Result, runtime: Runtime, language: str | None = None) -> Result:
     """Add a report on each mark of a result, if the times of its words are known."""
     from synth.acoustics.measure import measure
-    from synth.acoustics.plain_reading import read_plainly
+    from synth.acoustics.reference_reading import read_plainly
 
     if not result.words:
         return replace(result, warnings=(*result.warnings, "no mark was measured: it is not known when each word is heard"))
@@ -50,7 +50,7 @@ async def measure_recording(
         BackendError: the alignment backend failed.
     """
     from synth.acoustics.measure import measure
-    from synth.acoustics.plain_reading import read_plainly
+    from synth.acoustics.reference_reading import read_plainly
 
     warnings: list[str] = []
     reference = None

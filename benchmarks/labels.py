@@ -24,7 +24,7 @@ from prosody_tagger.errors import BadInput
 from prosody_tagger.markup import PAUSES, PITCHES, Mark, MarkedText, normalise, parse
 from prosody_tagger.segment import segment_words
 from synth.acoustics.label import Label, label, label_recording
-from synth.acoustics.plain_reading import read_plainly
+from synth.acoustics.reference_reading import read_plainly
 
 SENTENCES = Path(__file__).parent / "sentences" / "test.txt"
 SEED = 1

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from prosody_tagger.markup import Mark, MarkedText
 from prosody_tagger.segment import segment_words, word_after
-from synth.acoustics.contours import contours
+from synth.acoustics.contours import measure_contours
 from synth.acoustics.prominence import prominence
 from synth.base import Audio, WordTime
 
@@ -152,24 +152,24 @@ def pitch_of(before: Audio, known: Times, after: Audio, times: Times, index: int
     for one that did so before may stay as it is; near the end of the sentence the contour may lie on its tail.
     """
     sign = 1.0 if kind in ("pitch_high", "pitch_rising") else -1.0
-    was, now = _Pitch(before, known), _Pitch(after, times)
+    was, now = PitchTrack(before, known), PitchTrack(after, times)
     if kind in ("pitch_high", "pitch_low"):
-        moved = [now.height(other, other) - was.height(other, other) for other in range(len(known))]
+        moved = [now.median(other, other) - was.median(other, other) for other in range(len(known))]
         return sign * (moved[index] - float(np.nanmedian(moved[:index] + moved[index + 1 :])))
     ends = [index] if index < len(known) - _TAIL_WORDS else [index, len(known) - 1]
     return max(sign * now.bend(index, end) for end in ends)
 
 
-class _Pitch:
+class PitchTrack:
     def __init__(self, audio: Audio, times: Times) -> None:
-        self._sound, self._times = contours(audio), times
+        self._sound, self._times = measure_contours(audio), times
 
     def _voiced(self, first: int, last: int) -> NDArray[np.float64]:
         begin, end = self._times[first].start, self._times[last].end
         track = self._sound.semitones[round(begin / self._sound.step) : round(end / self._sound.step) + 1]
         return track[~np.isnan(track)]
 
-    def height(self, first: int, last: int) -> float:
+    def median(self, first: int, last: int) -> float:
         """The middle of the pitch."""
         track = self._voiced(first, last)
         return float(np.median(track)) if len(track) else float("nan")
@@ -190,7 +190,7 @@ def false_words(before: Audio, known: Times, after: Audio, times: Times, marked:
     own = {word_after(runs, mark.offset) for mark in marked.marks if not mark.is_pause}
     if any(mark.kind in ("pitch_rising", "pitch_falling") for mark in marked.marks):
         own |= set(range(len(runs) - _TAIL_WORDS, len(runs)))  # the contour may lie on the tail
-    was, now = contours(before), contours(after)
+    was, now = measure_contours(before), measure_contours(after)
     count = hits = 0
     for index, (old, new) in enumerate(zip(known, times, strict=True)):
         if index in own:
@@ -198,7 +198,7 @@ def false_words(before: Audio, known: Times, after: Audio, times: Times, marked:
         count += 1
         signs = (
             new.end - new.start > FALSE_SECONDS * (old.end - old.start),
-            _level(after, new) - _level(before, old) > FALSE_DB,
+            level_db(after, new) - level_db(before, old) > FALSE_DB,
             _top(now.semitones, now.step, new) - _top(was.semitones, was.step, old) > FALSE_SEMITONES,
         )
         hits += sum(signs) >= 2
@@ -214,7 +214,7 @@ def false_pauses(before: Audio, known: Times, after: Audio, times: Times, marked
     return sum(now[slot].seconds - own[slot].seconds >= FALSE_PAUSE for slot in free), len(free)
 
 
-def _level(audio: Audio, word: WordTime) -> float:
+def level_db(audio: Audio, word: WordTime) -> float:
     part = audio.samples[round(word.start * audio.rate) : round(word.end * audio.rate)]
     return 10 * float(np.log10(max(float(np.mean(np.square(part, dtype=np.float64))), 1e-12))) if len(part) else -120.0
 

@@ -155,7 +155,7 @@ class _Work:
         from ai_core.alignment import ALIGNMENT_BACKEND, align_words
         from prosody_tagger.errors import BadInput
         from synth.acoustics.label import label
-        from synth.acoustics.plain_reading import read_plainly
+        from synth.acoustics.reference_reading import read_plainly
 
         found = await align_words(sound, text, runtime, self._language)
         if not found.trusted:

@@ -1,4 +1,4 @@
-"""How loud a voice is and how high, over time."""
+"""Energy and fundamental frequency of speech over time."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -15,22 +15,30 @@ Signal = NDArray[np.float64]
 LOWEST_HZ = 60.0
 LOWEST_RATE = 4000
 DEEPEST_DB = 60.0
-"""Energy this far below the loudest frame, or further, counts as this far below it."""
+"""Energy is clipped at this far below the loudest frame."""
 
 _BAND_HZ = (400.0, 4000.0)
 _WINDOW_SECONDS = 0.025
 _CHUNK_FRAMES = 4000
-_MARGIN_FRAMES = 20
-_SHORTEST_FRAMES = 4
+_MARGIN_FRAMES = 20  # computed on either side of a chunk and discarded
+_SHORTEST_FRAMES = 4  # shorter voiced runs are removed
+
+# Octave jumps of the pitch tracker
+_JUMP = 3.5  # semitones from one frame to the next; no voice changes so fast
+_GAP_FRAMES = 3
+_SHORT_FRAMES = 12
+_REACH_FRAMES = 20  # voiced frames on either side, whose median is the voice's level
+_STRAY, _ODD = 4.5, 7.0  # semitones from that level: a short run or a single frame further away is an error
 
 
 class Contours(NamedTuple):
-    """Frame k is centred on ``k * step`` seconds.
+    """Energy and pitch of a recording; frame k is centred on ``k * step`` seconds.
 
     Attributes:
         step: seconds from one frame to the next, about 5 ms.
-        energy: of the band from 400 to 4000 Hz, in dB below the loudest frame, at most `DEEPEST_DB`; all 0 for silence.
-        semitones: the fundamental frequency above 1 Hz; nan where there is no voice.
+        energy: shape [frames], of the band from 400 to 4000 Hz, in dB relative to the loudest frame (0 to -`DEEPEST_DB`); all 0
+            for silence.
+        semitones: shape [frames], the fundamental frequency in semitones above 1 Hz; nan where there is no voice.
     """
 
     step: float
@@ -39,10 +47,10 @@ class Contours(NamedTuple):
 
 
 def check(audio: Audio) -> None:
-    """Refuse what cannot be measured.
+    """Refuse audio that cannot be measured.
 
     Raises:
-        BadInput: no samples, not mono, samples that are no numbers, or a rate below `LOWEST_RATE`.
+        BadInput: no samples, not mono, NaN or infinity, or a rate below `LOWEST_RATE`.
     """
     samples = audio.samples
     if samples.ndim != 1:
@@ -56,22 +64,46 @@ def check(audio: Audio) -> None:
         raise BadInput(f"{broken} of {len(samples)} samples are NaN or infinite; export the recording again")
 
 
-def contours(audio: Audio) -> Contours:
-    """Energy and pitch of ``audio``.
+def measure_contours(audio: Audio) -> Contours:
+    """Return energy and pitch of ``audio``.
 
     Raises:
-        BadInput: as `check`.
+        BadInput: as for `check`.
     """
     check(audio)
     power = _by_chunks(audio, _band_power)
     decibels = 10 * np.log10(np.maximum(power, 1e-30))
     energy = np.maximum(decibels - decibels.max(), -DEEPEST_DB) if power.any() else np.zeros(len(power))
     hertz = _by_chunks(audio, _pitch) if power.any() else np.full(len(power), np.nan)
-    return Contours(pitch.hop(audio.rate) / audio.rate, energy, _without_specks(12 * np.log2(hertz)))
+    return Contours(pitch.hop(audio.rate) / audio.rate, energy, _without_short_runs(12 * np.log2(hertz)))
+
+
+def without_octave_jumps(semitones: Signal) -> Signal:
+    """Return ``semitones`` with nan where the pitch tracker most likely jumped to a harmonic and back."""
+    voiced = np.flatnonzero(~np.isnan(semitones))
+    kept = semitones.copy()
+    if not len(voiced):
+        return kept
+    values = semitones[voiced]
+    padded = np.pad(values, _REACH_FRAMES, mode="edge")
+    middle = np.median(np.lib.stride_tricks.sliding_window_view(padded, 2 * _REACH_FRAMES + 1), axis=1)
+    wrong = np.abs(values - middle) > _ODD
+    ends = np.flatnonzero((np.abs(np.diff(values)) > _JUMP) | (np.diff(voiced) > _GAP_FRAMES + 1)) + 1
+    for run in np.split(np.arange(len(values)), ends):
+        if len(run) < _SHORT_FRAMES and abs(np.median(values[run]) - np.median(middle[run])) > _STRAY:
+            wrong[run] = True
+    kept[voiced[wrong]] = np.nan
+    return kept
+
+
+def interpolated(semitones: Signal) -> Signal:
+    """Return the pitch with straight lines across frames without voice; zeros if no frame is voiced."""
+    voiced = np.flatnonzero(~np.isnan(semitones))
+    return np.interp(np.arange(len(semitones)), voiced, semitones[voiced]) if len(voiced) else np.zeros(len(semitones))
 
 
 def _by_chunks(audio: Audio, function: Callable[[NDArray[np.float32], int], Signal]) -> Signal:
-    """``function`` over the whole, a stretch at a time, so that memory stays small however long it is."""
+    """Apply ``function`` chunk by chunk, so that memory stays bounded for recordings of any length."""
     hop = pitch.hop(audio.rate)
     count = len(audio.samples) // hop + 1
     pieces = []
@@ -99,8 +131,8 @@ def _pitch(samples: NDArray[np.float32], rate: int) -> Signal:
     return pitch.track(samples, rate, LOWEST_HZ)
 
 
-def _without_specks(semitones: Signal) -> Signal:
-    """Without the voiced runs that are too short to be a voice."""
+def _without_short_runs(semitones: Signal) -> Signal:
+    """Return ``semitones`` with nan in voiced runs that are too short to be speech."""
     voiced = np.concatenate([[False], ~np.isnan(semitones), [False]])
     edges = np.flatnonzero(np.diff(voiced.astype(np.int8)))
     kept = semitones.copy()

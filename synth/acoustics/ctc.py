@@ -1,12 +1,12 @@
-"""When each word of a text is heard, told by a neural recogniser of characters in place of a voice to compare with.
+"""Forced alignment with a neural CTC model of characters, as an alternative to comparison with a reference reading.
 
-The network was trained with connectionist temporal classification: for every frame it gives the probability of each character, and
-of none (the blank). The times are those of the likeliest path that spells the text: Viterbi over the text's characters with a blank
-between any two (A. Graves et al., "Connectionist temporal classification", ICML 2006), as L. Kürzinger et al. align with it
-("CTC-segmentation of large corpora for German end-to-end speech recognition", SPECOM 2020). From them also comes that the worst
-stretch tells whether the recording says the text. Between words, the word delimiter is as good as a blank, and neither is needed.
+A network trained with connectionist temporal classification gives for every frame the probability of each character and of none,
+the blank. The word times are those of the most probable path that spells the text: Viterbi search over the text's characters with
+an optional blank between any two (A. Graves et al., "Connectionist temporal classification", ICML 2006), as in L. Kürzinger et al.,
+"CTC-segmentation of large corpora for German end-to-end speech recognition", SPECOM 2020, whose confidence, that of the worst
+stretch, is used as well. Between words, the word delimiter counts as a blank, and neither is required.
 
-The weights are the user's to bring: any wav2vec 2.0, HuBERT, WavLM, MMS or kindred model with a character vocabulary.
+No weights are shipped. Any wav2vec 2.0, HuBERT, WavLM, MMS or similar model with a character vocabulary can be used.
 """
 
 import math
@@ -22,10 +22,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from prosody_tagger.errors import BadInput, ModelError
+from prosody_tagger.errors import BadInput, ModelError, first_line
 from prosody_tagger.markup import MarkedText, plain
 from synth.acoustics import dtw
-from synth.acoustics.align import Alignment, _check, _unheard
+from synth.acoustics.align import Alignment, check_recording, unaligned
 from synth.audio.signal import resample
 from synth.base import Audio, WordTime
 from synth.normalisation import SpokenWord, spoken_words
@@ -33,26 +33,26 @@ from synth.normalisation import SpokenWord, spoken_words
 Values = NDArray[np.float32]
 Indices = NDArray[np.int64]
 
-_BLANK, _GAP, _FIRST = 0, 1, 2  # columns of the emissions: the blank, what may stand between words, and then the characters
-_WINDOW, _CONTEXT = 1000, 100  # frames of one pass, and what it hears on either side; even, as some networks halve the rate
+_BLANK, _GAP, _FIRST = 0, 1, 2  # columns of the emissions: the blank, blank or delimiter between words, the first character
+_WINDOW, _CONTEXT = 1000, 100  # frames of one forward pass and of its context on either side; even, as some networks halve the rate
 _FAR = np.float32(1e30)
-_LOWEST = np.float32(-30.0)  # of a log-probability, so that sums stay exact enough
-_LEAST = 0.01  # the probability of a frame that is held against the text; below it, worse makes no difference
-_STRETCH_SECONDS = 5.0
+_LOWEST = np.float32(-30.0)  # clip of the log-probabilities, so that float32 sums stay exact enough
+_LEAST = 0.01  # floor of a frame's probability in the confidence, so that a single frame cannot dominate it
+_STRETCH_SECONDS = 5.0  # the stretch whose mean gives the confidence of the whole
 
-_TABLES = "*.json", "*.txt"  # files of a checkpoint on the hub: its configurations and vocabulary,
-_WEIGHTS = "model*.safetensors", "pytorch_model*.bin"  # and its weights, in the forms that transformers reads
-_PATIENCE = 10.0  # seconds for the hub to answer
+_CONFIG_FILES = "*.json", "*.txt"  # configuration and vocabulary of a checkpoint on the hub
+_WEIGHT_FILES = "model*.safetensors", "pytorch_model*.bin"  # its weights, in the formats that transformers reads
+_HUB_TIMEOUT = 10.0  # seconds
 
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """The characters that a network tells apart, and their columns in its output.
+    """The characters that a network distinguishes, and their columns in its output.
 
     Attributes:
         ids: the column of each character.
         blank: the column of the blank.
-        delimiter: the column of what it writes between words, if it does.
+        delimiter: the column of the word delimiter, or None if the network writes none.
     """
 
     ids: Mapping[str, int]
@@ -60,7 +60,7 @@ class Vocabulary:
     delimiter: int | None = None
 
     def spell(self, character: str) -> list[int]:
-        """The columns of a character of a text: in the case that the network writes, else without its accents; [] if unknown."""
+        """Return the columns of a character, in the case that the network writes or else without accents; [] if unknown."""
         bare = unicodedata.normalize("NFKD", character.replace("’", "'"))
         for form in (character, character.lower(), character.upper(), character.casefold(), bare, bare.lower(), bare.upper()):
             known = [self.ids[part] for part in form if part in self.ids]
@@ -73,9 +73,9 @@ class _Spelling(NamedTuple):
     """The characters of a text.
 
     Attributes:
-        ids: the network's column of each.
-        owner: the index of the word that each belongs to.
-        between: `_BLANK` or `_GAP`, what stands before each, and after the last.
+        ids: the network's column of each character, shape [n].
+        owner: the index of the word that each belongs to, shape [n].
+        between: `_BLANK` or `_GAP` before each character and after the last, shape [n + 1].
     """
 
     ids: Indices
@@ -84,26 +84,26 @@ class _Spelling(NamedTuple):
 
 
 class CtcAligner:
-    """A network that hears characters. `load` makes one; it is not changed after that, so threads may share it."""
+    """An aligner with a CTC network. `load` creates one; it is immutable after that, so threads may share it."""
 
     def __init__(self, network: Any, extractor: Any, vocabulary: Vocabulary) -> None:
-        """A transformers CTC network, the feature extractor that it was trained with, and its vocabulary."""
+        """Use a transformers CTC network with the feature extractor that it was trained with and its vocabulary."""
         self.vocabulary = vocabulary
         self._network = network
         self._extractor = extractor
         self.rate: int = extractor.sampling_rate
-        """Sample rate that the network hears, Hz."""
-        self._hop, self._field = _geometry(network.config)
+        """Sample rate of the network's input, Hz."""
+        self._hop, self._field = _hop_and_field(network.config)
 
     @classmethod
     def load(cls, source: str | Path) -> "CtcAligner":
-        """Load a checkpoint from its folder or by its hub name, onto the GPU where there is one.
+        """Load a checkpoint from its folder or by its hub name, onto the GPU if there is one.
 
-        What is in the hub's cache is taken from there without asking the hub.
+        A checkpoint in the hub's local cache is loaded without a network connection.
 
         Raises:
-            ModelError: it is missing or broken, no CTC model of the wav2vec 2.0 family, untrained for CTC, or has no characters;
-                or it is not in the cache and the hub does not give it.
+            ModelError: it is missing or broken; it is no CTC model of the wav2vec 2.0 family, not trained for CTC, or has no
+                character vocabulary; or it is not in the cache and cannot be downloaded.
         """
         name = str(source)
         if os.path.isdir(name):
@@ -111,18 +111,18 @@ class CtcAligner:
         elif _is_path(source):
             raise ModelError(f"no folder {name[:200]!r}; give the folder of a CTC model or its hub name")
         else:
-            folder = _fetched(name)
+            folder = _hub_snapshot(name)
         import torch
         from transformers import AutoFeatureExtractor, AutoTokenizer
 
-        with _quietly():
-            network = _network(name, folder)
-            tokenizer = _part(name, folder, AutoTokenizer, "tokenizer (its vocabulary)")
-            extractor = _part(name, folder, AutoFeatureExtractor, "feature extractor (preprocessor_config.json)")
+        with _quiet_transformers():
+            network = _load_network(name, folder)
+            tokenizer = _load_part(name, folder, AutoTokenizer, "tokenizer (its vocabulary)")
+            extractor = _load_part(name, folder, AutoFeatureExtractor, "feature extractor (preprocessor_config.json)")
         vocabulary = _vocabulary(name, tokenizer, network.config.vocab_size)
         if getattr(extractor, "model_input_names", [""])[0] != "input_values" or not hasattr(network.config, "conv_stride"):
             raise ModelError(
-                f"the model {name!r} does not hear samples as wav2vec 2.0 does; give a wav2vec 2.0, HuBERT or MMS model"
+                f"the model {name!r} does not take samples as input as wav2vec 2.0 does; give a wav2vec 2.0, HuBERT or MMS model"
             )
         device = "cuda" if torch.cuda.is_available() else "cpu"
         return cls(network.to(device).eval(), extractor, vocabulary)
@@ -130,110 +130,114 @@ class CtcAligner:
     def align(self, audio: Audio, text: str | MarkedText, *, language: str | None = None) -> Alignment:
         """Find the words of ``text`` in ``audio``, as `synth.acoustics.align.align` does.
 
-        A word lasts from the first frame of its first character to the last of its last; its confidence is the geometric mean of
-        the probabilities of its characters' frames. The confidence of the whole is the lower of two: the mean of the words', and
-        the geometric mean over the worst 5 seconds. A word without any character that the network knows has no length and
-        confidence 0. Numbers and the like are aligned as they are said.
+        A word extends from the first frame of its first character to the last frame of its last; its confidence is the geometric
+        mean of the probabilities of its frames. The confidence of the whole is the lower of two values: the mean confidence of
+        the words, and the geometric mean over the worst 5 seconds. A word without any character that the network knows has no
+        length and confidence 0. Numbers and the like are aligned in their spoken form.
 
         Args:
-            audio: speech. The time taken grows with its length, the memory hardly.
-            text: what is said in it. Marks make no difference.
-            language: a BCP 47 tag, how numbers are said; None is the default of `synth.normalisation.spoken_words`.
+            audio: speech. Time grows with its length, memory hardly does.
+            text: its transcript. Marks make no difference.
+            language: a BCP 47 tag for verbalising numbers; None is the default of `synth.normalisation.spoken_words`.
 
         Raises:
             BadInput: no samples, hours of them, several channels, NaN or infinity; no words.
-            ModelError: the network gives NaN, or another number of frames than its configuration says.
+            ModelError: the network's output is NaN, or has another number of frames than its configuration says.
         """
-        _check(audio)
+        check_recording(audio)
         marked = plain(text) if isinstance(text, str) else text
         spoken = spoken_words(marked) if language is None else spoken_words(marked, language)
         if not spoken:
             raise BadInput(f"there are no words in {marked.text[:40]!r}; give the text that is said in the recording")
         spelling = _spelling(spoken, self.vocabulary)
-        samples = self._prepared(audio)
+        samples = self._network_input(audio)
         frames = max(0, (len(samples) - self._field) // self._hop + 1)
         if not len(spelling.ids) or frames < _fewest_frames(spelling.ids):
-            return _unheard(marked.text, [item.word for item in spoken], audio.seconds)
+            return unaligned(marked.text, [item.word for item in spoken], audio.seconds)
         columns, labels = np.unique(spelling.ids, return_inverse=True)
         emissions = self._emissions(samples, frames, columns)
         path = best_path(emissions, labels + _FIRST, spelling.between)
         owners = np.full(2 * len(labels) + 1, -1)
         owners[1::2] = spelling.owner
-        return self._timed(marked.text, spoken, owners[path.places], path.costs, audio.seconds)
+        return self._alignment(marked.text, spoken, owners[path.states], path.costs, audio.seconds)
 
-    def _prepared(self, audio: Audio) -> Values:
-        """What the network is fed, of shape [samples]: at its rate and, where it was trained so, of unit variance."""
+    def _network_input(self, audio: Audio) -> Values:
+        """Return the network's input, shape [samples]: at its rate, and normalised if the network was trained that way."""
         peak = np.float32(np.abs(audio.samples).max()) or np.float32(1.0)
-        heard = resample(Audio((audio.samples / peak).astype(np.float32), audio.rate), self.rate)
-        fed = self._extractor(heard.samples, sampling_rate=self.rate, return_tensors="np")["input_values"][0]
-        return np.asarray(fed, np.float32)
+        resampled = resample(Audio((audio.samples / peak).astype(np.float32), audio.rate), self.rate)
+        values = self._extractor(resampled.samples, sampling_rate=self.rate, return_tensors="np")["input_values"][0]
+        return np.asarray(values, np.float32)
 
     def _emissions(self, samples: Values, frames: int, columns: Indices) -> Values:
-        """Log-probabilities of the blank, the gap and the characters ``columns``, of shape [frames, 2 + characters]."""
+        """Return the log-probabilities of the blank, the gap and the characters ``columns``, shape [frames, 2 + characters]."""
         emissions = np.empty((frames, _FIRST + len(columns)), np.float32)
         blank, delimiter = self.vocabulary.blank, self.vocabulary.delimiter
         for first in range(0, frames, _WINDOW):
             last = min(first + _WINDOW, frames)
             low, high = max(0, first - _CONTEXT), min(frames, last + _CONTEXT)
-            heard = self._heard(samples[low * self._hop : (high - 1) * self._hop + self._field], high - low)[
-                first - low : last - low
-            ]
-            found = emissions[first:last]
-            found[:, _BLANK] = heard[:, blank]
-            found[:, _GAP] = heard[:, blank] if delimiter is None else np.logaddexp(heard[:, blank], heard[:, delimiter])
-            found[:, _FIRST:] = heard[:, columns]
+            part = samples[low * self._hop : (high - 1) * self._hop + self._field]
+            log_probs = self._log_probabilities(part, high - low)[first - low : last - low]
+            target = emissions[first:last]
+            target[:, _BLANK] = log_probs[:, blank]
+            target[:, _GAP] = (
+                log_probs[:, blank] if delimiter is None else np.logaddexp(log_probs[:, blank], log_probs[:, delimiter])
+            )
+            target[:, _FIRST:] = log_probs[:, columns]
         return np.maximum(emissions, _LOWEST, out=emissions)
 
-    def _heard(self, samples: Values, frames: int) -> Values:
-        """The network's log-probabilities in one pass, of shape [frames, vocabulary]."""
+    def _log_probabilities(self, samples: Values, frames: int) -> Values:
+        """Return the network's log-probabilities from one forward pass, shape [frames, vocabulary]."""
         import torch
 
         with torch.inference_mode():
             logits = self._network(torch.from_numpy(samples)[None].to(self._network.device)).logits[0]
-            heard: Values = logits.float().log_softmax(-1).cpu().numpy()
-        if len(heard) != frames:
-            raise ModelError(f"the model gives {len(heard)} frames where its configuration says {frames}; its times cannot be told")
-        if np.isnan(heard).any():
+            log_probs: Values = logits.float().log_softmax(-1).cpu().numpy()
+        if len(log_probs) != frames:
+            raise ModelError(
+                f"the model gives {len(log_probs)} frames where its configuration says {frames}, so word times cannot be computed; "
+                "give another model"
+            )
+        if np.isnan(log_probs).any():
             raise ModelError("the model gives probabilities that are NaN; its weights are broken, fetch them again")
-        return heard
+        return log_probs
 
-    def _timed(self, text: str, spoken: Sequence[SpokenWord], owners: Indices, costs: Values, seconds: float) -> Alignment:
-        """The words' times and confidences, from each frame's word (-1 is none) and its negative log-probability."""
+    def _alignment(self, text: str, spoken: Sequence[SpokenWord], owners: Indices, costs: Values, seconds: float) -> Alignment:
+        """Return the words' times and confidences, from each frame's word (-1 is none) and its negative log-probability."""
         costs = np.minimum(costs, np.float32(-math.log(_LEAST)))
         frames = np.flatnonzero(owners >= 0)
         owner = owners[frames]
         counts = np.bincount(owner, minlength=len(spoken))
-        sure = np.exp(-np.bincount(owner, costs[frames], len(spoken)) / np.maximum(counts, 1))
-        sure[counts == 0] = 0.0
+        confidences = np.exp(-np.bincount(owner, costs[frames], len(spoken)) / np.maximum(counts, 1))
+        confidences[counts == 0] = 0.0
         stops = np.cumsum(counts)
-        margin = (self._field - self._hop) / 2  # a frame is in the middle of what the network hears for it
+        margin = (self._field - self._hop) / 2  # a frame is centred in its receptive field
         times: list[WordTime] = []
         end = 0.0
-        for item, count, stop, confidence in zip(spoken, counts.tolist(), stops.tolist(), sure.tolist(), strict=True):
+        for item, count, stop, confidence in zip(spoken, counts.tolist(), stops.tolist(), confidences.tolist(), strict=True):
             start = end
             if count:
                 start = min((int(frames[stop - count]) * self._hop + margin) / self.rate, seconds)
                 end = min(((int(frames[stop - 1]) + 1) * self._hop + margin) / self.rate, seconds)
             times.append(WordTime(item.word.core(text), item.word.core_start, start, end, confidence))
-        # A word that another one's sound stands for, or that has none, says nothing of the recording.
-        mean = float(sure[counts > 0].mean()) if counts.any() else 0.0
+        # A word without frames has no sound of its own, so it does not count in the mean.
+        mean = float(confidences[counts > 0].mean()) if counts.any() else 0.0
         worst = math.exp(-_worst_mean(costs, round(_STRETCH_SECONDS * self.rate / self._hop)))
         return Alignment(tuple(times), min(mean, worst))
 
 
-def best_path(emissions: Values, labels: Indices, between: Indices) -> dtw.Path:
-    """The likeliest way to spell ``labels``, each for one frame or more, with blanks between them where the frames say so.
+def best_path(emissions: Values, labels: Indices, between: Indices) -> dtw.WarpingPath:
+    """Return the most probable path that spells ``labels``, each for one frame or more, with optional blanks between them.
 
-    Two labels that are the same have a blank between them. The path is exact while the text has fewer than `dtw.WINDOW` / 2 labels;
-    of a longer one a window follows it, and memory stays bounded.
+    Two equal labels in a row have a blank between them. The path is exact for fewer than `dtw.WINDOW` / 2 labels; for more, the
+    search is limited to a window that follows the path, and memory stays bounded.
 
     Args:
-        emissions: log-probabilities, finite, of shape [frames, columns].
-        labels: of shape [n], the column of each.
-        between: of shape [n + 1], the column of the blank before each label, and after the last.
+        emissions: finite log-probabilities, float32 of shape [frames, columns].
+        labels: the column of each label, shape [n].
+        between: the column of the blank before each label and after the last, shape [n + 1].
 
     Returns:
-        For each frame the place, where 2 i + 1 is label i and 2 i the blank before it, and the negative log-probability.
+        For each frame the state, where 2 i + 1 is label i and 2 i the blank before it, and the negative log-probability.
     """
     states = np.empty(2 * len(labels) + 1, np.int64)
     states[::2], states[1::2] = between, labels
@@ -248,19 +252,19 @@ def best_path(emissions: Values, labels: Indices, between: Indices) -> dtw.Path:
 
 
 def _fewest_frames(ids: Indices) -> int:
-    """The least in which the text can be spelled: one for each character, and a blank between two of the same."""
+    """Return the least number of frames that can spell the text: one for each character, and a blank between equal ones."""
     return len(ids) + int(np.count_nonzero(ids[1:] == ids[:-1]))
 
 
 def _worst_mean(costs: Values, width: int) -> float:
-    """The highest mean of ``width`` costs in a row, or of all if there are fewer."""
+    """Return the highest mean of ``width`` consecutive costs, or of all if there are fewer."""
     width = min(width, len(costs))
     sums = np.cumsum(np.concatenate([[0.0], costs]))
     return float((sums[width:] - sums[:-width]).max() / width)
 
 
 def _spelling(spoken: Sequence[SpokenWord], vocabulary: Vocabulary) -> _Spelling:
-    """What is said, in the characters that the network knows; the others have no sound. White space and dashes part words."""
+    """Return the spoken text in the characters that the network knows. White space and dashes separate words."""
     spell = lru_cache(1024)(vocabulary.spell)
     ids: list[int] = []
     owner: list[int] = []
@@ -282,8 +286,8 @@ def _spelling(spoken: Sequence[SpokenWord], vocabulary: Vocabulary) -> _Spelling
     return _Spelling(np.array(ids, np.int64), np.array(owner, np.int64), np.array([*between, _GAP], np.int64))
 
 
-def _geometry(config: Any) -> tuple[int, int]:
-    """How many samples lie between two frames, and how many the convolutions hear for each."""
+def _hop_and_field(config: Any) -> tuple[int, int]:
+    """Return the samples from one frame to the next, and those in the receptive field of the convolutions."""
     hop = field = 1
     for kernel, stride in zip(config.conv_kernel, config.conv_stride, strict=True):
         field += (kernel - 1) * hop
@@ -292,33 +296,36 @@ def _geometry(config: Any) -> tuple[int, int]:
 
 
 def _is_path(source: str | Path) -> bool:
-    """Whether what is no folder was meant as one: a hub name is OWNER/NAME or NAME."""
+    """Tell whether a source that is no folder was meant as a path: a hub name is OWNER/NAME or NAME."""
     return isinstance(source, Path) or os.path.exists(source) or source.startswith((".", "~", os.sep)) or source.count("/") > 1
 
 
-def _fetched(name: str) -> str:
-    """The folder of a model of the hub. The hub is asked once, where transformers would go on trying for half a minute."""
+def _hub_snapshot(name: str) -> str:
+    """Return the local folder of a model on the hub; download what the cache lacks.
+
+    The hub is contacted once; transformers would retry for half a minute.
+    """
     from huggingface_hub import HfApi, snapshot_download
 
-    with suppress(FileNotFoundError, ValueError):  # ValueError: no hub name; the hub's own words for it come below
-        cached = snapshot_download(name, local_files_only=True, allow_patterns=list(_TABLES))
-        if any(path.match(pattern) for path in Path(cached).iterdir() for pattern in _WEIGHTS):
+    with suppress(FileNotFoundError, ValueError):  # ValueError: not a valid hub name; the error below says so in the hub's words
+        cached = snapshot_download(name, local_files_only=True, allow_patterns=list(_CONFIG_FILES))
+        if any(path.match(pattern) for path in Path(cached).iterdir() for pattern in _WEIGHT_FILES):
             return cached
     try:
-        files = [file.rfilename for file in HfApi().model_info(name, timeout=_PATIENCE).siblings or ()]
-        # The first form that there is: many models hold the same weights in both.
-        weights = [pattern for pattern in _WEIGHTS if any(Path(file).match(pattern) for file in files)][:1]
-        return snapshot_download(name, allow_patterns=[*_TABLES, *weights])
+        files = [file.rfilename for file in HfApi().model_info(name, timeout=_HUB_TIMEOUT).siblings or ()]
+        # Many models hold the same weights in both formats; the first one is enough.
+        weights = [pattern for pattern in _WEIGHT_FILES if any(Path(file).match(pattern) for file in files)][:1]
+        return snapshot_download(name, allow_patterns=[*_CONFIG_FILES, *weights])
     except Exception as error:
         raise ModelError(
-            f"the CTC model {name[:200]!r} is neither a folder nor in the hub's cache, and the hub does not give it: "
-            f"{_first_line(error)}; give the folder of a checkpoint, or a hub name and a connection to fetch it by"
+            f"the CTC model {name[:200]!r} is neither a folder nor in the hub's cache, and downloading it failed: "
+            f"{first_line(error, 300)}; give the folder of a checkpoint, or a hub name with a network connection"
         ) from None
 
 
 @contextmanager
-def _quietly() -> Iterator[None]:
-    """Without transformers' progress bars, or its report of weights that only training needs."""
+def _quiet_transformers() -> Iterator[None]:
+    """Suppress transformers' progress bars and its report of weights that only training needs."""
     from transformers.utils import logging
 
     logging.disable_progress_bar()
@@ -330,11 +337,11 @@ def _quietly() -> Iterator[None]:
         logging.set_verbosity(level)
 
 
-def _network(name: str, folder: str) -> Any:
+def _load_network(name: str, folder: str) -> Any:
     import torch
     from transformers import AutoConfig, AutoModelForCTC
 
-    config = _part(name, folder, AutoConfig, "configuration (config.json)")
+    config = _load_part(name, folder, AutoConfig, "configuration (config.json)")
     if type(config) not in AutoModelForCTC._model_mapping:
         raise ModelError(f"the model {name!r} is {config.model_type}, not a CTC model; give a wav2vec 2.0, HuBERT or MMS model")
     try:
@@ -342,26 +349,26 @@ def _network(name: str, folder: str) -> Any:
             folder, config=config, dtype=torch.float32, trust_remote_code=False, output_loading_info=True
         )
     except Exception as error:
-        raise ModelError(f"cannot load the CTC model {name!r}: {_first_line(error)}; fetch it again, or give another") from None
+        raise ModelError(f"cannot load the CTC model {name!r}: {first_line(error, 300)}; fetch it again, or give another") from None
     untrained = sorted(key for key in loaded["missing_keys"] if key.startswith("lm_head"))
     if untrained:
         raise ModelError(f"the model {name!r} was not trained to write text: it lacks {untrained[0]}; give one fine-tuned with CTC")
     return network
 
 
-def _part(name: str, folder: str, kind: Any, what: str) -> Any:
-    """A part of the checkpoint that transformers finds by itself."""
+def _load_part(name: str, folder: str, kind: Any, what: str) -> Any:
+    """Load a part of the checkpoint with the transformers class ``kind``."""
     try:
         return kind.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:
         raise ModelError(
-            f"cannot load the {what} of the CTC model {name!r}: {_first_line(error)}; "
-            "give the folder of a whole checkpoint or its hub name"
+            f"cannot load the {what} of the CTC model {name!r}: {first_line(error, 300)}; "
+            "give the folder of a complete checkpoint or its hub name"
         ) from None
 
 
 def _vocabulary(name: str, tokenizer: Any, size: int) -> Vocabulary:
-    """The tokenizer's single characters, without those that mean something else."""
+    """Return the tokenizer's single characters, without special tokens."""
     tokens: dict[str, int] = tokenizer.get_vocab()
     delimiter = getattr(tokenizer, "word_delimiter_token", None)
     special = {delimiter, *tokenizer.all_special_tokens}
@@ -371,7 +378,3 @@ def _vocabulary(name: str, tokenizer: Any, size: int) -> Vocabulary:
         raise ModelError(f"the model {name!r} has no vocabulary of single characters with a blank; give one that writes letters")
     between = tokens.get(delimiter) if delimiter is not None else None
     return Vocabulary(ids, int(blank), between if between is not None and between < size else None)
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)[:300]

@@ -1,9 +1,8 @@
-"""Is each mark heard? A recording, its marked text and the times of its words go in; what every mark did in the sound comes out."""
+"""Measure whether each mark of a text is audible in a recording of it, given the times of its words."""
 
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import regex
@@ -12,36 +11,35 @@ from numpy.typing import NDArray
 from prosody_tagger.errors import BadInput
 from prosody_tagger.markup import Mark, MarkedText
 from prosody_tagger.segment import Word, segment_sentences, segment_words, word_after
-from synth.acoustics.contours import Contours, contours
-from synth.acoustics.report import ChangeReport, FalseReport, MarkReport, Report, WordReport, known
-from synth.acoustics.silences import silence_within, silences
+from synth.acoustics.contours import measure_contours
+from synth.acoustics.pause_measurement import silence_within_ms, silences_ms
+from synth.acoustics.report import ChangeReport, FalseReport, MarkReport, Report, WordReport, none_if_nan
 from synth.acoustics.word_features import (
     EMPHATIC,
     STANDS_OUT,
     Departure,
-    Figures,
-    apart,
     departure,
-    emphasis,
-    figures,
+    emphasis_score,
+    prominence_z,
     rise_of,
     voiced_part,
+    word_features,
 )
 from synth.base import Audio, WordTime
 
 PAUSE_TOLERANCE_MS = 20.0
 FALSE_PAUSE_MS = 150.0
 CHANGED = 1.5
-"""`Departure.score` from which on a word is emphasised against the reference, where the others are not."""
+"""The `Departure.score` from which on a word counts as emphasised against the reference."""
 
 PITCH_SEMITONES = 1.5
-"""What a pitch mark has to do: above or below the neighbours, or from the word's first third to its last. Less is rarely heard."""
+"""The least effect of a pitch mark: above or below the neighbours, or from the word's first third to its last."""
 
-_PAUSES_HERE = regex.compile(r"[\p{P}--[\p{Pd}'’]]|\s\p{Pd}|\p{Pd}\s|--|[\u2012-\u2015]|\n", regex.V1)
+_PAUSE_PUNCTUATION = regex.compile(r"[\p{P}--[\p{Pd}'’]]|\s\p{Pd}|\p{Pd}\s|--|[\u2012-\u2015]|\n", regex.V1)
 _SPOKEN = regex.compile(r"[\p{L}\p{S}%&@#]")
-_LETTERS_A_DIGIT = 5
-_LETTERS_A_WORD = 1.5  # a word of one letter is longer than the letter's share
-_NEIGHBOURS = 3
+_LETTERS_A_DIGIT = 5  # the expected duration of a digit, in letters
+_LETTERS_A_WORD = 1.5  # added for each word, as short words are longer than their letters suggest
+_NEIGHBOURS = 3  # words on either side that a word's pitch is compared with
 
 
 def measure(
@@ -52,117 +50,112 @@ def measure(
     reference: tuple[Audio, Sequence[WordTime]] | None = None,
     reading: tuple[Audio, Sequence[WordTime]] | None = None,
 ) -> Report:
-    """What every mark of ``marked`` did in ``audio``, whose ``words`` are heard at the times given.
+    """Return what every mark of ``marked`` does in ``audio``.
 
-    An emphasis is realised if its word is more prominent than every word of its sentence without one; or, with a ``reference`` (a
-    plain rendering of the same text by the same voice, and its words), if it departs from there by `CHANGED`; or, with a
-    ``reading`` (a plain reading by any voice, and its words), if it stands out by `EMPHATIC`. A pause is
-    realised if the silence at its slot is the length asked, by 20 ms, or the voice's own where that is longer: the reference's,
-    and without one whatever stands at punctuation. A high or low word is `PITCH_SEMITONES` off its neighbours, a rising or
-    falling one rises or falls by that much; with a reference, against that, and over the rest of the sentence counts as well.
+    Emphasis is realised if its word is more prominent than every unmarked word of its sentence; or, with a ``reference``, if it
+    departs from it by `CHANGED`; or, with a ``reading``, if its score is at least `EMPHATIC`. A pause is realised if the silence
+    at its slot has the requested length within 20 ms, or is the voice's own where that is longer: the silence of the reference,
+    or without one any silence at punctuation. A high or low word is `PITCH_SEMITONES` from its neighbours, a rising or falling one
+    rises or falls by as much; with a reference, compared with it, and for a rise or fall also up to the end of the sentence.
+
+    Args:
+        audio: mono, float32 of shape [samples].
+        marked: the text of the recording and its marks.
+        words: the times of the text's words, in seconds; words that are missing count as not audible.
+        reference: plain speech of the same text by the same voice, and its words.
+        reading: plain speech of the same text by any voice, and its words.
 
     Raises:
         BadInput: audio that cannot be measured, or words that are not those of the text.
     """
-    runs = segment_words(marked.text)
-    clip = _Clip(audio, marked, runs, words, contours(audio))
+    text_words = segment_words(marked.text)
+    recording = _MeasuredRecording(audio, marked, text_words, words)
     others = [
-        None if other is None else _Clip(other[0], marked, runs, other[1], contours(other[0])) for other in (reference, reading)
+        None if other is None else _MeasuredRecording(other[0], marked, text_words, other[1]) for other in (reference, reading)
     ]
-    return _Measurement(clip, *others).report()
+    return _Measurement(recording, *others).report()
 
 
-class _Clip:
-    """A recording with its words, one for each of the text's: those that were not given have no length."""
+class _MeasuredRecording:
+    """A recording with the features of its words, one for each word of the text; words without a time have no length."""
 
-    def __init__(self, audio: Audio, marked: MarkedText, runs: Sequence[Word], words: Sequence[WordTime], sound: Contours) -> None:
-        self.audio, self.marked, self.runs, self.sound = audio, marked, runs, sound
+    def __init__(self, audio: Audio, marked: MarkedText, text_words: Sequence[Word], words: Sequence[WordTime]) -> None:
+        self.audio, self.marked, self.text_words = audio, marked, text_words
+        self.contours = measure_contours(audio)
         given = {word.offset: word for word in words}
-        known_offsets = {run.core_start for run in runs}
-        for word in words:
-            if word.offset not in known_offsets:
+        known_offsets = {word.core_start for word in text_words}
+        for time in words:
+            if time.offset not in known_offsets:
                 raise BadInput(
-                    f"no word of the text starts at {word.offset}, where {word.word!r} is said to be; give its own words"
+                    f"the word {time.word!r} has offset {time.offset}, where no word of the text starts; give the text's own words"
                 )
         last = 0.0
         self.words: list[WordTime] = []
-        for run in runs:
-            word = given.get(run.core_start) or WordTime(run.core(marked.text), run.core_start, last, last, 0.0)
-            last = word.end
-            self.words.append(word)
-        self.figures: Figures = figures(sound, self.words)
-        self.silences = silences(audio, self.words)
-
-
-@dataclass(frozen=True, slots=True)
-class _Sentence:
-    """Word indices ``[first, end)``."""
-
-    first: int
-    end: int
+        for word in text_words:
+            time = given.get(word.core_start) or WordTime(word.core(marked.text), word.core_start, last, last, 0.0)
+            last = time.end
+            self.words.append(time)
+        self.features = word_features(self.contours, self.words)
+        self.silences = silences_ms(audio, self.words)
 
 
 class _Measurement:
-    """One recording against its marks, and against the reference and the plain reading as far as there are any."""
+    """A recording compared with its marks, with a reference and with a plain reading, if there are any."""
 
-    def __init__(self, clip: _Clip, other: _Clip | None, reading: _Clip | None) -> None:
-        self.clip, self.other = clip, other
-        self.text = clip.marked.text
-        self.heard = clip.figures.seconds > 0
-        self.bound: Mapping[int, list[Mark]] = self._bound()
-        self.emphasised = self._bears({"emph"})
-        self.marked = np.array([index in self.bound for index in range(len(clip.words))], dtype=bool)
-        self.sentences = self._sentences()
+    def __init__(
+        self, recording: _MeasuredRecording, reference: _MeasuredRecording | None, reading: _MeasuredRecording | None
+    ) -> None:
+        self.recording, self.reference = recording, reference
+        self.text = recording.marked.text
+        self.audible = recording.features.seconds > 0
+        self.marks_by_word = self._marks_by_word()
+        self.marked = np.array([index in self.marks_by_word for index in range(len(recording.words))], dtype=bool)
+        self.sentences = self._sentence_of_each_word()
         self.departure: Departure | None = None
-        if other is not None:
-            plain_words = ~self.marked & self.heard
-            self.departure = departure(clip.figures, other.figures, plain_words if plain_words.any() else None)
-        self.emphasis = None if reading is None else emphasis(clip.figures, reading.figures)
+        if reference is not None:
+            unmarked = ~self.marked & self.audible
+            self.departure = departure(recording.features, reference.features, unmarked if unmarked.any() else None)
+        self.emphasis = None if reading is None else emphasis_score(recording.features, reading.features)
         self.asked: Counter[tuple[int | None, int]] = Counter()
-        for mark in clip.marked.marks:
-            self.asked[self._place(mark)] += mark.silence_ms  # pauses in one slot add up
-        self.words = self._words()
+        for mark in recording.marked.marks:
+            self.asked[self._slot(mark)] += mark.silence_ms  # pauses in one slot add up
+        self.words = self._word_reports()
 
     def report(self) -> Report:
         return Report(
-            marks=tuple(self._mark(mark) for mark in self.clip.marked.marks),
-            false=tuple(self._false()),
+            marks=tuple(self._mark(mark) for mark in self.recording.marked.marks),
+            false=tuple(self._false_realisations()),
             words=tuple(self.words),
-            seconds=self.clip.audio.seconds,
-            compared=self.other is not None,
+            seconds=self.recording.audio.seconds,
+            compared=self.reference is not None,
         )
 
-    def _bound(self) -> dict[int, list[Mark]]:
-        """The marks that belong to words, by the index of the word."""
-        bound: dict[int, list[Mark]] = {}
-        for mark in self.clip.marked.marks:
-            index = None if mark.is_pause else word_after(self.clip.runs, mark.offset)
+    def _marks_by_word(self) -> Mapping[int, list[Mark]]:
+        """Return the marks other than pauses, by the index of their word."""
+        by_word: dict[int, list[Mark]] = {}
+        for mark in self.recording.marked.marks:
+            index = None if mark.is_pause else word_after(self.recording.text_words, mark.offset)
             if index is not None:
-                bound.setdefault(index, []).append(mark)
-        return bound
+                by_word.setdefault(index, []).append(mark)
+        return by_word
 
-    def _bears(self, kinds: set[str]) -> NDArray[np.bool_]:
-        return np.array(
-            [any(mark.kind in kinds for mark in self.bound.get(index, ())) for index in range(len(self.clip.words))], dtype=bool
-        )
-
-    def _sentences(self) -> list[_Sentence]:
-        """The sentence of each word."""
-        starts = np.array([run.core_start for run in self.clip.runs])
-        found: list[_Sentence] = []
+    def _sentence_of_each_word(self) -> list[range]:
+        """Return the word indices of the sentence that each word belongs to."""
+        starts = np.array([word.core_start for word in self.recording.text_words])
+        sentences: list[range] = []
         for start, end in segment_sentences(self.text):
-            first, last = np.searchsorted(starts, (start, end))
-            found += [_Sentence(int(first), int(last))] * int(last - first)
-        return found
+            first, last = np.searchsorted(starts, (start, end)).tolist()
+            sentences += [range(first, last)] * (last - first)
+        return sentences
 
-    def _words(self) -> list[WordReport]:
+    def _word_reports(self) -> list[WordReport]:
         rows: list[WordReport] = []
-        values = self.clip.figures
-        weights = np.array([_weight(word.word) for word in self.clip.words])
-        for index, word in enumerate(self.clip.words):
+        values = self.recording.features
+        weights = np.array([_expected_length(word.word) for word in self.recording.words])
+        for index, word in enumerate(self.recording.words):
             others = self._others(index)
-            around = slice(self.sentences[index].first, self.sentences[index].end)
-            rest = self.heard[around].copy()
+            around = slice(self.sentences[index].start, self.sentences[index].stop)
+            rest = self.audible[around].copy()
             rest[index - around.start] = False
             expected = weights[index] * values.seconds[others].sum() / max(weights[others].sum(), 1e-9)
             rows.append(
@@ -173,12 +166,12 @@ class _Measurement:
                     end=float(word.end),
                     confidence=float(word.confidence),
                     duration_ms=1000 * float(values.seconds[index]),
-                    duration_ratio=float(values.seconds[index] / expected) if self.heard[index] and expected > 0 else None,
-                    energy_db=known(values.energy[index] - _middle(values.energy[others])),
-                    pitch_semitones=known(values.height[index] - _middle(values.height[others])),
-                    rise_semitones=known(values.rise[index]),
+                    duration_ratio=float(values.seconds[index] / expected) if self.audible[index] and expected > 0 else None,
+                    energy_db=none_if_nan(values.energy[index] - _median(values.energy[others])),
+                    pitch_semitones=none_if_nan(values.height[index] - _median(values.height[others])),
+                    rise_semitones=none_if_nan(values.rise[index]),
                     prominence=float(values.prominence[index]),
-                    prominence_z=apart(float(values.prominence[index]), values.prominence[around][rest]),
+                    prominence_z=prominence_z(float(values.prominence[index]), values.prominence[around][rest]),
                     rank=1 + int(np.count_nonzero(values.prominence[around] > values.prominence[index])),
                     boundary=float(values.boundary[index]),
                 )
@@ -186,26 +179,26 @@ class _Measurement:
         return rows
 
     def _others(self, index: int) -> NDArray[np.int64]:
-        """Words to compare a word with: those of its sentence that are heard and bear no mark, else those of the text."""
-        free = self.heard & ~self.marked
-        free[index] = False
-        own = self.sentences[index]
-        near = np.flatnonzero(free[own.first : own.end]) + own.first
-        return near if len(near) else np.flatnonzero(free)
+        """Return the words to compare a word with: the audible unmarked ones of its sentence, or else of the text."""
+        comparable = self.audible & ~self.marked
+        comparable[index] = False
+        sentence = self.sentences[index]
+        near = np.flatnonzero(comparable[sentence.start : sentence.stop]) + sentence.start
+        return near if len(near) else np.flatnonzero(comparable)
 
     def _mark(self, mark: Mark) -> MarkReport:
-        index = word_after(self.clip.runs, mark.offset)
-        word = None if index is None else self.clip.words[index].word
+        index = word_after(self.recording.text_words, mark.offset)
+        word = None if index is None else self.recording.words[index].word
         if mark.is_pause:
             return self._pause(mark, index, word)
         if index is None:
             return MarkReport(mark.kind, mark.offset, None, False, 0.0, "no word follows it")
-        if not self.heard[index]:
+        if not self.audible[index]:
             return MarkReport(mark.kind, mark.offset, word, False, 0.0, "its word is not heard")
         return self._emphasis(mark, index) if mark.kind == "emph" else self._pitch(mark, index)
 
     def _emphasis(self, mark: Mark, index: int) -> MarkReport:
-        prominence = self.clip.figures.prominence
+        prominence = self.recording.features.prominence
         rivals = self._others(index)
         note, score = "", 0.0
         if len(rivals):
@@ -215,10 +208,10 @@ class _Measurement:
         elif self.departure is None and self.emphasis is None:
             note = "there is no other word to compare it with; give a reference"
         if self.departure is not None:
-            score = max(score, _share(float(self.departure.score[index]), CHANGED))
+            score = max(score, _score(float(self.departure.score[index]), CHANGED))
         if self.emphasis is not None:
-            score = max(score, _share(float(self.emphasis[index]), EMPHATIC))
-        return self._of_word(mark, index, score, note)
+            score = max(score, _score(float(self.emphasis[index]), EMPHATIC))
+        return self._word_mark(mark, index, score, note)
 
     def _pitch(self, mark: Mark, index: int) -> MarkReport:
         sign = 1.0 if mark.kind in ("pitch_high", "pitch_rising") else -1.0
@@ -226,63 +219,63 @@ class _Measurement:
         values = [level] if mark.kind in ("pitch_high", "pitch_low") else self._rises(index)
         if self.departure is not None and mark.kind in ("pitch_high", "pitch_low"):
             values = [float(self.departure.level[index]) if not math.isnan(level) else float("nan")]
-        told = [sign * value for value in values if not math.isnan(value)]
-        note = "" if told else "its word has too little voice to tell the pitch"
-        return self._of_word(mark, index, _share(max(told), PITCH_SEMITONES) if told else 0.0, note, level)
+        semitones = [sign * value for value in values if not math.isnan(value)]
+        note = "" if semitones else "its word has too little voice to tell the pitch"
+        return self._word_mark(mark, index, _score(max(semitones), PITCH_SEMITONES) if semitones else 0.0, note, level)
 
     def _rises(self, index: int) -> list[float]:
-        """By how much the word rises; with a reference, against that, and so from it to the end of its sentence."""
-        if self.other is None:
-            return [float(self.clip.figures.rise[index])]
-        last = self.sentences[index].end - 1
-        return [_rise(self.clip, first, end) - _rise(self.other, first, end) for first, end in {(index, index), (index, last)}]
+        """Return by how much the word rises; with a reference, compared with it, and also to the end of the sentence."""
+        if self.reference is None:
+            return [float(self.recording.features.rise[index])]
+        spans = {(index, index), (index, self.sentences[index].stop - 1)}
+        return [_rise(self.recording, first, last) - _rise(self.reference, first, last) for first, last in spans]
 
     def _level(self, index: int) -> float:
-        """The pitch of a word, in semitones above the line through the words around it."""
-        levels = self.clip.figures.level
+        """Return the pitch of a word, in semitones above the line through the words around it; nan if it is unknown."""
+        levels = self.recording.features.level
         others = self._others(index)
         others = others[~np.isnan(levels[others])]
         nearest = np.sort(others[np.argsort(np.abs(others - index), kind="stable")][: 2 * _NEIGHBOURS])
         if not len(nearest):
             return float("nan")
-        times = np.array([(word.start + word.end) / 2 for word in self.clip.words])
-        return float(levels[index] - _line(times[nearest], levels[nearest], float(times[index])))
+        times = np.array([(word.start + word.end) / 2 for word in self.recording.words])
+        return float(levels[index] - _line_at(float(times[index]), times[nearest], levels[nearest]))
 
-    def _of_word(self, mark: Mark, index: int, score: float, note: str, level: float | None = None) -> MarkReport:
+    def _word_mark(self, mark: Mark, index: int, score: float, note: str, level: float | None = None) -> MarkReport:
         return MarkReport(
             kind=mark.kind,
             offset=mark.offset,
-            word=self.clip.words[index].word,
+            word=self.recording.words[index].word,
             realised=score >= 0.5,
             score=score,
             note=note,
             figures=self.words[index],
-            level_semitones=None if level is None else known(level),
+            level_semitones=None if level is None else none_if_nan(level),
             change=self._change(index),
         )
 
     def _change(self, index: int) -> ChangeReport | None:
         if self.departure is None:
             return None
-        changed = self.departure
+        departure = self.departure
         return ChangeReport(
-            duration_ratio=float(np.exp(changed.log_duration[index])),
-            energy_db=float(changed.energy[index]),
-            pitch_semitones=float(changed.semitones[index]),
-            rise_semitones=known(changed.rise[index]),
-            prominence=float(changed.prominence[index]),
-            departure=float(changed.score[index]),
+            duration_ratio=float(np.exp(departure.log_duration[index])),
+            energy_db=float(departure.energy[index]),
+            pitch_semitones=float(departure.semitones[index]),
+            rise_semitones=none_if_nan(departure.rise[index]),
+            prominence=float(departure.prominence[index]),
+            departure=float(departure.score[index]),
         )
 
     def _pause(self, mark: Mark, index: int | None, word: str | None) -> MarkReport:
-        asked = self.asked[self._place(mark)]
-        silence = self._silence(self.clip, mark, index)
-        own = None if self.other is None else self._silence(self.other, mark, index)
-        if not self.heard.any():
+        asked = self.asked[self._slot(mark)]
+        silence = self._silence(self.recording, mark, index)
+        own = None if self.reference is None else self._silence(self.reference, mark, index)
+        if not self.audible.any():
             return MarkReport(mark.kind, mark.offset, word, False, 0.0, "no word is heard", asked_ms=asked, silence_ms=silence)
         wanted = max(float(asked), own or 0.0)
         if own is None and silence > asked and self._is_punctuated(index):
-            wanted = silence  # the voice's own, for all that can be told
+            wanted = silence  # it may be the voice's own
         off = abs(silence - wanted)
         score = 1 - 0.5 * off / PAUSE_TOLERANCE_MS
         if off > PAUSE_TOLERANCE_MS:
@@ -298,77 +291,79 @@ class _Measurement:
             reference_ms=own,
         )
 
-    def _place(self, mark: Mark) -> tuple[int | None, int]:
-        """The index of the word after a mark, and where in that word's core it stands; 0 before it."""
-        index = word_after(self.clip.runs, mark.offset)
-        return index, 0 if index is None else max(0, mark.offset - self.clip.runs[index].core_start)
+    def _slot(self, mark: Mark) -> tuple[int | None, int]:
+        """Return the index of the word after a mark, and the mark's offset within that word's core, 0 if before it."""
+        index = word_after(self.recording.text_words, mark.offset)
+        return index, 0 if index is None else max(0, mark.offset - self.recording.text_words[index].core_start)
 
-    def _silence(self, clip: _Clip, mark: Mark, index: int | None) -> float:
-        if index is not None and self._place(mark)[1]:
-            return silence_within(clip.audio, clip.words[index])
-        after = np.flatnonzero(clip.figures.seconds > 0)
-        after = after[np.searchsorted(after, len(clip.words) if index is None else index) :]
-        return clip.silences[after[0] if len(after) else len(clip.words)]
+    def _silence(self, recording: _MeasuredRecording, mark: Mark, index: int | None) -> float:
+        """Return the milliseconds of silence at the slot of a mark before the word ``index``."""
+        if index is not None and self._slot(mark)[1]:
+            return silence_within_ms(recording.audio, recording.words[index])
+        after = np.flatnonzero(recording.features.seconds > 0)
+        after = after[np.searchsorted(after, len(recording.words) if index is None else index) :]
+        return recording.silences[after[0] if len(after) else len(recording.words)]
 
     def _is_punctuated(self, index: int | None) -> bool:
-        """Whether a voice may pause at the slot before a word without being asked."""
+        """Tell whether a voice may pause at the slot before a word without a mark."""
         if index in (0, None):
             return True
-        runs = self.clip.runs
+        words = self.recording.text_words
         assert index is not None
-        return bool(_PAUSES_HERE.search(self.text, runs[index - 1].core_end, runs[index].core_start))
+        return bool(_PAUSE_PUNCTUATION.search(self.text, words[index - 1].core_end, words[index].core_start))
 
-    def _false(self) -> list[FalseReport]:
+    def _false_realisations(self) -> list[FalseReport]:
+        """Return what is audible without a mark."""
         found: list[FalseReport] = []
-        asked = {word_after(self.clip.runs, mark.offset) for mark in self.clip.marked.marks if mark.is_pause}
-        for index, word in enumerate(self.clip.words):
-            if not self.heard[index]:
+        marks, text_words = self.recording.marked.marks, self.recording.text_words
+        paused = {word_after(text_words, mark.offset) for mark in marks if mark.is_pause}
+        for index, word in enumerate(self.recording.words):
+            if not self.audible[index]:
                 continue
             row = self.words[index]
-            changed = None if self.departure is None else float(self.departure.score[index])
-            if changed is not None:
-                stands_out = changed >= CHANGED
+            score = None if self.departure is None else float(self.departure.score[index])
+            if score is not None:
+                stands_out = score >= CHANGED
             elif self.emphasis is not None:
                 stands_out = bool(self.emphasis[index] >= EMPHATIC)
             else:
                 stands_out = row.prominence_z >= STANDS_OUT
             if stands_out and not self.marked[index]:
-                found.append(FalseReport("emph", word.offset, word.word, prominence=row.prominence, departure=changed))
-            silence = self.clip.silences[index]
-            own = self.other.silences[index] if self.other else 0.0
-            unexpected = bool(self.other) or not self._is_punctuated(index)
-            if index and index not in asked and unexpected and silence - own >= FALSE_PAUSE_MS:
+                found.append(FalseReport("emph", word.offset, word.word, prominence=row.prominence, departure=score))
+            silence = self.recording.silences[index]
+            own = self.reference.silences[index] if self.reference else 0.0
+            unexpected = bool(self.reference) or not self._is_punctuated(index)
+            if index and index not in paused and unexpected and silence - own >= FALSE_PAUSE_MS:
                 found.append(FalseReport("pause", word.offset, word.word, silence_ms=silence))
         return found
 
 
-def _weight(word: str) -> float:
-    """How long a word is when spoken, in letters."""
+def _expected_length(word: str) -> float:
+    """Return the expected duration of a word, in letters."""
     return _LETTERS_A_WORD + len(_SPOKEN.findall(word)) + _LETTERS_A_DIGIT * sum(letter.isdigit() for letter in word)
 
 
-def _middle(values: NDArray[np.float64]) -> float:
-    """The median of what is known."""
-    certain = values[~np.isnan(values)]
-    return float(np.median(certain)) if len(certain) else float("nan")
+def _median(values: NDArray[np.float64]) -> float:
+    """Return the median of the values that are not nan; nan if there are none."""
+    present = values[~np.isnan(values)]
+    return float(np.median(present)) if len(present) else float("nan")
 
 
-def _share(value: float, enough: float) -> float:
-    """0 to 1, where ``enough`` is 0.5."""
-    return min(1.0, max(0.0, value / (2 * enough)))
+def _score(value: float, threshold: float) -> float:
+    """Scale a value to 0 to 1, with ``threshold`` at 0.5."""
+    return min(1.0, max(0.0, value / (2 * threshold)))
 
 
-def _line(at: NDArray[np.float64], values: NDArray[np.float64], place: float) -> float:
-    """The value at ``place`` of the straight line through ``values``, or their median where there are too few for a line."""
-    if len(at) <= 2 or np.ptp(at) <= 0:
+def _line_at(time: float, times: NDArray[np.float64], values: NDArray[np.float64]) -> float:
+    """Return the value at ``time`` of the regression line through ``values``; their median if they are too few for a line."""
+    if len(times) <= 2 or np.ptp(times) <= 0:
         return float(np.median(values))
-    centre = at.mean()
-    slope = np.sum((at - centre) * (values - values.mean())) / np.sum((at - centre) ** 2)
-    return float(values.mean() + slope * (np.clip(place, at.min(), at.max()) - centre))
+    centre = times.mean()
+    slope = np.sum((times - centre) * (values - values.mean())) / np.sum((times - centre) ** 2)
+    return float(values.mean() + slope * (np.clip(time, times.min(), times.max()) - centre))
 
 
-def _rise(clip: _Clip, first: int, last: int) -> float:
-    """The rise of the pitch from the start of one word to the end of another, semitones."""
-    start, end = clip.words[first].start, clip.words[last].end
-    pitch = clip.sound.semitones[max(0, int(start / clip.sound.step)) : max(0, int(end / clip.sound.step) + 1)]
-    return rise_of(voiced_part(pitch))
+def _rise(recording: _MeasuredRecording, first: int, last: int) -> float:
+    """Return the rise of the pitch, in semitones, from the start of one word to the end of another."""
+    start, end, step = recording.words[first].start, recording.words[last].end, recording.contours.step
+    return rise_of(voiced_part(recording.contours.semitones[max(0, int(start / step)) : max(0, int(end / step) + 1)]))

@@ -1,10 +1,10 @@
-"""What of a sound tells which speech sound it is, whoever speaks: mel cepstra and their movement, five milliseconds apart.
+"""Speaker-independent features of speech: mel-frequency cepstra and their deltas, with a hop of 5 ms.
 
 S. Davis and P. Mermelstein, "Comparison of parametric representations for monosyllabic word recognition", IEEE Trans. ASSP 28
-(1980); movement after S. Furui, "Speaker-independent isolated word recognition using dynamic features of speech spectrum", IEEE
-Trans. ASSP 34 (1986). Mean and variance are taken out, and with them most of the voice, the microphone and the loudness. Noise is
-put into the clean one of two sounds that are compared rather than taken out of the other: M. Gales and S. Young, "Robust continuous
-speech recognition using parallel model combination", IEEE Trans. Speech and Audio Processing 4 (1996).
+(1980); deltas after S. Furui, "Speaker-independent isolated word recognition using dynamic features of speech spectrum", IEEE
+Trans. ASSP 34 (1986). Normalising mean and variance removes most of the effect of the speaker, the microphone and the loudness.
+Of two recordings that are compared, the noise of one is added to the other, instead of being removed from the first: M. Gales and
+S. Young, "Robust continuous speech recognition using parallel model combination", IEEE Trans. Speech and Audio Processing 4 (1996).
 """
 
 from typing import NamedTuple
@@ -21,48 +21,48 @@ HOP_SECONDS = 0.005
 _WINDOW_SECONDS = 0.025
 _BANDS = 26
 _LOWEST_HZ, _HIGHEST_HZ = 80.0, 7600.0
-_FLOOR = np.float32(1e-4)  # of a band, beside its loud frames
+_FLOOR = np.float32(1e-4)  # of a band's energy, as a share of its loud frames
 _QUIETEST_DB = -45.0
-_SPEECH_DB = -30.0  # what counts for mean and variance
-_REACH = 3  # frames to either side, for a slope
-_CHUNK = 2000  # frames transformed at a time
+_SPEECH_DB = -30.0  # frames louder than this define mean and variance
+_REACH = 3  # frames on either side of a delta
+_CHUNK = 2000  # frames per FFT batch
 
-# How much each feature counts: r / sqrt(1 - r²), where r is how far two voices agree on it when they say the same. Measured on
-# neural speech against renderings by formants. The cepstra go from the first on; the zeroth is the level, which stands apart.
+# The weight of each feature is r / sqrt(1 - r²), where r is the correlation of two voices that say the same text, measured on
+# neural speech against formant synthesis. The cepstra start at the first; the zeroth, the level, is a feature of its own.
 _CEPSTRA = np.array([1.15, 0.46, 0.55, 0.25, 0.06, 0.09], np.float32)
 _CEPSTRA_SLOPES = np.array([0.70, 0.22, 0.35, 0.18, 0.09, 0.05], np.float32)
 _LEVEL, _LEVEL_SLOPE = np.float32(0.08), np.float32(0.65)
 
-# A clip may be nearly all silence, so what its loud frames are is asked of those that are within this of the loudest.
+# A clip may be nearly all silence, so the percentile of loud frames is taken over frames with at least this share of the maximum.
 _AUDIBLE = 1e-5
-_RECORDED = 1e-7  # below it lies digital silence, which says nothing of a recording's noise
+_RECORDED = 1e-7  # frames below this share of the maximum are digital silence, which tells nothing about a recording's noise
 _LOUD_PERCENTILE = 93
 _NOISE_PERCENTILE = 5
 
 
 class Features(NamedTuple):
-    """Frame k is centred on second ``k * HOP_SECONDS``.
+    """The features of a clip; frame k is centred on second ``k * HOP_SECONDS``.
 
     Attributes:
-        values: float32 of shape [n, features]; the distance of two rows says how unlike they sound.
-        level: float32 of shape [n], dB from the clip's loud frames; -120 where there is nothing.
+        values: float32 of shape [frames, features]; the Euclidean distance of two rows measures how different they sound.
+        level: float32 of shape [frames], dB relative to the clip's loud frames; -120 for digital silence.
     """
 
     values: Values
     level: Values
 
 
-def highest(rate: int) -> float:
-    """Up to which frequency, in Hz, a sound of that rate is looked at."""
+def highest_hz(rate: int) -> float:
+    """Return the highest frequency, in Hz, that is analysed at a sample rate."""
     return min(_HIGHEST_HZ, 0.475 * rate)
 
 
-def energies(audio: Audio, top: float) -> Values:
-    """The energy in each mel band up to ``top`` Hz, float32 of shape [frames, bands]: what `features` is made from."""
+def band_energies(audio: Audio, top_hz: float) -> Values:
+    """Return the energy of each mel band up to ``top_hz``, float32 of shape [frames, bands]: the input of `features`."""
     width = round(_WINDOW_SECONDS * audio.rate)
     size = 1 << (width - 1).bit_length()
     starts = np.round(np.arange(int(audio.seconds / HOP_SECONDS) + 1) * (HOP_SECONDS * audio.rate)).astype(np.int64) - width // 2
-    window, filters = np.hanning(width).astype(np.float32), _filters(size, audio.rate, top)
+    window, filters = np.hanning(width).astype(np.float32), _filters(size, audio.rate, top_hz)
     found = np.empty((len(starts), _BANDS), np.float32)
     for first in range(0, len(starts), _CHUNK):
         chunk = starts[first : first + _CHUNK]
@@ -75,8 +75,8 @@ def energies(audio: Audio, top: float) -> Values:
     return found
 
 
-def noise(bands: Values) -> Values:
-    """The steady noise in each band of `energies`, of shape [bands], beside the loud frames there."""
+def noise_level(bands: Values) -> Values:
+    """Return the steady noise in each band of `band_energies`, shape [bands], as a share of the band's loud frames."""
     total = bands.sum(axis=1)
     recorded = bands[total >= _RECORDED * total.max()]
     found: Values = (np.percentile(recorded, _NOISE_PERCENTILE, axis=0) / _loud(bands)).astype(np.float32)
@@ -84,7 +84,7 @@ def noise(bands: Values) -> Values:
 
 
 def features(bands: Values, added: Values | float = 0.0) -> Features:
-    """The features of a clip from its `energies`, with noise ``added`` to it as `noise` gives it."""
+    """Return the features of a clip from its `band_energies`, with noise ``added`` as `noise_level` returns it."""
     loud = _loud(bands)
     relative: Values = bands / loud + np.asarray(added, np.float32)
     level = _level(relative @ loud)
@@ -103,7 +103,7 @@ def features(bands: Values, added: Values | float = 0.0) -> Features:
 
 
 def _level(total: Values) -> Values:
-    """dB from the loud ones."""
+    """Return the level of each frame in dB, relative to the loud frames."""
     most = float(total.max())
     loud = float(np.percentile(total[total >= _AUDIBLE * most], _LOUD_PERCENTILE)) or 1.0
     level: Values = (10 * np.log10(total / np.float32(loud) + np.float32(1e-12))).astype(np.float32)
@@ -111,7 +111,7 @@ def _level(total: Values) -> Values:
 
 
 def _loud(bands: Values) -> Values:
-    """The energy of loud frames in each band, never 0."""
+    """Return the energy of the loud frames in each band, shape [bands]; it is never 0."""
     total = bands.sum(axis=1)
     most = float(total.max()) or 1.0
     loud: Values = np.percentile(bands[total >= _AUDIBLE * total.max()], _LOUD_PERCENTILE, axis=0).astype(np.float32)
@@ -122,9 +122,9 @@ def _mel(hertz: float) -> float:
     return float(1127 * np.log1p(hertz / 700))
 
 
-def _filters(size: int, rate: int, top: float) -> Values:
-    """Triangles evenly spaced in mel, of shape [size // 2 + 1, bands]."""
-    edges = 700 * np.expm1(np.linspace(_mel(_LOWEST_HZ), _mel(top), _BANDS + 2) / 1127)
+def _filters(size: int, rate: int, top_hz: float) -> Values:
+    """Return triangular filters evenly spaced in mel, shape [size // 2 + 1, bands]."""
+    edges = 700 * np.expm1(np.linspace(_mel(_LOWEST_HZ), _mel(top_hz), _BANDS + 2) / 1127)
     bins = np.arange(size // 2 + 1)[:, None] * (rate / size)
     rising = (bins - edges[:-2]) / (edges[1:-1] - edges[:-2])
     falling = (edges[2:] - bins) / (edges[2:] - edges[1:-1])
@@ -133,13 +133,13 @@ def _filters(size: int, rate: int, top: float) -> Values:
 
 
 def _cosines() -> Values:
-    """The discrete cosine transform from bands to cepstra."""
+    """Return the matrix of the discrete cosine transform from bands to cepstra."""
     angles = np.pi * np.outer(np.arange(_BANDS) + 0.5, np.arange(1, len(_CEPSTRA) + 1)) / _BANDS
     return np.cos(angles).astype(np.float32)
 
 
 def _slope(values: Values) -> Values:
-    """The trend over `_REACH` frames to either side."""
+    """Return the deltas: the trend over `_REACH` frames on either side."""
     count = len(values)
     padded = np.pad(values, ((_REACH, _REACH), (0, 0)), "edge")
     slope = np.zeros_like(values)
@@ -149,7 +149,7 @@ def _slope(values: Values) -> Values:
 
 
 def _standard(values: Values, speech: NDArray[np.bool_]) -> Values:
-    """``values`` without mean and variance, as the frames of ``speech`` have them."""
+    """Normalise ``values`` to mean 0 and variance 1 over the frames of ``speech``."""
     chosen = values[speech]
     standard: Values = (values - chosen.mean(axis=0)) / (chosen.std(axis=0) + np.float32(1e-3))
     return standard

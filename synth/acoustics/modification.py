@@ -1,4 +1,4 @@
-"""A change of duration, energy and pitch over time: what it will do to the contours of a recording, and doing it to the sound."""
+"""Changes of duration, energy and pitch over time: prediction of the resulting contours, and application to the audio."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,21 +12,21 @@ from synth.base import Audio, WordTime
 
 Signal = NDArray[np.float64]
 
-_NOTHING = 1e-6
-_JOINED_FRAMES = 20  # of no change between two changes: one region then
-_CEILING = 0.985
+_NOTHING = 1e-6  # smaller changes count as none
+_JOINED_FRAMES = 20  # changes with fewer unchanged frames between them are applied as one region
+_CEILING = 0.985  # peak amplitude after limiting
 _BLOCK_SECONDS = 0.005
-_LIMITED_BLOCKS = 6  # to either side, over which the limiter comes and goes
+_LIMITED_BLOCKS = 6  # on either side of a peak, over which the limiter fades in and out
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Shape:
-    """What changes in each frame of `Contours`: arrays of shape [frames].
+class Modification:
+    """The change in each frame of `Contours`, as arrays of shape [frames].
 
     Attributes:
-        stretch: natural logarithm of the factor of duration.
+        stretch: natural logarithm of the duration factor.
         gain: dB.
-        semitones: of the pitch.
+        semitones: change of the pitch.
     """
 
     stretch: Signal
@@ -34,47 +34,48 @@ class Shape:
     semitones: Signal
 
     @classmethod
-    def of(cls, frames: int) -> "Shape":
-        """One that changes nothing."""
+    def none(cls, frames: int) -> "Modification":
+        """Return a modification of that many frames that changes nothing."""
         return cls(np.zeros(frames), np.zeros(frames), np.zeros(frames))
 
-    def __add__(self, other: "Shape") -> "Shape":
-        return Shape(self.stretch + other.stretch, self.gain + other.gain, self.semitones + other.semitones)
+    def __add__(self, other: "Modification") -> "Modification":
+        return Modification(self.stretch + other.stretch, self.gain + other.gain, self.semitones + other.semitones)
 
     def changed(self) -> NDArray[np.bool_]:
-        """In which frames there is something to do."""
+        """Return a mask of the frames that change."""
         changed: NDArray[np.bool_] = np.abs([self.stretch, self.gain, self.semitones]).max(axis=0) > _NOTHING
         return changed
 
 
-def foreseen(sound: Contours, shape: Shape, words: Sequence[WordTime]) -> tuple[Contours, list[WordTime]]:
-    """The contours and the words' times as they will be once ``shape`` is made."""
-    count = len(sound.energy)
-    warp = np.concatenate([[0.0], np.cumsum(np.exp(shape.stretch))])
+def predict(contours: Contours, change: Modification, words: Sequence[WordTime]) -> tuple[Contours, list[WordTime]]:
+    """Return the contours and word times that ``change`` will lead to, without changing any audio."""
+    count = len(contours.energy)
+    warp = np.concatenate([[0.0], np.cumsum(np.exp(change.stretch))])
     old = np.interp(np.arange(round(warp[-1])), warp, np.arange(count + 1.0))
     frames = np.minimum(np.round(old).astype(np.int64), count - 1)
-    energy = (sound.energy + shape.gain)[frames]
-    contours = Contours(sound.step, np.maximum(energy - energy.max(), -DEEPEST_DB), (sound.semitones + shape.semitones)[frames])
-    return contours, _warped(words, np.arange(count + 1.0) * sound.step, np.asarray(warp * sound.step))
+    energy = np.asarray((contours.energy + change.gain)[frames])
+    semitones = (contours.semitones + change.semitones)[frames]
+    predicted = Contours(contours.step, np.maximum(energy - energy.max(), -DEEPEST_DB), semitones)
+    return predicted, _warped(words, np.arange(count + 1.0) * contours.step, np.asarray(warp * contours.step))
 
 
-def made(audio: Audio, sound: Contours, shape: Shape, words: Sequence[WordTime]) -> tuple[Audio, list[WordTime]]:
-    """``audio`` with ``shape`` made in it, and the words at their new times. Where nothing is to change, no sample does.
+def modify(audio: Audio, contours: Contours, change: Modification, words: Sequence[WordTime]) -> tuple[Audio, list[WordTime]]:
+    """Apply ``change`` to ``audio`` and return it with the words at their new times.
 
-    It never clips: what would not fit is limited.
+    Samples outside the changed regions stay identical. The result never clips: peaks are limited.
     """
     rate, samples = audio.rate, audio.samples
-    hop = sound.step * rate
-    hertz = 2 ** (sound.semitones / 12)
+    hop = contours.step * rate
+    hertz = 2 ** (contours.semitones / 12)
     pieces: list[NDArray[np.float32]] = []
     old, new = [np.zeros(1)], [np.zeros(1)]
     position = length = 0
-    for first, last in _regions(shape):
+    for first, last in _regions(change):
         start, end = round(first * hop), min(len(samples), round(last * hop))
         if end <= start:
             continue
         frames = np.arange(start, end) / hop
-        stretch, gain, semitones = (_at(frames, curve) for curve in (shape.stretch, shape.gain, shape.semitones))
+        stretch, gain, semitones = (_at(frames, curve) for curve in (change.stretch, change.gain, change.semitones))
         piece, warp = modify_curves(samples, rate, start, np.exp(stretch), semitones, hertz)
         gains = np.interp(np.arange(len(piece)), warp, np.append(gain, gain[-1]))
         pieces += [samples[position:start], _limited(piece * 10 ** (gains / 20), rate).astype(np.float32)]
@@ -90,9 +91,9 @@ def made(audio: Audio, sound: Contours, shape: Shape, words: Sequence[WordTime])
     return Audio(np.concatenate(pieces), rate), times
 
 
-def _regions(shape: Shape) -> list[tuple[int, int]]:
-    """Stretches of frames in which something changes, with those in one that are near."""
-    changed = np.flatnonzero(shape.changed())
+def _regions(change: Modification) -> list[tuple[int, int]]:
+    """Return the stretches of frames that change, with neighbouring ones joined."""
+    changed = np.flatnonzero(change.changed())
     groups = np.split(changed, np.flatnonzero(np.diff(changed) > _JOINED_FRAMES) + 1)
     # A change fades in from the frame before its first and out until the frame after its last.
     return [(max(0, int(group[0]) - 1), int(group[-1]) + 1) for group in groups if len(group)]
@@ -109,7 +110,7 @@ def _warped(words: Sequence[WordTime], old: Signal, new: Signal) -> list[WordTim
 
 
 def _limited(sound: Signal, rate: int) -> Signal:
-    """``sound`` turned down, smoothly, around the places where it would clip."""
+    """Turn ``sound`` down smoothly around the peaks where it would clip."""
     width = max(1, round(_BLOCK_SECONDS * rate))
     count = -(-len(sound) // width)
     peaks = np.abs(np.pad(sound, (0, count * width - len(sound)))).reshape(count, width).max(axis=1)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from prosody_tagger.extras import install_command
-from synth.acoustics.contours import contours
+from synth.acoustics.contours import measure_contours
 from synth.acoustics.report import MarkReport, Report
 from synth.base import Audio
 from synth.errors import BackendUnavailable
@@ -57,7 +57,7 @@ def draw(audio: Audio, report: Report) -> bytes:
     width = min(_WIDEST, max(_NARROWEST, _INCHES_A_SECOND * report.seconds))
     figure = Figure(figsize=(width, 7.2), layout="constrained")
     wave, pitch, energy, prominence = figure.subplots(4, 1, sharex=True, height_ratios=(1.5, 1.2, 0.9, 1.2))
-    sound = contours(audio)
+    sound = measure_contours(audio)
     times = np.arange(len(sound.energy)) * sound.step
     _outline(wave, audio)
     pitch.plot(times, 2 ** (sound.semitones / 12), color=_PITCH, linewidth=1.8)

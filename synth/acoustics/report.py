@@ -1,4 +1,4 @@
-"""What `synth.acoustics.measure` found, as data."""
+"""The result of `synth.acoustics.measure`, as data."""
 
 import math
 from collections.abc import Sequence
@@ -8,19 +8,19 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class WordReport:
-    """A word against the others of its sentence that bear no mark. What cannot be told (not heard, or without voice) is None.
+    """A word compared with the unmarked words of its sentence; values that cannot be measured (no length, no voice) are None.
 
     Attributes:
         word, offset, start, end, confidence: as in `synth.base.WordTime`.
-        duration_ms: how long it is.
-        duration_ratio: that, divided by how long it would be if all words took time by their letters.
-        energy_db: its power less the others' median.
-        pitch_semitones: the peak of its pitch less the others' median.
-        rise_semitones: the pitch of its last third less that of its first.
-        prominence: of `synth.acoustics.prominence`.
-        prominence_z: by how many standard deviations of the other words' prominence it is above their mean, marked or not.
-        rank: 1 is the most prominent word of its sentence.
-        boundary: the strength of the boundary after it.
+        duration_ms: duration in milliseconds.
+        duration_ratio: the duration divided by the one expected from the number of letters.
+        energy_db: power minus the others' median.
+        pitch_semitones: peak of the pitch minus the others' median.
+        rise_semitones: pitch of the last third minus that of the first.
+        prominence: as in `synth.acoustics.prominence`.
+        prominence_z: prominence in standard deviations above the mean of all other words of the sentence, marked or not.
+        rank: 1 for the most prominent word of its sentence.
+        boundary: the strength of the boundary after the word.
     """
 
     word: str
@@ -41,13 +41,14 @@ class WordReport:
 
 @dataclass(frozen=True, slots=True)
 class ChangeReport:
-    """A word against the same word of the reference, beyond what the unmarked words changed.
+    """A word compared with the same word of the reference, minus the median change of the unmarked words.
 
     Attributes:
-        duration_ratio: of the durations.
-        energy_db, pitch_semitones, rise_semitones: the differences; None where there is no voice.
+        duration_ratio: ratio of the durations.
+        energy_db, pitch_semitones: the differences; 0 without voice.
+        rise_semitones: the difference; None without voice.
         prominence: the difference.
-        departure: duration, energy and pitch together, in standard deviations of what separates two plain readings.
+        departure: duration, energy and pitch together, in standard deviations between two plain readings.
     """
 
     duration_ratio: float
@@ -60,21 +61,21 @@ class ChangeReport:
 
 @dataclass(frozen=True, slots=True)
 class MarkReport:
-    """Whether one mark is heard.
+    """Whether one mark is audible.
 
     Attributes:
         kind, offset: of the mark.
         word: the word that follows it, or None at the end of the text.
-        realised: whether it is.
-        score: 0 to 1; realised from 0.5 on. 1 is a pause of exactly the length, a word with all the prominence, or a pitch twice
-            as far off as it has to be.
-        note: why it could not be told, or an empty string.
-        figures: of the word, for emph and pitch marks.
-        level_semitones: for pitch marks, the pitch of the word less what its neighbours let expect.
-        change: of the word against the reference, if there is one.
-        asked_ms: for pauses, the silence that all pauses of the slot ask for.
+        realised: whether it is audible.
+        score: 0 to 1; realised from 0.5 on. 1 is a pause of exactly the requested length, a word with all the prominence, or a
+            pitch twice as far from its neighbours as required.
+        note: why it could not be measured, or an empty string.
+        figures: the features of the word, for emph and pitch marks.
+        level_semitones: for pitch marks, the pitch of the word minus the value interpolated from its neighbours.
+        change: the word compared with the reference, if there is one.
+        asked_ms: for pauses, the silence that all pauses of the slot together request.
         silence_ms: the silence at the slot.
-        reference_ms: the silence at the slot of the reference.
+        reference_ms: the silence at the same slot of the reference.
     """
 
     kind: str
@@ -93,7 +94,7 @@ class MarkReport:
 
 @dataclass(frozen=True, slots=True)
 class FalseReport:
-    """Something that is heard and was not asked for: a word that stands out ("emph"), or a silence before it ("pause")."""
+    """Something audible without a mark: a word that stands out ("emph"), or a silence before it ("pause")."""
 
     kind: str
     offset: int
@@ -105,12 +106,12 @@ class FalseReport:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Every mark, what was heard without one, and every word.
+    """The measurement of a recording.
 
     Attributes:
         marks: one for each mark of the text, in its order.
-        false: what was not asked for.
-        words: every word.
+        false: what is audible without a mark.
+        words: one for each word of the text.
         seconds: length of the recording.
         compared: whether there was a reference.
     """
@@ -130,7 +131,7 @@ class Report:
         return sum(mark.realised for mark in self.marks)
 
     def as_dict(self) -> dict[str, Any]:
-        """Ready for JSON: numbers rounded, what is not known null, the same keys always."""
+        """Return the report for JSON: the same keys always, numbers rounded, and None for unknown values."""
         return {
             "asked": self.asked,
             "realised": self.realised,
@@ -144,8 +145,8 @@ class Report:
         }
 
 
-def known(value: float) -> float | None:
-    """``value``, or None if it is nan."""
+def none_if_nan(value: float) -> float | None:
+    """Return ``value``, or None if it is nan."""
     return None if math.isnan(value) else float(value)
 
 

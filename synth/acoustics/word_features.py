@@ -1,4 +1,4 @@
-"""What each word of a recording measures: duration, energy, pitch, prominence; and how far that departs from another reading."""
+"""Duration, energy, pitch and prominence of each word of a recording, and how they differ from another reading."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,35 +12,35 @@ from synth.base import WordTime
 
 Values = NDArray[np.float64]
 
-_HEIGHT_PERCENTILE = 90  # of the pitch within a word: its peak, without what is off by a frame
-_FEWEST_FRAMES = 6
-_SHARE_OF_LONGEST = 1 / 3
+_HEIGHT_PERCENTILE = 90  # of the pitch within a word: its peak without single wrong frames
+_FEWEST_FRAMES = 6  # voiced, for a rise to be measured
+_SHARE_OF_LONGEST = 1 / 3  # shorter voiced runs more often belong to a neighbouring word
 
 STANDS_OUT = 3.0
-"""What `apart` says of a word that sounds emphasised; in a plain reading one word in fifty to seventy does."""
+"""The `prominence_z` from which on a word counts as emphasised; one in fifty to seventy words of a plain reading reaches it."""
 
 EMPHATIC = 2.7
-"""What `emphasis` says of a word that sounds emphasised; in a plain reading one word in fifteen does."""
+"""The `emphasis_score` from which on a word counts as emphasised; one in fifteen words of a plain reading reaches it."""
 
 _FEWEST_OTHERS = 3
-_LEAST_SPREAD = 0.25  # of prominences; where they are more alike, the least difference would count as large
+_LEAST_SPREAD = 0.25  # least standard deviation of prominences, so that small differences of similar words do not count as large
 
-# By how much the words of one voice's plain reading spread around another's: the logarithm of the duration, dB, semitones.
+# Standard deviations between the words of two voices' plain readings: the logarithm of the duration, dB, semitones.
 _SPREADS = (0.2, 4.0, 2.5)
-_FARTHEST = 2.5  # spreads; what lies beyond is more often an error of measurement
+_FARTHEST = 2.5  # clip, in these standard deviations; larger differences are more often errors of measurement
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Figures:
-    """One value a word in each array, shape [words].
+class WordFeatures:
+    """The features of the words of a recording, as arrays of shape [words].
 
     Attributes:
         seconds: duration.
-        energy: mean power between 400 and 4000 Hz, in dB below the loudest frame; nan for a word without length.
-        height: the peak of the pitch, in semitones above 1 Hz; nan where no voice is.
-        level: the median of the pitch, likewise.
-        rise: the pitch of its last third less that of its first, in semitones; nan where there is too little voice.
-        prominence, boundary: of `synth.acoustics.prominence`.
+        energy: mean power between 400 and 4000 Hz, in dB relative to the loudest frame; nan for a word without length.
+        height: the peak of the pitch, in semitones above 1 Hz; nan without voice.
+        level: the median of the pitch, in semitones above 1 Hz; nan without voice.
+        rise: the pitch of the last third minus that of the first, in semitones; nan with too little voice.
+        prominence, boundary: as in `synth.acoustics.prominence`.
     """
 
     seconds: Values
@@ -52,39 +52,39 @@ class Figures:
     boundary: Values
 
 
-def figures(sound: Contours, words: Sequence[WordTime]) -> Figures:
-    """The figures of ``words`` in a recording with the contours ``sound``.
+def word_features(contours: Contours, words: Sequence[WordTime]) -> WordFeatures:
+    """Return the features of ``words`` in a recording with those ``contours``.
 
     Raises:
-        BadInput: times that are no numbers or end before they start.
+        BadInput: times that are NaN or infinite, or end before they start.
     """
-    prominence, boundary = prominence_and_boundaries(sound, words)
+    prominence, boundary = prominence_and_boundaries(contours, words)
     count = len(words)
     energy, height, level, rise = (np.full(count, np.nan) for _ in range(4))
     for index, word in enumerate(words):
-        frames = slice(max(0, int(word.start / sound.step)), max(0, int(word.end / sound.step) + 1))
-        power = sound.energy[frames]
+        frames = slice(max(0, int(word.start / contours.step)), max(0, int(word.end / contours.step) + 1))
+        power = contours.energy[frames]
         if word.end <= word.start or not len(power):
             continue
         energy[index] = 10 * np.log10(np.mean(10 ** (power / 10)))
-        pitch = voiced_part(sound.semitones[frames])
+        pitch = voiced_part(contours.semitones[frames])
         if len(pitch):
             height[index] = np.percentile(pitch, _HEIGHT_PERCENTILE)
             level[index] = np.median(pitch)
         rise[index] = rise_of(pitch)
     seconds = np.array([word.end - word.start for word in words], dtype=np.float64)
-    return Figures(seconds, energy, height, level, rise, prominence, boundary)
+    return WordFeatures(seconds, energy, height, level, rise, prominence, boundary)
 
 
-def apart(prominence: float, others: Values) -> float:
-    """By how many standard deviations of ``others`` a word's prominence is above their mean; 0 where there are too few to tell."""
+def prominence_z(prominence: float, others: Values) -> float:
+    """Return a word's prominence in standard deviations above the mean of the ``others``; 0 if these are fewer than three."""
     if len(others) < _FEWEST_OTHERS:
         return 0.0
     return float((prominence - others.mean()) / max(float(others.std()), _LEAST_SPREAD))
 
 
 def voiced_part(semitones: Values) -> Values:
-    """The pitch of a stretch without its gaps, and without short runs, which are more often the next word's than this one's."""
+    """Return the pitch of the voiced frames, without short runs, which more often belong to a neighbouring word."""
     voiced = np.flatnonzero(~np.isnan(semitones))
     runs = np.split(voiced, np.flatnonzero(np.diff(voiced) > 1) + 1)
     longest = max(len(run) for run in runs)
@@ -93,7 +93,7 @@ def voiced_part(semitones: Values) -> Values:
 
 
 def rise_of(pitch: Values) -> float:
-    """By how many semitones the last third of a contour is above the first; nan if it is short."""
+    """Return by how many semitones the last third of a pitch contour is above the first; nan if it is too short."""
     third = len(pitch) // 3
     if len(pitch) < _FEWEST_FRAMES:
         return float("nan")
@@ -102,16 +102,16 @@ def rise_of(pitch: Values) -> float:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Departure:
-    """How the words of one reading differ from the same words of another, beyond what all of them do: arrays of shape [words].
+    """Differences between the words of two readings, beyond the difference that all words share, as arrays of shape [words].
 
     Attributes:
-        log_duration: natural logarithm of the ratio.
+        log_duration: natural logarithm of the ratio of the durations.
         energy: dB.
         semitones: of the pitch's peak.
-        rise: the change of the rise, semitones; nan where one of them has none.
+        rise: semitones; nan if one of the words has no rise.
         level: semitones, of the pitch's median.
         prominence: the difference.
-        score: of the first three together, in standard deviations of what separates two voices' plain readings.
+        score: the first three together, in standard deviations between two voices' plain readings.
     """
 
     log_duration: Values
@@ -123,17 +123,17 @@ class Departure:
     score: Values
 
 
-def departure(read: Figures, plain: Figures, yardstick: NDArray[np.bool_] | None = None) -> Departure:
-    """How ``read`` differs from ``plain``, another reading of the same words.
+def departure(read: WordFeatures, plain: WordFeatures, baseline: NDArray[np.bool_] | None = None) -> Departure:
+    """Return how ``read`` differs from ``plain``, another reading of the same words.
 
-    ``yardstick``: the words whose median difference counts as none; by default all. Where something cannot be compared (a word
-    that is not heard, or without voice) the difference is 0.
+    The median difference of the words in the mask ``baseline`` (by default all) is subtracted. Where a value is missing, as in a
+    word that is not audible or has no voice, the difference is 0.
     """
-    heard = (read.seconds > 0) & (plain.seconds > 0)
-    level = heard if yardstick is None else heard & yardstick
-    ratio = np.log(np.where(heard, read.seconds, 1.0) / np.where(heard, plain.seconds, 1.0))
+    audible = (read.seconds > 0) & (plain.seconds > 0)
+    base = audible if baseline is None else audible & baseline
+    ratio = np.log(np.where(audible, read.seconds, 1.0) / np.where(audible, plain.seconds, 1.0))
     parts = [
-        _beyond(np.where(heard, difference, np.nan), level)
+        _minus_median(np.where(audible, difference, np.nan), base)
         for difference in (ratio, read.energy - plain.energy, read.height - plain.height, read.level - plain.level)
     ]
     scaled = [np.clip(part / spread, -_FARTHEST, _FARTHEST) for part, spread in zip(parts, _SPREADS, strict=False)]
@@ -148,13 +148,13 @@ def departure(read: Figures, plain: Figures, yardstick: NDArray[np.bool_] | None
     )
 
 
-def emphasis(read: Figures, plain: Figures) -> Values:
-    """How much each word of ``read`` stands out: half its prominence, and its departure from ``plain``, anyone's plain reading."""
+def emphasis_score(read: WordFeatures, plain: WordFeatures) -> Values:
+    """Return how much each word stands out: half its prominence plus its departure from ``plain``, any voice's plain reading."""
     return 0.5 * read.prominence + departure(read, plain).score
 
 
-def _beyond(difference: Values, level: NDArray[np.bool_]) -> Values:
-    """``difference`` less its median over ``level``, and 0 where it is nan."""
-    known = difference[level & ~np.isnan(difference)]
+def _minus_median(difference: Values, base: NDArray[np.bool_]) -> Values:
+    """Return ``difference`` minus its median over ``base``, and 0 where it is nan."""
+    known = difference[base & ~np.isnan(difference)]
     middle = float(np.median(known)) if len(known) else 0.0
     return np.where(np.isnan(difference), 0.0, difference - middle)

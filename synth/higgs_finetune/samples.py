@@ -151,7 +151,7 @@ def realised(audio: Audio, marked: MarkedText) -> dict[str, Any]:
     """How many of the marks are heard, of how many; why none could be looked for, if so."""
     from synth.acoustics.align import align
     from synth.acoustics.measure import measure
-    from synth.acoustics.plain_reading import read_plainly
+    from synth.acoustics.reference_reading import read_plainly
     from synth.embedded.backend import EmbeddedVoice
 
     async def look() -> dict[str, Any]:

@@ -16,7 +16,7 @@ from synth.acoustics import align as align_module
 from synth.acoustics import dtw
 from synth.acoustics.align import Alignment, align
 from synth.acoustics.dtw import warp
-from synth.acoustics.mel_cepstra import HOP_SECONDS, energies, features, highest
+from synth.acoustics.mel_cepstra import HOP_SECONDS, band_energies, features, highest_hz
 from synth.audio.signal import resample
 from synth.base import Audio, Capabilities, Speech, SpeechRequest
 from synth.embedded.backend import EmbeddedVoice
@@ -395,14 +395,14 @@ def test_the_path_is_the_cheapest() -> None:
 
         best = min(ways(-1, 0))
         path = warp(lambda rows, columns, costs=costs: costs[rows, columns], frames, hold, leap)
-        assert path.places.tolist() == best[1]
+        assert path.states.tolist() == best[1]
         assert path.costs.tolist() == pytest.approx(costs[np.arange(frames), best[1]].tolist())
 
 
 def test_features_do_not_depend_on_rate_and_loudness(speech: Speech) -> None:
-    top = highest(16000)
-    usual = features(energies(resample(speech.audio, 16000), top))
-    other = features(energies(Audio(resample(speech.audio, 48000).samples * np.float32(0.01), 48000), top))
+    top = highest_hz(16000)
+    usual = features(band_energies(resample(speech.audio, 16000), top))
+    other = features(band_energies(Audio(resample(speech.audio, 48000).samples * np.float32(0.01), 48000), top))
     assert len(usual.values) == int(speech.audio.seconds / HOP_SECONDS) + 1
     count = min(len(usual.values), len(other.values))
     loud = usual.level[:count] > -30

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from prosody_tagger.errors import BadInput
 from prosody_tagger.markup import KINDS, Mark, MarkedText, parse, plain
 from prosody_tagger.segment import segment_words
-from synth.acoustics.contours import contours
+from synth.acoustics.contours import measure_contours
 from synth.acoustics.prominence import prominence
 from synth.acoustics.realise import Realised, realise
 from synth.audio import pitch
@@ -396,7 +396,7 @@ def test_words_of_another_text_are_refused() -> None:
 def test_words_out_of_order_are_refused() -> None:
     speech = spoken(TEXT)
     swapped = (replace(speech.words[0], start=1.0, end=1.1), *speech.words[1:])
-    with pytest.raises(BadInput, match=r"'it' is said to begin at .* before 'If'"):
+    with pytest.raises(BadInput, match=r"'it' begins at .* before 'If'"):
         realise(speech.audio, parse("<emph>" + TEXT), swapped)
 
 
@@ -458,7 +458,7 @@ def test_any_marks_leave_a_sound_recording(marks: list[Mark], strength: str, tru
     marked = MarkedText(TEXT, tuple(marks))
     result = realised(marked, strength=strength, trusted=trusted)
     check(result, marked)
-    assert contours(result.audio).energy.max() == 0
+    assert measure_contours(result.audio).energy.max() == 0
     assert len(result.warnings) <= 4
 
 

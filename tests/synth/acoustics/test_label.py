@@ -17,8 +17,8 @@ from prosody_tagger.errors import BadInput, DataError
 from prosody_tagger.markup import Mark, parse, render
 from synth.acoustics.label import Label, label, label_recording
 from synth.acoustics.labels_file import LabelsFile, rows, write_chatml
-from synth.acoustics.plain_reading import read_plainly
 from synth.acoustics.recordings import Recording, Unusable, in_folder, in_manifest
+from synth.acoustics.reference_reading import read_plainly
 from synth.audio.encoding import encode
 from synth.base import Audio, SpeechRequest, Synthesizer, WordTime
 from synth.embedded.backend import EmbeddedVoice

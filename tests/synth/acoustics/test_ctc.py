@@ -151,16 +151,16 @@ def test_the_path_is_the_likeliest_of_all(labels: list[int], more: int, seed: in
     path = best_path(emissions, np.array(labels), np.array(between))
     states = [column for pair in zip(between, [*labels, -1], strict=True) for column in pair][:-1]
     ways = list(spellings(states, frames))
-    assert tuple(path.places.tolist()) in ways
+    assert tuple(path.states.tolist()) in ways
     costs = [-sum(float(emissions[frame, states[place]]) for frame, place in enumerate(way)) for way in ways]
     assert float(path.costs.sum()) == pytest.approx(min(costs), abs=1e-4)
-    assert path.costs == pytest.approx([-emissions[frame, states[place]] for frame, place in enumerate(path.places)])
+    assert path.costs == pytest.approx([-emissions[frame, states[place]] for frame, place in enumerate(path.states)])
 
 
 def test_a_label_twice_has_a_blank_between() -> None:
     emissions = np.log(np.array([[0.01, 0.99], [0.01, 0.99], [0.01, 0.99]], np.float32))
     path = best_path(emissions, np.array([1, 1]), np.array([0, 0, 0]))
-    assert path.places.tolist() == [1, 2, 3]
+    assert path.states.tolist() == [1, 2, 3]
 
 
 # Where the words are

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from synthetic_speech import RATE, Said, speak
 
 from prosody_tagger.errors import BadInput
-from synth.acoustics.contours import contours
+from synth.acoustics.contours import measure_contours
 from synth.acoustics.prominence import boundaries, prominence
 from synth.acoustics.wavelet import ridges, scale_of, transform
 from synth.base import Audio, WordTime
@@ -140,9 +140,9 @@ def test_any_words_in_any_sound_get_a_finite_number(spans: list[tuple[float, flo
 
 def test_a_long_recording_is_the_same_as_a_short_one_where_both_have_it() -> None:
     audio, _, _ = speak(*plain())
-    short = contours(audio)
+    short = measure_contours(audio)
     silence = np.zeros(30 * RATE, dtype=np.float32)
-    long = contours(Audio(np.concatenate([audio.samples, silence, audio.samples]), RATE))
+    long = measure_contours(Audio(np.concatenate([audio.samples, silence, audio.samples]), RATE))
     np.testing.assert_allclose(long.energy[: len(short.energy) - 10], short.energy[:-10], atol=1e-6)
     np.testing.assert_allclose(np.nanmedian(long.semitones[: len(short.semitones)]), np.nanmedian(short.semitones), atol=0.05)
 
@@ -150,7 +150,7 @@ def test_a_long_recording_is_the_same_as_a_short_one_where_both_have_it() -> Non
 def test_the_contours_tell_the_pitch_of_a_voice() -> None:
     for hertz in (90.0, 130.0, 210.0, 300.0):
         audio, _, _ = speak(*(Said(word, hertz=hertz) for word in WORDS))
-        found = contours(audio).semitones
+        found = measure_contours(audio).semitones
         assert 2 ** (np.nanmedian(found) / 12) == pytest.approx(hertz, rel=0.01)
 
 
