@@ -24,6 +24,7 @@ from synth.higgs_local.base_model import of_model
         (["--use_audio_out_self_attention"], "random weights"),
         (["--train_data", "no-such.json", "--validate_data_only"], "no-such.json"),
         (["--train_data", "no-such.json"], "no-such.json"),
+        (["--train_data", "no-such.json", "--resume", "--overwrite"], "exclude each other"),
         (["--train_dta", "x"], "--help"),
     ],
 )
@@ -63,4 +64,9 @@ def test_from_sample_data_to_an_adapter_with_its_card(tmp_path: Path, capsys: py
     assert (output / "samples" / "00000004" / sample["file"]).stat().st_size > 44
     assert read_adapter(output / "checkpoints" / "00000004").marks == adapter.marks
     assert math.isfinite(json.loads((output / "log.jsonl").read_text().splitlines()[0])["loss"])
-    assert main(arguments) == 2  # the run is done, and neither resumed nor overwritten
+    capsys.readouterr()
+    assert main(arguments) == 2
+    assert "--overwrite to delete it and start again" in capsys.readouterr().err
+    assert (output / "checkpoints" / "00000004").is_dir()
+    assert main([*arguments, "--overwrite", "--max-steps", "1"]) == 0
+    assert [path.name for path in (output / "checkpoints").iterdir()] == ["00000001"]

@@ -25,10 +25,8 @@ from synth.higgs_local.adapter import TrainedMark, check_fit, read_adapter, writ
 from synth.higgs_local.base_model import of_model
 from synth.higgs_local.lora import Switch, load
 from synth.higgs_local.merge import merge
-from synth.higgs_local.sampling import Sampling
 
 ALL = ["attention", "audio-ffn", "heads"]
-GREEDY = Sampling(temperature=0.0)
 
 
 def start(*arguments: str | Path, ranks: int = 1) -> subprocess.CompletedProcess[bytes]:
@@ -37,7 +35,7 @@ def start(*arguments: str | Path, ranks: int = 1) -> subprocess.CompletedProcess
     several = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"] if ranks > 1 else []
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
     return subprocess.run(
-        [sys.executable, *several, script, *map(str, arguments)], env=environment, capture_output=True, timeout=120, check=False
+        [sys.executable, *several, script, *map(str, arguments)], env=environment, capture_output=True, timeout=300, check=False
     )
 
 
