@@ -1,96 +1,127 @@
-"""A run's state on disk: everything that it needs to go on as if it had never stopped.
+"""Checkpoints: the full state of a run on disk, from which it resumes exactly.
 
-    checkpoints/00000200/   adapter_model.safetensors, adapter_config.json   the adapter, in PEFT's form
-                            optimizer.pt                                     AdamW's moments
-                            random-0.pt, random-1.pt ...                     of each process
-                            state.json                                       step, place in the data, settings
+    checkpoints/00000200/   adapter_model.safetensors, adapter_config.json   the adapter, in PEFT's format
+                            optimizer.pt                                     state of AdamW
+                            random-0.pt, random-1.pt ...                     state of the random generators, one file per process
+                            state.json                                       step, data position, resume key, loss monitor
 
-A checkpoint is written beside its place and then moved there, so that one that is there is whole.
+A checkpoint is written to a temporary folder and then renamed, so a folder with a step's name is always complete.
 """
 
 import json
 import random
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from prosody_tagger.errors import BadInput
+from prosody_tagger.errors import BadInput, first_line
 from synth.higgs_local.adapter import WEIGHTS_FILE
 
 _OPTIMIZER, _STATE = "optimizer.pt", "state.json"
 
 
 @dataclass(frozen=True, slots=True)
-class State:
-    """Where a run is.
+class RunState:
+    """What ``state.json`` holds.
 
     Attributes:
-        step: steps done.
-        place: in the data, as `LengthGroups.state` gives it.
-        course: the settings that must stay the same, and ``processes``.
-        found: what evaluations have found so far that later ones are compared with.
+        step: steps that are done.
+        data_position: position in the training data, `LengthGroupedSampler.state`; ``place`` in the file.
+        resume_key: settings that must match on resume, `FinetuneSettings.resume_key`, and ``processes``; ``course`` in the file.
+        loss_monitor: state of the loss monitor, `LossMonitor.state`; ``found`` in the file.
     """
 
     step: int
-    place: Mapping[str, int]
-    course: Mapping[str, Any]
-    found: Mapping[str, float]
+    data_position: Mapping[str, int]
+    resume_key: Mapping[str, Any]
+    loss_monitor: Mapping[str, float]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the content of the file. Its keys are a file format: older and newer checkpoints must stay readable."""
+        return {"step": self.step, "place": self.data_position, "course": self.resume_key, "found": self.loss_monitor}
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> "RunState":
+        """Return the state in the content of a file.
+
+        Raises:
+            KeyError, TypeError, ValueError: the content is something else.
+        """
+        return RunState(int(data["step"]), dict(data["place"]), dict(data["course"]), dict(data["found"]))
 
 
-class Checkpoints:
+class CheckpointStore:
     """The checkpoints of a run.
 
     Args:
-        folder: where they are; made if need be.
-        keep: how many of the latest stay.
+        folder: folder of the checkpoints; created when the first is saved.
+        keep: number of newest checkpoints to keep.
     """
 
     def __init__(self, folder: Path, keep: int) -> None:
         self._folder, self._keep = folder, keep
 
     def latest(self) -> Path | None:
-        """The newest one, if there is any."""
+        """Return the newest checkpoint, or None if there is none."""
         return max(self._all(), key=lambda path: int(path.name), default=None)
 
-    def to_go_on_from(self, *, resume: bool) -> Path | None:
-        """The newest one, if a run is to be resumed.
+    def find_start(self, *, resume: bool, overwrite: bool = False) -> Path | None:
+        """Return the checkpoint to resume from, or None for a new run. Deletes nothing: see `clear`.
+
+        Args:
+            resume: continue the run that is there.
+            overwrite: start a new run, although there is one.
 
         Raises:
-            BadInput: it is not to be, and there is one.
+            BadInput: there is a run, and it is neither to be resumed nor overwritten; or both.
         """
+        if resume and overwrite:
+            raise BadInput("--resume and --overwrite exclude each other; give one of them")
         latest = self.latest()
-        if latest is not None and not resume:
+        if latest is not None and not resume and not overwrite:
             raise BadInput(
-                f"{str(self._folder.parent)!r} holds a run of {int(latest.name)} steps; give --resume to go on with it, or another "
-                "--output-dir"
+                f"{str(self._folder.parent)!r} holds a run of {int(latest.name)} steps; give --resume to continue it, "
+                "--overwrite to delete it and start again, or another --output-dir"
             )
-        return latest
+        return latest if resume else None
+
+    def clear(self) -> None:
+        """Delete all checkpoints."""
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     def save(
-        self, state: State, write_adapter: Callable[[Path], None], optimizer: Any, *, rank: int, wait: Callable[[], None]
+        self, state: RunState, write_adapter: Callable[[Path], None], optimizer: Any, *, rank: int, wait: Callable[[], None]
     ) -> Path:
-        """Write one. Every process calls this; the first writes all but the others' chance. ``wait`` waits for all of them."""
+        """Write a checkpoint and delete those beyond ``keep``. All processes must call this method together.
+
+        Args:
+            state: the state of the run.
+            write_adapter: writes the adapter into a folder; called by the first process.
+            optimizer: the optimizer; saved by the first process.
+            rank: index of this process. Each process saves the state of its own random generators.
+            wait: barrier of all processes.
+        """
         import torch
 
         final = self._folder / f"{state.step:08d}"
-        beside = self._folder / f".{final.name}.unfinished"
+        partial = self._folder / f".{final.name}.unfinished"
         if rank == 0:
-            shutil.rmtree(beside, ignore_errors=True)
-            beside.mkdir(parents=True)
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
         wait()
-        torch.save(_chance(), beside / f"random-{rank}.pt")
+        torch.save(_rng_state(), partial / f"random-{rank}.pt")
         if rank == 0:
-            write_adapter(beside)
-            torch.save(optimizer.state_dict(), beside / _OPTIMIZER)
-            (beside / _STATE).write_text(json.dumps(asdict(state), indent=1) + "\n", encoding="utf-8")
+            write_adapter(partial)
+            torch.save(optimizer.state_dict(), partial / _OPTIMIZER)
+            (partial / _STATE).write_text(json.dumps(state.to_json(), indent=1) + "\n", encoding="utf-8")
         wait()
         if rank == 0:
             shutil.rmtree(final, ignore_errors=True)
-            beside.rename(final)
+            partial.rename(final)
             for old in self._all()[: -self._keep]:
                 shutil.rmtree(old, ignore_errors=True)
         wait()
@@ -102,36 +133,39 @@ class Checkpoints:
         return sorted((path for path in self._folder.iterdir() if path.name.isdecimal()), key=lambda path: int(path.name))
 
 
-def read_state(folder: Path) -> State:
-    """What a checkpoint says of itself.
+def read_state(folder: Path) -> RunState:
+    """Return the state of a run in a checkpoint.
 
     Raises:
-        BadInput: it is none.
+        BadInput: the folder is not a checkpoint.
     """
     try:
-        data = json.loads((folder / _STATE).read_text(encoding="utf-8"))
-        return State(int(data["step"]), dict(data["place"]), dict(data["course"]), dict(data["found"]))
+        return RunState.from_json(json.loads((folder / _STATE).read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BadInput(f"{str(folder)!r} is no checkpoint of a run: {error!r}; give a folder within checkpoints/") from None
+        raise BadInput(
+            f"{str(folder)!r} is not a checkpoint of a run: {type(error).__name__}: {first_line(error)}; "
+            "delete it to resume from the checkpoint before it"
+        ) from None
 
 
-def check_course(state: State, course: Mapping[str, Any]) -> None:
-    """Refuse to go on otherwise than a run began.
+def check_resume_key(state: RunState, resume_key: Mapping[str, Any]) -> None:
+    """Check that a run resumes with the settings that it began with.
 
     Raises:
         BadInput: a setting has changed.
     """
-    changed = [key for key in sorted({*state.course, *course}) if state.course.get(key) != course.get(key)]
+    saved = state.resume_key
+    changed = [key for key in sorted({*saved, *resume_key}) if saved.get(key) != resume_key.get(key)]
     if changed:
-        told = ", ".join(f"{key} {state.course.get(key)!r}, now {course.get(key)!r}" for key in changed)
-        raise BadInput(f"the run to be resumed had {told}; give what it had, or start a new one in another --output-dir")
+        differences = ", ".join(f"{key} {saved.get(key)!r}, now {resume_key.get(key)!r}" for key in changed)
+        raise BadInput(f"the run to resume had {differences}; give the same values, or start a new run in another --output-dir")
 
 
 def restore(folder: Path, model: Any, optimizer: Any, *, rank: int) -> None:
-    """Put adapter, optimiser and chance of this process back to what they were.
+    """Load the adapter, the optimizer's state and this process's random generators from a checkpoint.
 
     Raises:
-        BadInput: a file is missing or broken, or is of another adapter.
+        BadInput: a file is missing or damaged, or belongs to another adapter.
     """
     import pickle
 
@@ -144,22 +178,25 @@ def restore(folder: Path, model: Any, optimizer: Any, *, rank: int) -> None:
         weights = load_file(folder / WEIGHTS_FILE)
         report = set_peft_model_state_dict(model, weights)
         if report.unexpected_keys:
-            raise ValueError(f"it has no {report.unexpected_keys[0]}")
+            raise ValueError(f"the model has no {report.unexpected_keys[0]}")
         device = next(model.parameters()).device
         optimizer.load_state_dict(torch.load(folder / _OPTIMIZER, map_location=device, weights_only=True))
-        chance = torch.load(folder / f"random-{rank}.pt", map_location="cpu", weights_only=True)
+        rng_state = torch.load(folder / f"random-{rank}.pt", map_location="cpu", weights_only=True)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, pickle.UnpicklingError, EOFError) as error:
-        raise BadInput(f"the checkpoint {str(folder)!r} cannot be used: {error}; delete it to go on from the one before") from None
-    _restore_chance(chance)
+        raise BadInput(
+            f"the checkpoint {str(folder)!r} cannot be used: {first_line(error)}; delete it to resume from the checkpoint before it"
+        ) from None
+    _set_rng_state(rng_state)
 
 
 def save_adapter(model: Any, folder: Path) -> None:
-    """Write the adapter in PEFT's form."""
+    """Write the adapter in PEFT's format."""
     model.save_pretrained(folder, save_embedding_layers=False)
-    (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty form of a model card
+    (folder / "README.md").unlink(missing_ok=True)  # PEFT's model card with nothing filled in
 
 
-def _chance() -> dict[str, Any]:
+def _rng_state() -> dict[str, Any]:
+    """Return the states of all random generators, in types that ``torch.load`` reads with ``weights_only``."""
     import torch
 
     name, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
@@ -172,13 +209,13 @@ def _chance() -> dict[str, Any]:
     }
 
 
-def _restore_chance(chance: Mapping[str, Any]) -> None:
+def _set_rng_state(state: Mapping[str, Any]) -> None:
     import torch
 
-    torch.set_rng_state(chance["torch"])
-    if chance["cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(chance["cuda"])
-    name, keys, position, has_gauss, gauss = chance["numpy"]
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(state["cuda"])
+    name, keys, position, has_gauss, gauss = state["numpy"]
     np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, gauss))
-    version, internal, gauss_next = chance["python"]
+    version, internal, gauss_next = state["python"]
     random.setstate((version, tuple(internal), gauss_next))

@@ -1,41 +1,49 @@
-"""Which rows make a step, and who computes them.
+"""The micro-batches of each optimizer step.
 
-The rows of a step are drawn as for one large batch and then cut up among processes and, within one, among batches that are computed
-one after the other. So what a step learns does not depend on how many there are of either.
+The rows of a step are drawn as one large batch. They are then divided among the processes and, within a process, among
+micro-batches that are computed one after the other. So the result of a step does not depend on the number of processes or
+micro-batches.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from synth.higgs_finetune.batch_sampler import LengthGroups
-from synth.higgs_finetune.examples import IGNORED, Example, collate
+from synth.higgs_finetune.batch_sampler import LengthGroupedSampler
+from synth.higgs_finetune.examples import IGNORED, TrainingExample, collate
 
 if TYPE_CHECKING:
     import torch
 
-Parts = list["Mapping[str, torch.Tensor]"]
-"""The batches of one step that one process computes, one after the other."""
+MicroBatches = list["Mapping[str, torch.Tensor]"]
+"""The batches of one step that one process computes one after the other."""
 
 
-class Steps:
-    """The steps of a run, from any place in it.
+class StepLoader:
+    """Loader of the steps of a run, from any position.
 
     Args:
-        examples: what is trained on.
-        config: the model's.
-        batch_size, parts: rows of a batch, and batches a step, on each of ``ranks`` processes; ``rank`` is this one.
-        workers: processes that prepare batches.
-        pin: put batches where a GPU fetches them from.
+        examples: the training data.
+        config: configuration of the model.
+        batch_size: rows in a micro-batch.
+        micro_batches: micro-batches in a step, on each process.
+        seed: seed of the order of rows.
+        rank: index of this process.
+        ranks: number of processes.
+        workers: processes that prepare batches; 0 prepares them in this one.
+        pin: put batches in page-locked memory, for faster copies to a GPU.
+
+    Attributes:
+        sampler: draws the rows of a step for all processes; its position is the position of the run.
     """
 
     def __init__(
         self,
-        examples: "Examples",
+        examples: "ExampleDataset",
         config: Any,
         *,
         batch_size: int,
-        parts: int = 1,
+        micro_batches: int = 1,
         seed: int = 0,
         rank: int = 0,
         ranks: int = 1,
@@ -43,83 +51,93 @@ class Steps:
         pin: bool = False,
     ) -> None:
         self._examples, self._config = examples, config
-        self._size, self._parts, self._rank, self._ranks = batch_size, parts, rank, ranks
+        self._micro_batches, self._rank, self._ranks = micro_batches, rank, ranks
         self._workers, self._pin = workers, pin
-        self.place = LengthGroups(examples.lengths, batch_size * parts * ranks, seed=seed)
+        self.sampler = LengthGroupedSampler(examples.lengths, batch_size * micro_batches * ranks, seed=seed)
 
     def __len__(self) -> int:
-        """Steps of an epoch."""
-        return len(self.place)
+        """Return the number of steps in an epoch."""
+        return len(self.sampler)
 
-    def rest_of_epoch(self) -> Iterator[Parts]:
-        """What this process computes in each step that is left of this epoch. ``place`` is moved on by who trains."""
+    def remaining_steps(self) -> Iterator[MicroBatches]:
+        """Yield this process's micro-batches of each remaining step of the epoch. The caller advances ``sampler``."""
         import torch
         from torch.utils.data import DataLoader
 
-        own = [part for step in self.place for part in self._own(step)]
-        rows: Any = _Rows(self._examples)
+        batches = [batch for step in self.sampler for batch in self._own_batches(step)]
+        dataset: Any = _LabelledDataset(self._examples)
         loader: DataLoader[Any] = DataLoader(
-            rows,
-            batch_sampler=own,
-            collate_fn=_Collate(self._config),
+            dataset,
+            batch_sampler=batches,
+            collate_fn=_Collator(self._config),
             num_workers=self._workers,
             pin_memory=self._pin,
-            generator=torch.Generator().manual_seed(0),  # or else it would draw from the one that dropout draws from
+            generator=torch.Generator().manual_seed(0),  # its own, so that it takes nothing from the generator of dropout
         )
-        batches = iter(loader)
-        for _ in range(len(own) // self._parts):
-            yield [next(batches) for _ in range(self._parts)]
+        loaded = iter(loader)
+        for _ in range(len(batches) // self._micro_batches):
+            yield [next(loaded) for _ in range(self._micro_batches)]
 
-    def _own(self, step: Sequence[int]) -> list[list[tuple[int, bool]]]:
-        """This process's batches of a step: rows, and whether they count. A batch for which none is left takes one that does not.
+    def _own_batches(self, step: Sequence[int]) -> list[list[tuple[int, bool]]]:
+        """Return this process's micro-batches of a step: indices of rows, each with whether its labels count.
 
-        Neighbours in length stay together, and each round of batches goes to all processes, so that none waits for another.
+        If there are fewer rows than micro-batches, the others get a row whose labels do not count. Rows of similar length stay
+        together, and micro-batches are dealt out in turn, so that processes do not wait for each other.
         """
-        inorder = sorted(step, key=lambda index: (self._examples.lengths[index], index))
-        wanted = self._parts * self._ranks
-        size = -(-len(inorder) // wanted)
-        cut = [inorder[start : start + size] for start in range(0, len(inorder), size)]
-        chunks = [[(index, True) for index in chunk] for chunk in cut]
-        chunks += [[(inorder[0], False)]] * (wanted - len(chunks))
-        return chunks[self._rank :: self._ranks]
+        by_length = sorted(step, key=lambda index: (self._examples.lengths[index], index))
+        wanted = self._micro_batches * self._ranks
+        size = -(-len(by_length) // wanted)
+        cut = [by_length[start : start + size] for start in range(0, len(by_length), size)]
+        batches = [[(index, True) for index in batch] for batch in cut]
+        batches += [[(by_length[0], False)]] * (wanted - len(batches))
+        return batches[self._rank :: self._ranks]
 
 
-class Examples:
-    """Examples with their lengths in tokens. Give this class another source by giving it anything that can be indexed."""
+class ExampleDataset:
+    """Training examples and their lengths in tokens.
 
-    def __init__(self, source: Sequence[Example], lengths: Sequence[int] | None = None) -> None:
+    Args:
+        source: any sequence of examples, such as one that builds them when they are indexed.
+        lengths: tokens of each; by default counted from ``source``.
+    """
+
+    def __init__(self, source: Sequence[TrainingExample], lengths: Sequence[int] | None = None) -> None:
         self._source = source
         self.lengths = [len(one) for one in source] if lengths is None else list(lengths)
 
     def __len__(self) -> int:
         return len(self.lengths)
 
-    def __getitem__(self, index: int) -> Example:
+    def __getitem__(self, index: int) -> TrainingExample:
         return self._source[index]
 
 
-class _Rows:
-    def __init__(self, examples: Examples) -> None:
+class _LabelledDataset:
+    """Examples by index and whether their labels count."""
+
+    def __init__(self, examples: ExampleDataset) -> None:
         self._examples = examples
 
     def __len__(self) -> int:
         return len(self._examples)
 
-    def __getitem__(self, wanted: tuple[int, bool]) -> Example:
-        index, counts = wanted
-        return self._examples[index] if counts else unscored(self._examples[index])
+    def __getitem__(self, key: tuple[int, bool]) -> TrainingExample:
+        index, counts = key
+        return self._examples[index] if counts else without_labels(self._examples[index])
 
 
-class _Collate:
+class _Collator:
+    """`collate` for one model; a class, so that it can be pickled for other processes."""
+
     def __init__(self, config: Any) -> None:
         self._config = config
 
-    def __call__(self, examples: Sequence[Example]) -> "dict[str, torch.Tensor]":
+    def __call__(self, examples: Sequence[TrainingExample]) -> "dict[str, torch.Tensor]":
         return collate(examples, self._config)
 
 
-def unscored(example: Example) -> Example:
-    """The same without labels."""
+def without_labels(example: TrainingExample) -> TrainingExample:
+    """Return a copy of an example in which no label counts."""
     import torch
 
     return replace(

@@ -1,8 +1,8 @@
-"""Rows as what the model reads and what it is to say, and batches of them.
+"""Manifest rows as tokens, audio frames and labels, and their collation into batches.
 
-Labels stand where their token or frame stands: ``text_labels[t]`` is ``input_ids[t]`` or -100, ``audio_labels[f]`` is
-``audio_ids[f]`` or -100, a codebook at a time. Nothing is shifted here. The one shift, by a position of the tokens, is made where a
-loss is computed: in `synth.higgs_finetune.loss`, or in the native model's own ``forward``, which takes a batch as it is.
+A label has the position of its own token or frame: ``text_labels[t]`` is ``input_ids[t]`` or -100, ``audio_labels[f]`` is
+``audio_ids[f]`` or -100 in each codebook. Nothing is shifted here. The loss makes the one shift by a token:
+`synth.higgs_finetune.loss`, or the native model's own ``forward``, which takes a batch as it is.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,9 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from prosody_tagger.errors import BadInput
 from prosody_tagger.markup import MarkedText
 from synth.base import SpeechRequest
-from synth.higgs_finetune.batch_sampler import LengthGroups
-from synth.higgs_finetune.chatml import scene_in
-from synth.higgs_finetune.manifest import Row, Turn
+from synth.higgs_finetune.chatml import ManifestRow, Turn, scene_in
 from synth.higgs_local.backend import lower
 from synth.higgs_local.prompt import Context, PromptWriter, Written, delayed
 from synth.higgs_local.settings import HiggsLocalSettings
@@ -23,24 +21,22 @@ from synth.higgs_local.settings import HiggsLocalSettings
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["IGNORED", "Codes", "Example", "ExampleWriter", "LengthGroups", "collate", "example"]
-
 IGNORED = -100
-"""A label that is none."""
+"""The label of a position that is not learnt."""
 
-Codes = Callable[[Path], "torch.Tensor"]
-"""Gives the codes of a recording, int64 [frames, codebooks], undelayed: `CodeStore.codes`."""
+CodesOf = Callable[[Path], "torch.Tensor"]
+"""Returns the codes of a recording, int64 [frames, codebooks], without the delay pattern, as `CodecCache.codes` does."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Example:
-    """One row as the model reads it: T tokens, and the F frames of all audio in it, each for one placeholder among them.
+class TrainingExample:
+    """One row as the model reads it: T tokens, and the F frames of all its audio, each for one placeholder token.
 
     Attributes:
         input_ids: int64 [T].
-        audio_ids: int64 [F, codebooks], in the delay pattern, recordings of the voice included.
-        text_labels: int64 [T]; of the last answer alone, and of no placeholder.
-        audio_labels: int64 [F, codebooks]; the codes of the last answer, and the first EOS of each codebook after them.
+        audio_ids: int64 [F, codebooks], in the delay pattern, reference recordings included.
+        text_labels: int64 [T]; set for the text and control tokens of the last answer, not for audio placeholders.
+        audio_labels: int64 [F, codebooks]; set for the codes of the last answer and the first EOS of each codebook after them.
     """
 
     input_ids: "torch.Tensor"
@@ -52,28 +48,28 @@ class Example:
         return len(self.input_ids)
 
 
-def example(row: Row, codes: Codes, tokenizer: Any, config: Any, mark_ids: Mapping[str, int]) -> Example:
-    """One row alone; see `ExampleWriter`, and make one of those for many rows."""
-    return ExampleWriter(tokenizer, config, mark_ids).write(row, codes)
+def build_example(row: ManifestRow, codes: CodesOf, tokenizer: Any, config: Any, mark_ids: Mapping[str, int]) -> TrainingExample:
+    """Return the example of a single row. For many rows, use one `ExampleBuilder`."""
+    return ExampleBuilder(tokenizer, config, mark_ids).build(row, codes)
 
 
-class ExampleWriter:
-    """Makes examples for one model, with the prompt that the local backend would give it.
+class ExampleBuilder:
+    """Builds examples for one model, with the prompts that the local backend gives to it.
 
-    So a recording is asked for by the text alone, white space evened out, and answered without words. Marks that are trained become
-    their tokens, whatever length a pause has; the others are left out, and a pause among them becomes a comma. A scene in the
-    system message, between Higgs's own tokens, takes the place of ``scene`` and ``speakers``; any other instruction in it is left
-    out, since the backend never sends one. Where a text is the answer, the system message is kept as it is.
+    As in the local backend, the request is the text alone, with white space normalised, and the answer is audio without text. Marks
+    that are trained become their tokens, for a pause regardless of its length. Other marks are dropped, and a pause among them
+    becomes a comma. A scene in the system message (between Higgs's own tokens) replaces ``scene`` and ``speakers``. Any other
+    system message is dropped before speech, since the backend never sends one, and kept before an answer in text.
 
     Args:
-        tokenizer: the model's.
-        config: the model's.
-        mark_ids: the token of each kind of mark that is trained.
+        tokenizer: tokenizer of the model.
+        config: configuration of the model.
+        mark_ids: token id of each kind of mark that is trained.
         scene: as in `HiggsLocalSettings`; None is its default.
         speakers: likewise.
 
     Raises:
-        BackendUnavailable: the tokenizer is not Higgs's.
+        BackendUnavailable: the tokenizer is not that of Higgs.
     """
 
     def __init__(
@@ -91,62 +87,63 @@ class ExampleWriter:
         self._writer = PromptWriter(tokenizer, config)
         self._config, self._mark_ids = config, dict(mark_ids)
 
-    def write(self, row: Row, codes: Codes) -> Example:
-        """
+    def build(self, row: ManifestRow, codes: CodesOf) -> TrainingExample:
+        """Return the example of a row.
+
         Raises:
-            BadInput: it is longer than the model can take, or a recording's codes are none of this model's.
+            BadInput: the row is longer than the model's context, or the codes of a recording do not fit the model.
         """
         import torch
 
-        asked = self._prompt(row, codes)
+        prompt = self._prompt(row, codes)
         if row.clip is None:
-            ids, answer = asked.ids[:-1], self._writer.written(row.answer)
+            ids, answer = prompt.ids[:-1], self._writer.written(row.answer)
             learnt = answer
-            frames = asked.audio[:0]
+            frames = prompt.audio[:0]
         else:
             frames = delayed(self._checked(codes(row.clip), row.clip), self._config)
-            ids, answer = asked.ids, self._writer.spoken(len(frames))
+            ids, answer = prompt.ids, self._writer.spoken(len(frames))
             learnt = [IGNORED] * len(frames) + answer[len(frames) :]
         labels = torch.full((len(ids) + len(answer),), IGNORED)
         labels[len(ids) :] = torch.tensor(learnt)
         if row.clip is not None:
-            labels[len(ids) - 1] = ids[-1]  # what begins audio: the answer's too, though the prompt gives it
+            labels[len(ids) - 1] = ids[-1]  # the token that begins audio is learnt, although the prompt ends with it
         if len(labels) > self._config.max_position_embeddings:
             raise BadInput(
                 f"{row.source} takes {len(labels)} positions and the model has {self._config.max_position_embeddings}; "
-                "cut its text or its recordings"
+                "shorten its text or its recordings"
             )
-        return Example(
+        return TrainingExample(
             torch.cat([ids, torch.tensor(answer)]),
-            torch.cat([asked.audio, frames]),
+            torch.cat([prompt.audio, frames]),
             labels,
-            torch.cat([torch.full_like(asked.audio, IGNORED), self._frame_labels(frames)]),
+            torch.cat([torch.full_like(prompt.audio, IGNORED), self._frame_labels(frames)]),
         )
 
-    def _prompt(self, row: Row, codes: Codes) -> Any:
+    def _prompt(self, row: ManifestRow, codes: CodesOf) -> Any:
         scene, system = self._scene, None
         speakers = self._speakers
         if row.clip is None:
             system = row.system or ""
-        elif (described := scene_in(row.system)) is not None:
-            scene, speakers = described, ()
+        elif (own_scene := scene_in(row.system)) is not None:
+            scene, speakers = own_scene, ()
         return self._writer.write(
-            self._lowered(row.text),
+            self._partitioned(row.text),
             scene=scene,
             speakers=speakers,
-            turns=[self._turn(turn, codes) for turn in row.references],
+            turns=[self._context(turn, codes) for turn in row.references],
             mark_ids=self._mark_ids,
             system=system,
         )
 
-    def _turn(self, turn: Turn, codes: Codes) -> Context | Written:
-        text = self._lowered(turn.text)
+    def _context(self, turn: Turn, codes: CodesOf) -> Context | Written:
+        text = self._partitioned(turn.text)
         if turn.clip is None:
             return Written(text, turn.answer)
         return Context(text, self._checked(codes(turn.clip), turn.clip))
 
-    def _lowered(self, marked: MarkedText) -> MarkedText:
-        """As the backend has it lowered. A pause of a given length is, to who learns, one of its kind."""
+    def _partitioned(self, marked: MarkedText) -> MarkedText:
+        """Return the text as the local backend prepares it. The token of a pause does not depend on the pause's length."""
         marks = tuple(replace(mark, ms=None) if mark.kind in self._mark_ids else mark for mark in marked.marks)
         return lower(SpeechRequest(replace(marked, marks=marks)), self._mark_ids)[0]
 
@@ -161,41 +158,49 @@ class ExampleWriter:
         return codes
 
     def _frame_labels(self, frames: "torch.Tensor") -> "torch.Tensor":
-        """Codes and each codebook's first EOS. With no EOS to learn, a model never ends; with those that only fill the frames,
-        its later codebooks learn to say it early."""
+        """Return labels for the codes and for the first EOS of each codebook.
+
+        Without a learnt EOS the model never stops. If the EOS that fill up the delay pattern were learnt too, the later codebooks
+        would learn to emit it too early.
+        """
         config = self._config
         ends = frames == config.audio_stream_eos_id
         is_filler = (frames == config.audio_stream_bos_id) | (ends & (ends.cumsum(0) > 1))
         return frames.masked_fill(is_filler, IGNORED)
 
 
-def collate(examples: Sequence[Example], config: Any, pad: Literal["left", "right"] = "right") -> dict[str, "torch.Tensor"]:
-    """B examples as a batch, padded to the longest: what the native model's ``forward`` takes, by its names.
+def collate(examples: Sequence[TrainingExample], config: Any, pad: Literal["left", "right"] = "right") -> dict[str, "torch.Tensor"]:
+    """Return B examples as a batch, padded to the longest: the keyword arguments of the native model's ``forward``.
 
-    The examples stay as they are. With labels in the batch, the native loss is the sum of the codebooks' cross-entropies, and the
-    text's on top if the model has a text head.
+    The examples are not changed. With these labels the native loss is the sum over the codebooks of their cross-entropies, plus
+    that of text if the model has a text head.
+
+    Args:
+        examples: at least one.
+        config: configuration of the model.
+        pad: the side to pad on.
 
     Returns:
         input_ids int64 [B, T], attention_mask bool [B, T], audio_input_ids int64 [B, F, codebooks], audio_input_ids_mask bool
-        [B, F], labels int64 [B, T], audio_labels int64 [B, F, codebooks]. F is 0 where no example has audio.
+        [B, F], labels int64 [B, T], audio_labels int64 [B, F, codebooks]. F is 0 if no example has audio.
     """
     import torch
 
-    def stacked(parts: Sequence[torch.Tensor], filler: int | bool) -> torch.Tensor:
+    def stack(parts: Sequence[torch.Tensor], filler: int | bool) -> torch.Tensor:
         longest = max(map(len, parts))
-        whole = parts[0].new_full((len(parts), longest, *parts[0].shape[1:]), filler)
-        for row, part in zip(whole, parts, strict=True):
+        stacked = parts[0].new_full((len(parts), longest, *parts[0].shape[1:]), filler)
+        for row, part in zip(stacked, parts, strict=True):
             first = longest - len(part) if pad == "left" else 0
             row[first : first + len(part)] = part
-        return whole
+        return stacked
 
-    ids = [item.input_ids for item in examples]
-    frames = [item.audio_ids for item in examples]
+    ids = [example.input_ids for example in examples]
+    frames = [example.audio_ids for example in examples]
     return {
-        "input_ids": stacked(ids, config.pad_token_id),
-        "attention_mask": stacked([torch.ones(len(part), dtype=torch.bool) for part in ids], False),
-        "audio_input_ids": stacked(frames, config.audio_stream_eos_id),
-        "audio_input_ids_mask": stacked([torch.ones(len(part), dtype=torch.bool) for part in frames], False),
-        "labels": stacked([item.text_labels for item in examples], IGNORED),
-        "audio_labels": stacked([item.audio_labels for item in examples], IGNORED),
+        "input_ids": stack(ids, config.pad_token_id),
+        "attention_mask": stack([torch.ones(len(part), dtype=torch.bool) for part in ids], False),
+        "audio_input_ids": stack(frames, config.audio_stream_eos_id),
+        "audio_input_ids_mask": stack([torch.ones(len(part), dtype=torch.bool) for part in frames], False),
+        "labels": stack([example.text_labels for example in examples], IGNORED),
+        "audio_labels": stack([example.audio_labels for example in examples], IGNORED),
     }

@@ -1,4 +1,4 @@
-"""How a training run goes."""
+"""Hyperparameters of a training run, and the names of the files in its output folder."""
 
 from pathlib import Path
 from typing import Literal
@@ -9,27 +9,28 @@ from synth.higgs_finetune.targets import DEFAULT_TARGETS
 
 
 class FinetuneSettings(BaseModel):
-    """What a run is told.
+    """Hyperparameters of a training run.
 
     Attributes:
-        batch_size: rows of a batch, on each process.
-        grad_accum: batches whose gradients make one step: as if they were one batch.
-        learning_rate: the highest; it rises over the first ``warmup`` of all steps and then falls to 0 along a cosine.
+        batch_size: rows in a batch, on each process.
+        grad_accum: batches whose gradients are added up for one optimizer step, as if they were one batch.
+        learning_rate: peak of the learning rate: linear warm-up, then half a cosine down to 0.
+        warmup: share of all steps that the warm-up takes.
         lora_r, lora_alpha, lora_dropout: rank, scale (alpha / r) and dropout of the adapter.
-        targets: what of the model it changes, `synth.higgs_finetune.targets.TARGETS`.
-        num_epochs: how often each row is seen.
-        max_steps: stop after so many steps, whatever is left; the learning rate falls as it would have without.
-        text_loss_weight, audio_loss_weight: of the two losses; the audio loss is the mean over codebooks.
-        weight_decay: of AdamW, on the adapter's factors.
-        max_grad_norm: gradients together longer than this are shortened to it.
-        precision: auto is bf16 on a GPU and fp32 elsewhere. Trained weights are always fp32.
-        gradient_checkpointing: forget what is inside a layer and compute it again: a third more time for much less memory.
-        save_every: steps from checkpoint to checkpoint.
-        keep_checkpoints: how many of the latest stay.
-        eval_every: steps from evaluation to evaluation; 0 is once an epoch.
-        sample_rows: held-out rows that are spoken at every evaluation.
-        loader_workers: processes that prepare batches; 0 prepares them in between.
-        seed: of the order of rows, of the adapter's first weights and of dropout.
+        targets: parts of the model that get LoRA, keys of `synth.higgs_finetune.targets.TARGETS`.
+        num_epochs: number of times that each row is used.
+        max_steps: stop after this many steps; the learning rate schedule still has its full length.
+        text_loss_weight, audio_loss_weight: weights of the two losses; the audio loss is the mean over the codebooks.
+        weight_decay: weight decay of AdamW, on the adapter's weights.
+        max_grad_norm: the gradient is clipped to this norm.
+        precision: precision of the base model; auto is bf16 on a GPU and fp32 elsewhere. Trained weights are always fp32.
+        gradient_checkpointing: recompute each layer's activations in the backward pass: about a third more time, much less memory.
+        save_every: steps between checkpoints.
+        keep_checkpoints: number of newest checkpoints to keep.
+        eval_every: steps between evaluations; 0 evaluates after every epoch.
+        sample_rows: held-out rows to generate speech for at every evaluation.
+        loader_workers: processes that prepare batches; 0 prepares them in the training process.
+        seed: seed of the order of rows, of the adapter's initial weights and of dropout.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -57,18 +58,19 @@ class FinetuneSettings(BaseModel):
     loader_workers: int = Field(default=0, ge=0, le=64)
     seed: int = Field(default=0, ge=0, lt=1 << 32)
 
-    def course(self) -> dict[str, object]:
-        """What must stay the same for a run to go on as it would have gone: all but what only watches and keeps."""
-        watches = {"save_every", "keep_checkpoints", "eval_every", "sample_rows", "loader_workers", "max_steps"}
-        return self.model_dump(mode="json", exclude=watches)
+    def resume_key(self) -> dict[str, object]:
+        """Return the settings that must match on resume. Options of logging and checkpoints, and ``max_steps``, may differ."""
+        may_differ = {"save_every", "keep_checkpoints", "eval_every", "sample_rows", "loader_workers", "max_steps"}
+        return self.model_dump(mode="json", exclude=may_differ)
 
 
-CHECKPOINTS = "checkpoints"
-"""Folder within a run's that holds its checkpoints, each named for its step."""
+CHECKPOINTS_FOLDER = "checkpoints"
+"""Folder within the output folder with a folder for each checkpoint, named for its step."""
 
-JOURNAL = "log.jsonl"
-"""File within a run's folder with a line for each step and evaluation."""
+METRICS_FILE = "log.jsonl"
+"""Metrics log within the output folder: a line for each step, evaluation and sample."""
 
 
-def checkpoints(output: Path) -> Path:
-    return output / CHECKPOINTS
+def checkpoints_folder(output: Path) -> Path:
+    """Return the folder of checkpoints within an output folder."""
+    return output / CHECKPOINTS_FOLDER

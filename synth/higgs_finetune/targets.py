@@ -1,6 +1,7 @@
-"""Which of the model's weights are trained: found by what they are, counted, and never a target that is not there.
+"""LoRA on parts of the model, and tokens for marks.
 
-PEFT is silent about a target that matches nothing as long as another one matches, so the layers are looked for here first.
+PEFT ignores a target that matches nothing as long as another one matches. So the layers of each target are found and counted here
+first, and a target that is not there is an error.
 """
 
 import warnings
@@ -23,26 +24,26 @@ TARGETS: Mapping[str, str] = {
     "audio-ffn": rf"{_LAYER}audio_mlp\.(?:gate|up|down)_proj",
     "heads": r"(?:audio|text)_lm_head",
 }
-"""What can be trained, and the names of its linear layers."""
+"""Names of the parts that can get LoRA, with a pattern of the names of their linear layers."""
 
 DEFAULT_TARGETS = ("attention", "audio-ffn")
 
 NO_AUDIO_ATTENTION = (
-    "use_audio_out_self_attention is refused: it puts audio-to-audio attention with random weights into every layer, which "
-    "changes what the model says before anything is trained, and the released weights hold none for it; text and audio see each "
-    "other in the model's own attention already: leave it out"
+    "use_audio_out_self_attention is not supported: it adds audio-to-audio attention to every layer, with random weights because "
+    "the released checkpoint has none, and so changes the model's output before any training; the model's own attention already "
+    "connects text and audio: leave the option out"
 )
 
-_A_LAYER = {"attention": 4, "text-ffn": 3, "audio-ffn": 3}
+_LINEARS_PER_LAYER = {"attention": 4, "text-ffn": 3, "audio-ffn": 3}
 _RESERVED = regex.compile(r"<\|reserved_special_token_(\d{1,3})\|>")
-_FIRST_RESERVED = 10  # those below have, or had, a meaning in Llama or Higgs
+_FIRST_RESERVED = 10  # Llama or Higgs gave a meaning to some of the lower ones
 
 
 def parse_targets(value: str) -> tuple[str, ...]:
-    """The groups of `TARGETS` in ``attention,audio-ffn``; underscores are as good as dashes.
+    """Return the names of `TARGETS` in a comma-separated list such as ``attention,audio_ffn``, with dashes, in their usual order.
 
     Raises:
-        BadInput: one that there is not, or none.
+        BadInput: a name is unknown, or there is none.
     """
     names = [name.strip().lower().replace("_", "-") for name in value.split(",") if name.strip()]
     for name in names:
@@ -56,10 +57,10 @@ def parse_targets(value: str) -> tuple[str, ...]:
 
 
 def find_targets(model: Any, targets: Sequence[str]) -> dict[str, list[str]]:
-    """The linear layers of ``model`` that each of ``targets`` means, by name.
+    """Return the names of the linear layers of ``model`` for each of ``targets``.
 
     Raises:
-        BadInput: a target that matches nothing, or not all of every layer.
+        BadInput: a target matches nothing, or does not match all it should in every layer.
     """
     from torch import nn
 
@@ -68,11 +69,15 @@ def find_targets(model: Any, targets: Sequence[str]) -> dict[str, list[str]]:
     for target in targets:
         pattern = regex.compile(TARGETS[target])
         found[target] = [name for name in linear if pattern.fullmatch(name)]
-        expected = _A_LAYER[target] * model.config.num_hidden_layers if target in _A_LAYER else max(1, len(found[target]))
+        expected = (
+            _LINEARS_PER_LAYER[target] * model.config.num_hidden_layers
+            if target in _LINEARS_PER_LAYER
+            else max(1, len(found[target]))
+        )
         if len(found[target]) != expected:
             raise BadInput(
                 f"the target {target!r} matches {len(found[target])} layers of the model and should match {expected}; "
-                "is it Higgs Audio v2 in the form of transformers?"
+                "give a checkpoint of Higgs Audio v2 in the format of transformers"
             )
     return found
 
@@ -80,10 +85,21 @@ def find_targets(model: Any, targets: Sequence[str]) -> dict[str, list[str]]:
 def add_adapter(
     model: Any, targets: Sequence[str], *, r: int = 16, alpha: int = 32, dropout: float = 0.05, mark_ids: Sequence[int] = ()
 ) -> Any:
-    """``model`` with LoRA on ``targets`` and trained rows for ``mark_ids``: a ``PeftModel`` whose other weights are frozen.
+    """Add LoRA (Hu et al., 2021) to a model.
+
+    Args:
+        model: the base model, with frozen weights.
+        targets: names of `TARGETS`.
+        r: rank.
+        alpha: scale; the adapter's output is multiplied by alpha / r.
+        dropout: dropout before the adapter.
+        mark_ids: tokens whose embeddings are trained as well.
+
+    Returns:
+        A ``PeftModel`` of ``model`` in which only the adapter's weights and these embeddings are trained.
 
     Raises:
-        BadInput: a target that matches nothing.
+        BadInput: a target matches nothing.
     """
     from peft import LoraConfig, get_peft_model
 
@@ -91,19 +107,21 @@ def add_adapter(
     rows: dict[str, Any] = {"trainable_token_indices": {"embed_tokens": list(mark_ids)}} if mark_ids else {}
     pattern = "|".join(TARGETS[target] for target in targets)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # PEFT asks transformers by names that are going
+        warnings.simplefilter("ignore", FutureWarning)  # PEFT uses names that transformers is removing
         wrapped = get_peft_model(model, LoraConfig(r=r, lora_alpha=alpha, lora_dropout=dropout, target_modules=pattern, **rows))
     trained = sum(name.endswith("lora_A.default") for name, _ in wrapped.named_modules())
     if trained != len(wanted):
-        raise BadInput(f"PEFT put LoRA on {trained} layers and not on {len(wanted)}; install the version that is asked for")
+        raise BadInput(f"PEFT put LoRA on {trained} layers instead of {len(wanted)}; install a supported version of PEFT")
     if mark_ids:
-        _look_up_rows(wrapped.get_base_model().model.embed_tokens.token_adapter)
+        _avoid_embedding_copy(wrapped.get_base_model().model.embed_tokens.token_adapter)
     return wrapped
 
 
-def compute_in_half(model: Any) -> None:
-    """Let the adapter of ``model``, whose weights are float32, be computed as `torch.autocast` has it: PEFT would make every input
-    of a layer float32 first, and keep that for the gradient."""
+def disable_input_cast(model: Any) -> None:
+    """Let `torch.autocast` choose the precision of the adapter of ``model``, whose weights are float32.
+
+    By default PEFT casts the input of each layer to float32 and keeps that copy for the backward pass.
+    """
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     for module in model.modules():
@@ -112,7 +130,7 @@ def compute_in_half(model: Any) -> None:
 
 
 def mark_tokens(tokenizer: Any, config: Any, kinds: Sequence[str] = KINDS) -> dict[str, TrainedMark]:
-    """A reserved token that nothing uses for each kind of mark: always the same one for a kind, whichever others are trained.
+    """Return an unused reserved token for each kind of mark in ``kinds``. A kind always gets the same token, whatever ``kinds`` is.
 
     Raises:
         BadInput: the tokenizer has too few.
@@ -123,19 +141,21 @@ def mark_tokens(tokenizer: Any, config: Any, kinds: Sequence[str] = KINDS) -> di
         for token, number in tokenizer.get_added_vocab().items()
         if (match := _RESERVED.fullmatch(token)) and number not in used and number < config.vocab_size
     )
-    free = [one for one in free if one[0] >= _FIRST_RESERVED]
+    free = [item for item in free if item[0] >= _FIRST_RESERVED]
     if len(free) < len(KINDS):
         raise BadInput(
-            f"the tokenizer has {len(free)} reserved tokens that nothing uses, and the marks need {len(KINDS)}; it is not that of "
+            f"the tokenizer has {len(free)} unused reserved tokens, and the marks need {len(KINDS)}; it is not the tokenizer of "
             "Higgs Audio v2: download the checkpoint again"
         )
     tokens = {kind: TrainedMark(f"<|reserved_special_token_{n}|>", number) for kind, (n, number) in zip(KINDS, free, strict=False)}
     return {kind: tokens[kind] for kind in KINDS if kind in kinds}
 
 
-def _look_up_rows(layer: Any) -> None:
-    """Let PEFT's layer look trained rows up beside the embedding, and not in a copy of all of it made at every step, whose gradient
-    would be as large again: some 1.6 GB for rows that take a few kB. The numbers are the same."""
+def _avoid_embedding_copy(layer: Any) -> None:
+    """Make PEFT's layer look up trained rows in a table of their own. The result is the same.
+
+    By default it copies the whole embedding in each step and keeps a gradient of the same size, about 1.6 GB for rows of a few kB.
+    """
     import torch
     from torch.nn import functional
 
@@ -145,8 +165,8 @@ def _look_up_rows(layer: Any) -> None:
             return base  # type: ignore[no-any-return]
         (name,) = layer.active_adapters
         tokens = torch.tensor(layer.token_indices[name], device=ids.device)
-        same = ids[..., None] == tokens
-        rows = functional.embedding(same.to(torch.uint8).argmax(-1), layer.trainable_tokens_delta[name])
-        return torch.where(same.any(-1, keepdim=True), rows.to(base.dtype), base)
+        matches = ids[..., None] == tokens
+        rows = functional.embedding(matches.to(torch.uint8).argmax(-1), layer.trainable_tokens_delta[name])
+        return torch.where(matches.any(-1, keepdim=True), rows.to(base.dtype), base)
 
     layer.forward = forward

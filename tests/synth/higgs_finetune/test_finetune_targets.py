@@ -1,4 +1,4 @@
-"""What of the model is trained: found, counted, never silently missing."""
+"""Targets of LoRA and tokens of marks: found, counted, and trained without changing anything else."""
 
 import json
 from pathlib import Path
@@ -14,12 +14,7 @@ from prosody_tagger.errors import BadInput
 from prosody_tagger.markup import KINDS
 from synth.higgs_finetune.examples import collate
 from synth.higgs_finetune.loss import HiggsLoss
-from synth.higgs_finetune.targets import TARGETS, add_adapter, compute_in_half, find_targets, mark_tokens, parse_targets
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
+from synth.higgs_finetune.targets import TARGETS, add_adapter, disable_input_cast, find_targets, mark_tokens, parse_targets
 
 
 def test_targets_are_found_and_counted() -> None:
@@ -58,7 +53,7 @@ def test_targets_are_parsed(given: str, wanted: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize("given", ["", " , ", "lm_head", "attention,audio_head", "attention\x00"])
-def test_unknown_targets_are_named(given: str) -> None:
+def test_unknown_targets_are_refused(given: str) -> None:
     with pytest.raises(BadInput, match="the targets are attention, text-ffn, audio-ffn, heads"):
         parse_targets(given)
 
@@ -69,7 +64,7 @@ def test_audio_attention_is_refused_with_the_reason(given: str) -> None:
         parse_targets(given)
 
 
-def test_marks_are_reserved_tokens_that_nothing_uses() -> None:
+def test_marks_get_unused_reserved_tokens() -> None:
     tokenizer, config = tiny_tokenizer(), tiny_model().config
     every = mark_tokens(tokenizer, config)
     assert list(every) == list(KINDS)
@@ -83,15 +78,15 @@ def test_a_tokenizer_without_enough_reserved_tokens_is_refused() -> None:
     tokenizer = tiny_tokenizer()
     config = tiny_model().config
     config.audio_bos_token_id = tokenizer.convert_tokens_to_ids("<|reserved_special_token_12|>")
-    with pytest.raises(BadInput, match="6 reserved tokens"):
+    with pytest.raises(BadInput, match="6 unused reserved tokens"):
         mark_tokens(tokenizer, config)
-    tokenizer.add_tokens([AddedToken("<|reserved_special_token_99|>")])  # beyond the model's embedding
-    with pytest.raises(BadInput, match="6 reserved tokens"):
+    tokenizer.add_tokens([AddedToken("<|reserved_special_token_99|>")])  # its id is beyond the model's embedding
+    with pytest.raises(BadInput, match="6 unused reserved tokens"):
         mark_tokens(tokenizer, config)
 
 
 @pytest.mark.parametrize("targets", [["attention"], ["audio-ffn", "heads"], list(TARGETS)], ids="+".join)
-def test_gradients_are_only_where_they_belong(targets: list[str]) -> None:
+def test_only_the_adapter_and_trained_rows_get_gradients(targets: list[str]) -> None:
     model = small_model()
     marks = list(tokens_of_marks(model.config).values())[:2]
     wrapped = add_adapter(model, targets, mark_ids=marks)
@@ -99,7 +94,7 @@ def test_gradients_are_only_where_they_belong(targets: list[str]) -> None:
     with torch.no_grad():
         for name, weight in wrapped.named_parameters():
             if "lora_B" in name:
-                weight.normal_(0, 0.02)  # at its first value, zero, no gradient gets through to A
+                weight.normal_(0, 0.02)  # B is initialised with zeros, which would pass no gradient to A
     HiggsLoss(wrapped)(batch).loss.backward()
     layers = [name for names in find_targets(small_model(), targets).values() for name in names]
     expected = {f"base_model.model.{layer}.lora_{part}.default.weight" for layer in layers for part in "AB"}
@@ -112,15 +107,15 @@ def test_gradients_are_only_where_they_belong(targets: list[str]) -> None:
     assert not gradient[1].any()
 
 
-def test_the_base_is_not_changed_by_a_bit(tmp_path: Path) -> None:
+def test_training_does_not_change_the_base(tmp_path: Path) -> None:
     model = small_model()
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
     marks = list(tokens_of_marks(model.config).values())
     rows = [speech([1, mark, 2], torch.full((3, 8), mark), model.config) for mark in marks]
-    wrapped, _, told = fit(
+    wrapped, _, recorder = fit(
         model, rows, tmp_path, marks=marks, targets=list(TARGETS), learning_rate=1e-2, num_epochs=3, batch_size=4, grad_accum=1
     )
-    assert told.losses[-1] < told.losses[0]
+    assert recorder.losses[-1] < recorder.losses[0]
     after = wrapped.unload().state_dict()
     assert after.keys() == before.keys()
     assert all(torch.equal(after[name], before[name]) for name in before)
@@ -129,14 +124,14 @@ def test_the_base_is_not_changed_by_a_bit(tmp_path: Path) -> None:
 def test_trained_weights_are_float32_over_a_base_in_half_precision() -> None:
     model = add_adapter(small_model().to(torch.bfloat16), ["attention"], mark_ids=[270])
     assert {weight.dtype for weight in model.parameters() if weight.requires_grad} == {torch.float32}
-    compute_in_half(model)
+    disable_input_cast(model)
     batch = collate(random_speech(2, model.get_base_model().config), model.get_base_model().config)
     found = HiggsLoss(model, half=True)(batch)
     found.loss.backward()
     assert all(weight.grad.dtype == torch.float32 for weight in model.parameters() if weight.requires_grad)
 
 
-def test_peft_writes_down_what_was_trained(tmp_path: Path) -> None:
+def test_the_saved_configuration_has_the_hyperparameters(tmp_path: Path) -> None:
     wrapped: Any = add_adapter(small_model(), ["attention", "heads"], r=4, alpha=8, dropout=0.1)
     wrapped.save_pretrained(tmp_path, save_embedding_layers=False)
     config = json.loads((tmp_path / "adapter_config.json").read_text())

@@ -1,4 +1,4 @@
-"""Training in a process of its own, to be started with torchrun or killed: python FILE ranks|killed FOLDER."""
+"""Training in a process of its own, for torchrun or to be killed: python FILE ranks|killed FOLDER."""
 
 import os
 import signal
@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from higgs_finetune_examples import Quiet, fit, random_speech, small_model, writing
+from higgs_finetune_examples import Recorder, fit, random_speech, small_model, trained_weights, writing
 from safetensors.torch import save_file
 
-from synth.higgs_finetune.data_loader import Examples
-from synth.higgs_finetune.evaluation import Evaluation
-from synth.higgs_finetune.examples import Example
+from synth.higgs_finetune.data_loader import ExampleDataset
+from synth.higgs_finetune.evaluation import HeldOutEvaluation
+from synth.higgs_finetune.examples import TrainingExample
 from synth.higgs_finetune.settings import FinetuneSettings
-from synth.higgs_finetune.trainer import Figures, make_accelerator
+from synth.higgs_finetune.trainer import StepMetrics, make_accelerator
 
 KILLED_AFTER = 5
 RESUMED: dict[str, Any] = {
@@ -27,27 +27,28 @@ RESUMED: dict[str, Any] = {
     "learning_rate": 1e-2,
     "targets": ["attention", "audio-ffn", "heads"],
 }
-"""A run in which everything that can be forgotten plays a part."""
+"""Settings under which everything that a checkpoint saves affects the result."""
 
 
-def rows_with_and_without_audio(config: Any) -> list[Example]:
-    """Of like length by twos, so that one of two processes gets text alone."""
+def rows_with_and_without_audio(config: Any) -> list[TrainingExample]:
+    """Return pairs of examples of equal length, one with audio and one without, so that one of two processes gets text alone."""
     spoken = random_speech(4, config, seed=3)
     return [*spoken, *(writing(list(range(len(one) - 4)), [1, 2, 3], config) for one in spoken)]
 
 
 def train_on_ranks(folder: Path, ranks: int) -> None:
-    """A few steps on ``ranks`` processes, of which each batch has 4 rows; what is trained goes into ``weights.safetensors``."""
+    """Train a few steps of 4 rows on ``ranks`` processes; write the trained weights and losses to ``weights.safetensors``."""
     model = small_model()
     config = model.config
     accelerator = make_accelerator("cpu")
-    held_out = Evaluation(Examples(random_speech(3, config, seed=8)), config, FinetuneSettings(batch_size=2), accelerator)
-    trained, outcome, told = fit(
+    held_out = ExampleDataset(random_speech(3, config, seed=8))
+    evaluate = HeldOutEvaluation(held_out, config, FinetuneSettings(batch_size=2), accelerator)
+    trained, result, recorder = fit(
         model,
         rows_with_and_without_audio(config),
         folder,
         accelerator=accelerator,
-        evaluate=held_out,
+        evaluate=evaluate,
         targets=["attention", "text-ffn", "audio-ffn", "heads"],
         batch_size=4 // ranks,
         grad_accum=1,
@@ -55,22 +56,24 @@ def train_on_ranks(folder: Path, ranks: int) -> None:
         learning_rate=1e-2,
     )
     if accelerator.is_main_process:
-        weights = {name: weight.detach() for name, weight in trained.named_parameters() if weight.requires_grad}
-        weights["losses"] = torch.tensor(told.losses)
-        weights["held_out"] = torch.tensor([outcome.held_out["audio"], outcome.held_out["shuffled"]])
+        weights = trained_weights(trained)
+        weights["losses"] = torch.tensor(recorder.losses)
+        weights["held_out"] = torch.tensor([result.held_out["audio"], result.held_out["shuffled"]])
         save_file({name: weight.contiguous() for name, weight in weights.items()}, folder / "weights.safetensors")
 
 
-class _Killer(Quiet):
-    def stepped(self, step: int, figures: Figures) -> None:
-        super().stepped(step, figures)
+class _Killer(Recorder):
+    """Kills its own process after a number of steps."""
+
+    def on_step(self, step: int, metrics: StepMetrics) -> None:
+        super().on_step(step, metrics)
         if step == KILLED_AFTER:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
 def train_until_killed(folder: Path) -> None:
     model = small_model()
-    fit(model, random_speech(9, model.config), folder, watcher=_Killer(), **RESUMED)
+    fit(model, random_speech(9, model.config), folder, observer=_Killer(), **RESUMED)
 
 
 if __name__ == "__main__":
