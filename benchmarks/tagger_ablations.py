@@ -1,9 +1,9 @@
-"""What each part of the tagger's design is worth: adapters over one base, one thing changed in each, scored on a fold of speakers.
+"""Ablations of the tagger: adapters over one base that differ in one respect each, scored on one fold of speakers.
 
     python benchmarks/tagger_ablations.py CORPUS [--fold 0] [--other-base DIR] [--only NAME] [--json FILE]
 
-Each learns from labels alone, without a teacher, for one epoch, few sentences for more. On two cores one to five minutes each, with
-the older labelling fifteen.
+Each is trained on labels only, without a teacher, for one epoch, or for more epochs on few sentences. On two cores, one takes one
+to five minutes; with the older labelling, fifteen.
 """
 
 import argparse
@@ -15,22 +15,22 @@ from random import Random
 
 import torch
 
-from prosody_tagger.corpus.examples import UNKNOWN, Example, speaker_fold
+from prosody_tagger.corpus.examples import UNKNOWN, LabelledText, speaker_fold
 from prosody_tagger.corpus.readers import read_examples
-from prosody_tagger.evaluation import metrics as evaluate
 from prosody_tagger.evaluation import report
-from prosody_tagger.evaluation.metrics import Guess, Truth
+from prosody_tagger.evaluation.metrics import Predictions, WordLabels, measure, score_examples
 from prosody_tagger.model import PROMINENCE, SHIPPED, Encoded, Scores, TaggerModel, split_scores, token_id
-from prosody_tagger.training.base_models import load_base, with_lora
-from prosody_tagger.training.batches import Batch, Batches
-from prosody_tagger.training.pretrain import dev
-from prosody_tagger.training.train import start
-from prosody_tagger.training.trainer import Fit, FitSettings, core_of
+from prosody_tagger.training.base_models import add_lora, load_base
+from prosody_tagger.training.batches import BatchBuilder, TokenBatch
+from prosody_tagger.training.pretrain import read_dev
+from prosody_tagger.training.train import start_run
+from prosody_tagger.training.trainer import LoopSettings, TaggerTrainer, unwrap_gpt2
 
 EPOCHS, LR, BATCH_TOKENS = 1, 1e-3, 4096
 LEAST_STEPS = 30
-"""A few sentences are read so often that as many steps come together."""
-SENTENCES_A_STEP = 80
+"""Few sentences are repeated for as many epochs as give this number of steps."""
+SENTENCES_PER_STEP = 80
+"""Approximate number of sentences in a batch."""
 MEASURES = (
     "prominence_2way_accuracy",
     "prominence_3way_accuracy",
@@ -41,52 +41,52 @@ MEASURES = (
 )
 
 
-class TextAlone(Batches):
-    """``text`` without the copy: a word is judged before what follows it has been read."""
+class TextOnlyBatches(BatchBuilder):
+    """``text`` without the copy: the model does not see what follows a word."""
 
-    def _tensors(self, texts: Sequence[range], epoch: int) -> Batch:
-        joined = [self._joined(text, epoch) for text in texts]
+    def _tensors(self, texts: Sequence[range], epoch: int) -> TokenBatch:
+        joined = [self._join(text, epoch) for text in texts]
         inputs = torch.full((len(joined), max(len(item.ids) for item in joined)), self.sep)
         for row, item in enumerate(joined):
             inputs[row, : len(item.ids)] = torch.tensor(item.ids)
-        columns = [place for item in joined for place in item.last]
-        return Batch(inputs, _in_order(inputs), _rows(joined), torch.tensor(columns), self._labels(texts), joined)
+        columns = [end for item in joined for end in item.last]
+        return TokenBatch(inputs, _ascending(inputs), _rows(joined), torch.tensor(columns), self._labels(texts), joined)
 
 
-class FedBack(Batches):
-    """``text <SEP> copy`` with each word's prominence written after it, as one who writes the marked text would read it."""
+class AutoregressiveBatches(BatchBuilder):
+    """``text <SEP> copy`` with the prominence label of each word after it, as a model that generates marked text would read it."""
 
     prominence: list[int]
 
-    def _tensors(self, texts: Sequence[range], epoch: int) -> Batch:
-        joined = [self._joined(text, epoch) for text in texts]
+    def _tensors(self, texts: Sequence[range], epoch: int) -> TokenBatch:
+        joined = [self._join(text, epoch) for text in texts]
         labels = self._labels(texts)
-        said = iter(labels[:, 0].tolist())
+        prominence = iter(labels[:, 0].tolist())
         rows: list[list[int]] = []
-        places: list[list[int]] = []
+        row_positions: list[list[int]] = []
         columns: list[int] = []
         for item in joined:
-            row, at = [*item.ids, self.sep], list(range(len(item.ids) + 1))
+            row, positions_of_row = [*item.ids, self.sep], list(range(len(item.ids) + 1))
             before = 0
-            for place in item.last:
-                row.extend(item.ids[before : place + 1])
-                at.extend(range(before, place + 1))
+            for end in item.last:
+                row.extend(item.ids[before : end + 1])
+                positions_of_row.extend(range(before, end + 1))
                 columns.append(len(row) - 1)
-                label = next(said)
+                label = next(prominence)
                 row.append(self.prominence[0 if label == UNKNOWN else label])
-                at.append(place)
-                before = place + 1
+                positions_of_row.append(end)
+                before = end + 1
             rows.append(row)
-            places.append(at)
+            row_positions.append(positions_of_row)
         inputs = torch.full((len(rows), max(map(len, rows))), self.sep)
         positions = torch.zeros_like(inputs)
-        for number, (row, at) in enumerate(zip(rows, places, strict=True)):
+        for number, (row, of_row) in enumerate(zip(rows, row_positions, strict=True)):
             inputs[number, : len(row)] = torch.tensor(row)
-            positions[number, : len(at)] = torch.tensor(at)
-        return Batch(inputs, positions, _rows(joined), torch.tensor(columns), labels, joined)
+            positions[number, : len(of_row)] = torch.tensor(of_row)
+        return TokenBatch(inputs, positions, _rows(joined), torch.tensor(columns), labels, joined)
 
 
-def _in_order(inputs: torch.Tensor) -> torch.Tensor:
+def _ascending(inputs: torch.Tensor) -> torch.Tensor:
     return torch.arange(inputs.shape[1]).expand_as(inputs)
 
 
@@ -94,69 +94,80 @@ def _rows(joined: Sequence[Encoded]) -> torch.Tensor:
     return torch.tensor([row for row, item in enumerate(joined) for _ in item.last])
 
 
-class TextAloneModel(TaggerModel):
+class TextOnlyModel(TaggerModel):
+    """Scores words at ``text`` itself."""
+
     def score(self, batch: Sequence[Encoded]) -> list[Scores]:
         length = max(len(item.ids) for item in batch)
         ids = torch.full((len(batch), length), self._sep)
         for row, item in enumerate(batch):
             ids[row, : len(item.ids)] = torch.tensor(item.ids)
         rows = [row for row, item in enumerate(batch) for _ in item.last]
-        columns = [place for item in batch for place in item.last]
+        columns = [end for item in batch for end in item.last]
         with torch.inference_mode():
             hidden = self._transformer(ids, use_cache=False).last_hidden_state[rows, columns]
         return split_scores(hidden @ self._rows, [len(item.last) for item in batch])
 
 
-class FedBackModel(TaggerModel):
-    """Word by word, with a cache: what was decided of one is read before the next."""
+class AutoregressiveModel(TaggerModel):
+    """Scores word by word, with a KV cache; the label chosen for a word is an input to the next."""
 
     def score(self, batch: Sequence[Encoded]) -> list[Scores]:
-        return [self._one(item) for item in batch]
+        return [self._score_one(item) for item in batch]
 
-    def _one(self, item: Encoded) -> Scores:
+    def _score_one(self, item: Encoded) -> Scores:
         prominence = [token_id(self.tokenizer, token) for token in PROMINENCE]
-        found: list[torch.Tensor] = []
+        logits: list[torch.Tensor] = []
         with torch.inference_mode():
             cache = self._transformer(torch.tensor([[*item.ids, self._sep]]), use_cache=True).past_key_values
             before, written = 0, []
-            for place in item.last:
-                step = torch.tensor([[*written, *item.ids[before : place + 1]]])
-                at = torch.tensor([[*[before - 1] * len(written), *range(before, place + 1)]])
-                out = self._transformer(step, position_ids=at, past_key_values=cache, use_cache=True)
+            for end in item.last:
+                step = torch.tensor([[*written, *item.ids[before : end + 1]]])
+                positions = torch.tensor([[*[before - 1] * len(written), *range(before, end + 1)]])
+                out = self._transformer(step, position_ids=positions, past_key_values=cache, use_cache=True)
                 cache = out.past_key_values
-                found.append(out.last_hidden_state[0, -1] @ self._rows)
-                before, written = place + 1, [prominence[int(found[-1][:3].argmax())]]
-        return split_scores(torch.stack(found), [len(item.last)])[0]
+                logits.append(out.last_hidden_state[0, -1] @ self._rows)
+                before, written = end + 1, [prominence[int(logits[-1][:3].argmax())]]
+        return split_scores(torch.stack(logits), [len(item.last)])[0]
 
 
-def learn(
+def train_and_measure(
     base: Path,
-    train: Sequence[Example],
-    held_out: Sequence[Example],
+    train: Sequence[LabelledText],
+    held_out: Sequence[LabelledText],
     *,
-    batches: type[Batches] = Batches,
+    batches: type[BatchBuilder] = BatchBuilder,
     model: type[TaggerModel] = TaggerModel,
     rows: bool = True,
     epochs: int = EPOCHS,
 ) -> dict[str, float | None]:
-    """Train an adapter in some way, and score it."""
-    accelerator, _ = start(0)
+    """Train an adapter and return its measures on held-out text.
+
+    Args:
+        base: folder of the base.
+        train, held_out: the data.
+        batches: how texts become inputs.
+        model: how words are scored, to match ``batches``.
+        rows: train the embedding rows of our tokens as well.
+        epochs: passes over the data.
+    """
+    accelerator, _ = start_run(0)
     network, tokenizer = load_base(str(base))
-    network = with_lora(network, r=16, alpha=32, dropout=0.1)
+    network = add_lora(network, r=16, alpha=32, dropout=0.1)
     if not rows:
         for name, weight in network.named_parameters():
             if "trainable_tokens" in name:
                 weight.requires_grad_(False)
-    settings = FitSettings(
+    settings = LoopSettings(
         epochs=epochs, lr=LR, batch_size=10**6, batch_tokens=BATCH_TOKENS, seed=0, patience=0, bfloat16=True, parts=1
     )
-    fit = Fit(network, tokenizer, train, held_out[:1], settings, accelerator)
-    if batches is not Batches:
-        fit.batches.__class__ = batches
-        fit.batches.prominence = [token_id(tokenizer, token) for token in PROMINENCE]  # type: ignore[attr-defined]
-    fit.run()
-    scores = evaluate.score_examples(model(core_of(network), tokenizer), held_out)
-    return evaluate.figures(Truth.of(held_out), Guess.of(scores))
+    trainer = TaggerTrainer(network, tokenizer, train, held_out[:1], settings, accelerator)
+    if batches is not BatchBuilder:
+        trainer.batches.__class__ = batches
+        trainer.batches.prominence = [token_id(tokenizer, token) for token in PROMINENCE]  # type: ignore[attr-defined]
+    trainer.run()
+    scores = score_examples(model(unwrap_gpt2(network), tokenizer), held_out)
+    return measure(WordLabels.of(held_out), Predictions.of(scores))
 
 
 def main() -> None:
@@ -164,42 +175,46 @@ def main() -> None:
     parser.add_argument("corpus", type=Path)
     parser.add_argument("--fold", type=int, default=0)
     parser.add_argument("--base", type=Path, default=SHIPPED / "tagger-base")
-    parser.add_argument("--other-base", type=Path, help="another base to learn over, for what its size is worth")
-    parser.add_argument("--only", nargs="*", help="the variants whose names hold one of these")
+    parser.add_argument("--other-base", type=Path, help="another base to train over, to compare sizes")
+    parser.add_argument("--only", nargs="*", help="run only variants whose names contain one of these")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    train, held_out = speaker_fold(dev(arguments.corpus), arguments.fold)
+    train, held_out = speaker_fold(read_dev(arguments.corpus), arguments.fold)
     older = read_examples(arguments.corpus / "train_100_v1.txt")
     base = arguments.base
 
     def of_size(size: int) -> dict[str, float | None]:
-        return learn(base, Random(0).sample(train, size), held_out, epochs=max(EPOCHS, LEAST_STEPS * SENTENCES_A_STEP // size))
+        return train_and_measure(
+            base, Random(0).sample(train, size), held_out, epochs=max(EPOCHS, LEAST_STEPS * SENTENCES_PER_STEP // size)
+        )
 
-    def bare() -> dict[str, float | None]:
+    def base_only() -> dict[str, float | None]:
         network, tokenizer = load_base(str(base))
-        return evaluate.figures(Truth.of(held_out), Guess.of(evaluate.score_examples(TaggerModel(network, tokenizer), held_out)))
+        return measure(WordLabels.of(held_out), Predictions.of(score_examples(TaggerModel(network, tokenizer), held_out)))
 
     variants: dict[str, Callable[[], dict[str, float | None]]] = {
-        "no adapter: the base alone": bare,
-        f"{len(train):,} sentences": lambda: learn(base, train, held_out),
+        "no adapter: the base alone": base_only,
+        f"{len(train):,} sentences": lambda: train_and_measure(base, train, held_out),
         **{f"{size:,} sentences": lambda size=size: of_size(size) for size in (98, 500, 2000)},  # type: ignore[misc]
-        "and the older labelling's 33,047": lambda: learn(base, [*train, *older], held_out),
-        "without trained rows": lambda: learn(base, train, held_out, rows=False),
-        "text alone, no copy": lambda: learn(base, train, held_out, batches=TextAlone, model=TextAloneModel),
-        "marks fed back": lambda: learn(base, train, held_out, batches=FedBack, model=FedBackModel),
+        "and the older labelling's 33,047": lambda: train_and_measure(base, [*train, *older], held_out),
+        "without trained rows": lambda: train_and_measure(base, train, held_out, rows=False),
+        "text alone, no copy": lambda: train_and_measure(base, train, held_out, batches=TextOnlyBatches, model=TextOnlyModel),
+        "marks fed back": lambda: train_and_measure(
+            base, train, held_out, batches=AutoregressiveBatches, model=AutoregressiveModel
+        ),
     }
     if arguments.other_base:
-        variants[f"over {arguments.other_base.name}"] = lambda: learn(arguments.other_base, train, held_out)
-    rows: dict[str, dict[str, float | None]] = {}
+        variants[f"over {arguments.other_base.name}"] = lambda: train_and_measure(arguments.other_base, train, held_out)
+    results: dict[str, dict[str, float | None]] = {}
     for name, run in variants.items():
         if arguments.only and not any(part in name for part in arguments.only):
             continue
         began = time.perf_counter()
-        rows[name] = run()
+        results[name] = run()
         print(f"{name}: {time.perf_counter() - began:.0f} s", flush=True)
         if arguments.json:
-            arguments.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-    print(report.markdown(report.table(rows, MEASURES)))
+            arguments.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    print(report.to_markdown(report.measures_table(results, MEASURES)))
 
 
 if __name__ == "__main__":

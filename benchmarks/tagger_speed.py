@@ -1,8 +1,9 @@
-"""What marking costs: beside one bare forward pass over the same tokens, beside writing the marked text, and in batches.
+"""Measure the speed of marking, relative to one forward pass over the same tokens and to generating the marked text, and in
+batches.
 
 python benchmarks/tagger_speed.py
 
-One run on one machine, once on one core and once on two, each in a process of its own.
+It measures with one thread and with two, each in a separate process.
 """
 
 import argparse
@@ -27,8 +28,9 @@ WARM_UP = 3
 
 
 def main() -> None:
+    """Start one process for each number of threads, or measure in this one."""
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    arguments.add_argument("--threads", type=int, help="measure here, on so many cores")
+    arguments.add_argument("--threads", type=int, help="measure in this process with this number of threads")
     threads = arguments.parse_args().threads
     if threads is not None:
         measure(threads)
@@ -38,6 +40,7 @@ def main() -> None:
 
 
 def measure(threads: int) -> None:
+    """Print the timings with this number of threads."""
     torch.set_num_threads(threads)
     logging.disable_progress_bar()
     tagger = ProsodyTagger.load()
@@ -48,7 +51,7 @@ def measure(threads: int) -> None:
     whole = torch.tensor([[*encoded.ids, sep, *encoded.ids]])
     network = GPT2LMHeadModel.from_pretrained(SHIPPED / "tagger-base", dtype=torch.float32).eval()
     network.resize_token_embeddings(tokenizer.get_vocab_size(), mean_resizing=False)
-    # A model that writes puts out each token of the text and each mark. Which ones does not change how long that takes.
+    # A generating model outputs each token of the text and each mark; the time does not depend on which ones.
     length = len(encoded.ids) + len(tagger.mark(SENTENCE).marks)
 
     def forward() -> None:
@@ -68,23 +71,23 @@ def measure(threads: int) -> None:
 
     print(f"{threads} threads; {len(segment_words(SENTENCE))} words, {whole.shape[1]} tokens in one pass, {length} to write")
     calls: dict[str, Callable[[], object]] = {"bare forward": forward, "mark": lambda: tagger.mark(SENTENCE)}
-    middle = _medians(calls, ROUNDS) | _medians({"generate()": generate}, GENERATED)
-    for name, value in middle.items():
+    medians = _medians(calls, ROUNDS) | _medians({"generate()": generate}, GENERATED)
+    for name, value in medians.items():
         print(f"{value * 1000:8.2f} ms  {name}")
-    print(f"mark / bare forward: {middle['mark'] / middle['bare forward']:.2f}  (must be <= 1.3)")
-    print(f"generate() / mark: {middle['generate()'] / middle['mark']:.1f}  (must be >= 10)")
+    print(f"mark / bare forward: {medians['mark'] / medians['bare forward']:.2f}  (must be <= 1.3)")
+    print(f"generate() / mark: {medians['generate()'] / medians['mark']:.1f}  (must be >= 10)")
     for size in BATCHES:
         texts = [SENTENCE] * size
         (taken,) = _medians({"": lambda texts=texts: tagger.mark_batch(texts)}, max(3, ROUNDS // size)).values()
-        print(f"{size * len(segment_words(SENTENCE)) / taken:8,.0f} words a second, {size} texts at once")
+        print(f"{size * len(segment_words(SENTENCE)) / taken:8,.0f} words per second, {size} texts per call")
     long_text = f"{SENTENCE} " * 1000
     (taken,) = _medians({"": lambda: tagger.mark(long_text)}, 1).values()
-    print(f"{len(segment_words(long_text)) / taken:8,.0f} words a second, one text of {len(segment_words(long_text)):,} words")
+    print(f"{len(segment_words(long_text)) / taken:8,.0f} words per second, one text of {len(segment_words(long_text)):,} words")
     print(f"         such as: {render(tagger.mark(SENTENCE))}", flush=True)
 
 
 def _medians(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """The median time of each call, in seconds; the calls take turns."""
+    """Return the median time of each call in seconds; the calls are interleaved."""
     times: dict[str, list[float]] = {name: [] for name in calls}
     for step in range(rounds + min(WARM_UP, rounds)):
         for name, call in calls.items():

@@ -8,10 +8,14 @@ from pathlib import Path
 
 
 @contextlib.contextmanager
-def replaced_file(path: Path) -> Iterator[Path]:
+def replaced_file(path: Path, *, durable: bool = False) -> Iterator[Path]:
     """Yield a path beside ``path`` to write to; move it over ``path`` on success, delete it on an error.
 
     A symbolic link stays a link: its target is replaced. A device or a pipe cannot be replaced, so its own path is yielded.
+
+    Args:
+        path: the file to replace.
+        durable: flush the new content and the move to the disk, so that neither is lost or cut short by a power failure.
 
     Raises:
         OSError: the file cannot be moved into place. Errors of the body pass through unchanged.
@@ -23,7 +27,11 @@ def replaced_file(path: Path) -> Iterator[Path]:
     partial = target.with_name(f".{target.name[:100]}.{secrets.token_hex(4)}.part")
     try:
         yield partial
+        if durable:
+            _flush_to_disk(partial)
         partial.replace(target)
+        if durable and os.name == "posix":  # elsewhere a folder cannot be opened
+            _flush_to_disk(target.parent)
     finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
@@ -37,3 +45,11 @@ def write_file(path: Path, data: bytes | str) -> None:
     """
     with replaced_file(path) as partial:
         partial.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+def _flush_to_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

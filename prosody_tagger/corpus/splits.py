@@ -1,7 +1,7 @@
-"""Training and evaluation kept apart: by source, and where nobody says the source by what the texts share.
+"""Split examples into training and evaluation data without overlap.
 
-Windows of one transcript that overlap share runs of words, so texts without a source belong together where they share
-`SHARED_WORDS` words in a row, or are the same.
+Examples of one speaker stay together. Without a known speaker or source, examples that are equal or share `OVERLAP_WORDS`
+consecutive words stay together, for example overlapping windows of one transcript.
 """
 
 import random
@@ -9,25 +9,31 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from prosody_tagger.corpus.examples import Example
+from prosody_tagger.corpus.examples import LabelledText
 from prosody_tagger.errors import DataError
 from prosody_tagger.segment import segment_words
 
-SHARED_WORDS = 6
-"""So many words in a row are seldom the same by chance."""
+OVERLAP_WORDS = 6
+"""Number of consecutive words that two texts must share to count as overlapping; a run this long is rarely shared by chance."""
+LARGEST_EXCESS = 1.2
+"""Hold out at most this multiple of the wanted number of examples, because groups are held out whole."""
 
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """The two sides, and what was done to keep them apart, in words."""
+    """Training and evaluation data, and notes for the user on how they were separated."""
 
-    train: list[Example]
-    held_out: list[Example]
+    train: list[LabelledText]
+    held_out: list[LabelledText]
     notes: list[str]
 
 
-def without_repeats(examples: Sequence[Example]) -> tuple[list[Example], int]:
-    """The examples less those that say again what one without a source said, mark for mark; and how many those are."""
+def drop_repeats(examples: Sequence[LabelledText]) -> tuple[list[LabelledText], int]:
+    """Drop examples without a known speaker that repeat an earlier one, including its labels.
+
+    Returns:
+        The remaining examples, and the number of those dropped.
+    """
     seen: set[tuple[object, ...]] = set()
     kept = []
     for example in examples:
@@ -38,21 +44,27 @@ def without_repeats(examples: Sequence[Example]) -> tuple[list[Example], int]:
     return kept, len(examples) - len(kept)
 
 
-def split(examples: Sequence[Example], fraction: float, seed: int) -> Split:
-    """Hold out about ``fraction`` of the examples, whole groups of them: speakers, or texts that overlap.
+def hold_out(examples: Sequence[LabelledText], fraction: float, seed: int) -> Split:
+    """Hold out about ``fraction`` of the examples, in whole groups: speakers, or texts that overlap.
 
-    Where one group is too large for that, the end of it is held out, and what overlaps with that is left out of training.
+    If the groups are too large for that, the end of the largest one is held out as well, and training examples that overlap with it
+    are dropped.
+
+    Args:
+        examples: all examples.
+        fraction: share to hold out, between 0 and 1.
+        seed: determines which groups are held out.
 
     Raises:
-        DataError: nothing is left for one of the sides.
+        DataError: one of the sides would be empty.
     """
     wanted = max(1, round(fraction * len(examples)))
-    groups = _groups(examples)
+    groups = _group_overlapping(examples)
     overlapping = sum(len(group) for group in groups if len(group) > 1 and not all(examples[i].speaker for i in group))
     random.Random(seed).shuffle(groups)
     chosen: set[int] = set()
     for group in groups:
-        if len(chosen) + len(group) <= wanted * 1.2:
+        if len(chosen) + len(group) <= wanted * LARGEST_EXCESS:
             chosen.update(group)
     notes: list[str] = []
     if overlapping:
@@ -61,42 +73,50 @@ def split(examples: Sequence[Example], fraction: float, seed: int) -> Split:
         largest = max(groups, key=len)
         chosen.update(largest[len(largest) - (wanted - len(chosen)) :])
         notes.append(
-            f"{len(largest)} of {len(examples)} examples come from one source or overlap with one another; the last of them are "
-            "held out, so the evaluation is of texts like those trained on"
+            f"{len(largest)} of {len(examples)} examples come from one source or overlap one another; the last of them are held "
+            "out, so the evaluation text is similar to the training text"
         )
     held_out = [example for index, example in enumerate(examples) if index in chosen]
-    return keep_apart([example for index, example in enumerate(examples) if index not in chosen], held_out, notes)
+    return remove_overlap([example for index, example in enumerate(examples) if index not in chosen], held_out, notes)
 
 
-def keep_apart(train: Sequence[Example], held_out: Sequence[Example], notes: Sequence[str] = ()) -> Split:
-    """Leave out of training what the evaluation has as well: the same source, the same words, or an overlap without a source.
+def remove_overlap(train: Sequence[LabelledText], held_out: Sequence[LabelledText], notes: Sequence[str] = ()) -> Split:
+    """Drop training examples that have a source or text in common with the held-out ones, or overlap with them.
+
+    Overlap counts unless both examples have a known speaker.
+
+    Args:
+        train: the training examples.
+        held_out: the evaluation examples, which stay complete.
+        notes: earlier notes, which the result repeats.
 
     Raises:
-        DataError: nothing is left for one of the sides.
+        DataError: one of the sides would be empty.
     """
     sources = {example.source for example in held_out if example.source}
-    texts = {_spoken(example) for example in held_out}
-    shared_with_any = {run for example in held_out for run in _runs(example)}
-    shared_with_unsourced = {run for example in held_out if not example.speaker for run in _runs(example)}
+    texts = {_normalised_words(example) for example in held_out}
+    runs_of_any = {run for example in held_out for run in _word_runs(example)}
+    runs_of_unknown_speakers = {run for example in held_out if not example.speaker for run in _word_runs(example)}
     kept = []
     for example in train:
-        shared = shared_with_unsourced if example.speaker else shared_with_any
-        if example.source not in sources and _spoken(example) not in texts and shared.isdisjoint(_runs(example)):
+        runs = runs_of_unknown_speakers if example.speaker else runs_of_any
+        is_repeat = example.source in sources or _normalised_words(example) in texts
+        if not is_repeat and runs.isdisjoint(_word_runs(example)):
             kept.append(example)
-    left_out = len(train) - len(kept)
-    said = list(notes)
-    if left_out:
-        said.append(f"{left_out} examples were left out of training: the evaluation has them, or a part of them, as well")
+    dropped = len(train) - len(kept)
+    all_notes = list(notes)
+    if dropped:
+        all_notes.append(f"{dropped} examples were left out of training: the evaluation data contain them or a part of them")
     if not kept or not held_out:
         raise DataError(
-            f"{len(kept)} examples are left to train on and {len(held_out)} to evaluate on, of {len(train) + len(held_out)}, once "
-            "those that repeat or overlap one another are on one side; give more text, or --eval-data of another source"
+            f"{len(kept)} examples are left to train on and {len(held_out)} to evaluate on, of {len(train) + len(held_out)}, after "
+            "repeated and overlapping ones were put on one side; give more text, or --eval-data from another source"
         )
-    return Split(kept, list(held_out), said)
+    return Split(kept, list(held_out), all_notes)
 
 
-def _groups(examples: Sequence[Example]) -> list[list[int]]:
-    """Indices of the examples that must stay together, in order."""
+def _group_overlapping(examples: Sequence[LabelledText]) -> list[list[int]]:
+    """Return groups of indices of examples that must stay together, by union-find over speakers and shared runs of words."""
     parent = list(range(len(examples)))
 
     def find(index: int) -> int:
@@ -106,27 +126,26 @@ def _groups(examples: Sequence[Example]) -> list[list[int]]:
         return index
 
     first_of: dict[object, int] = {}
-    unsourced = any(not example.speaker for example in examples)
+    compare_text = any(not example.speaker for example in examples)
     for index, example in enumerate(examples):
-        keys: list[object] = [("speaker", example.speaker)] if example.speaker else []
-        for key in keys:
-            parent[find(index)] = find(first_of.setdefault(key, index))
-        if unsourced:
-            for run in (_spoken(example), *_runs(example)):
+        if example.speaker:
+            parent[find(index)] = find(first_of.setdefault(("speaker", example.speaker), index))
+        if compare_text:
+            for run in (_normalised_words(example), *_word_runs(example)):
                 other = first_of.setdefault(run, index)
                 if not (example.speaker and examples[other].speaker):
                     parent[find(index)] = find(other)
-    together: dict[int, list[int]] = defaultdict(list)
+    groups: dict[int, list[int]] = defaultdict(list)
     for index in range(len(examples)):
-        together[find(index)].append(index)
-    return list(together.values())
+        groups[find(index)].append(index)
+    return list(groups.values())
 
 
-def _spoken(example: Example) -> tuple[str, ...]:
-    """The words without case and outer punctuation."""
+def _normalised_words(example: LabelledText) -> tuple[str, ...]:
+    """Return the words, case-folded and without outer punctuation."""
     return tuple(word.core(example.text).casefold() for word in segment_words(example.text))
 
 
-def _runs(example: Example) -> Iterable[tuple[str, ...]]:
-    spoken = _spoken(example)
-    return (spoken[start : start + SHARED_WORDS] for start in range(len(spoken) - SHARED_WORDS + 1))
+def _word_runs(example: LabelledText) -> Iterable[tuple[str, ...]]:
+    words = _normalised_words(example)
+    return (words[start : start + OVERLAP_WORDS] for start in range(len(words) - OVERLAP_WORDS + 1))

@@ -1,68 +1,83 @@
-"""How many of the marks that stand in a text a tagger finds, each in its place or within one word of it."""
+"""Precision and recall of the marks that a tagger sets in marked text, at the exact word and within one word."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from prosody_tagger.corpus.examples import Example, from_marked
+from prosody_tagger.corpus.examples import LabelledText, from_marked_text
 from prosody_tagger.markup import KINDS, MarkedText
 
 
 @dataclass(slots=True)
-class Found:
-    """Counts of one kind of mark: how many stand in the text, were set, and agree."""
+class MarkCounts:
+    """Counts for one kind of mark.
 
-    there: int = 0
-    set: int = 0
+    Attributes:
+        reference: marks in the reference text.
+        predicted: marks that the tagger set.
+        exact: predicted marks on the same word as a reference mark.
+        near: pairs of a predicted and a reference mark at most one word apart.
+    """
+
+    reference: int = 0
+    predicted: int = 0
     exact: int = 0
     near: int = 0
 
-    def add(self, there: Sequence[int], found: Sequence[int]) -> None:
-        """Add the marks of one text, as indices of words in order."""
-        self.there += len(there)
-        self.set += len(found)
-        self.exact += len(set(there) & set(found))
-        self.near += _matched(there, found)
+    def add(self, reference: Sequence[int], predicted: Sequence[int]) -> None:
+        """Add the marks of one text, given as ascending indices of words."""
+        self.reference += len(reference)
+        self.predicted += len(predicted)
+        self.exact += len(set(reference) & set(predicted))
+        self.near += _count_near_pairs(reference, predicted)
 
     def as_dict(self) -> dict[str, Any]:
-        return {"there": self.there, "set": self.set, "exact": self._rates(self.exact), "within_one_word": self._rates(self.near)}
-
-    def _rates(self, right: int) -> dict[str, float | None]:
-        """None where there is nothing to divide by."""
+        """Return the counts and rates under the JSON keys of `evaluate-tagger`."""
         return {
-            "precision": right / self.set if self.set else None,
-            "recall": right / self.there if self.there else None,
-            "f1": 2 * right / (self.set + self.there) if self.set + self.there else None,
+            "there": self.reference,
+            "set": self.predicted,
+            "exact": self._rates(self.exact),
+            "within_one_word": self._rates(self.near),
+        }
+
+    def _rates(self, correct: int) -> dict[str, float | None]:
+        """Return precision, recall and F1; None where the divisor is zero."""
+        total = self.predicted + self.reference
+        return {
+            "precision": correct / self.predicted if self.predicted else None,
+            "recall": correct / self.reference if self.reference else None,
+            "f1": 2 * correct / total if total else None,
         }
 
 
 @dataclass(slots=True)
 class MarkScores:
-    """Counts for every kind of mark that was there or was set."""
+    """Counts for every kind of mark, over any number of texts."""
 
-    kinds: dict[str, Found] = field(default_factory=lambda: {kind: Found() for kind in KINDS})
+    kinds: dict[str, MarkCounts] = field(default_factory=lambda: {kind: MarkCounts() for kind in KINDS})
 
-    def add(self, example: Example, marked: MarkedText) -> None:
-        """Compare the marks of ``example`` with those that were set in its text."""
-        found = from_marked(marked).marks or ()
+    def add(self, example: LabelledText, marked: MarkedText) -> None:
+        """Compare the marks of ``example`` with those that a tagger set in the same text."""
+        predicted = from_marked_text(marked).marks or ()
         for kind, counts in self.kinds.items():
-            counts.add(_places(example.marks or (), kind), _places(found, kind))
+            counts.add(_words_with(example.marks or (), kind), _words_with(predicted, kind))
 
     def as_dict(self) -> dict[str, dict[str, Any]]:
-        return {kind: counts.as_dict() for kind, counts in self.kinds.items() if counts.there or counts.set}
+        """Return `MarkCounts.as_dict` for each kind of mark that the reference or the tagger contains."""
+        return {kind: counts.as_dict() for kind, counts in self.kinds.items() if counts.reference or counts.predicted}
 
 
-def _places(marks: Sequence[frozenset[str]], kind: str) -> list[int]:
+def _words_with(marks: Sequence[frozenset[str]], kind: str) -> list[int]:
     return [index for index, kinds in enumerate(marks) if kind in kinds]
 
 
-def _matched(there: Sequence[int], found: Sequence[int]) -> int:
-    """The most pairs of one mark each, no more than a word apart. From left to right, the first that fits is as good as any."""
+def _count_near_pairs(reference: Sequence[int], predicted: Sequence[int]) -> int:
+    """Return the maximum number of disjoint pairs at most one word apart. Pairing greedily from left to right is optimal."""
     count = first = second = 0
-    while first < len(there) and second < len(found):
-        if abs(there[first] - found[second]) <= 1:
+    while first < len(reference) and second < len(predicted):
+        if abs(reference[first] - predicted[second]) <= 1:
             count, first, second = count + 1, first + 1, second + 1
-        elif there[first] < found[second]:
+        elif reference[first] < predicted[second]:
             first += 1
         else:
             second += 1

@@ -1,4 +1,4 @@
-"""The GPT-2 under an adapter: loaded, given our tokens, and wrapped in LoRA for training."""
+"""The GPT-2 under an adapter: load it, add our tokens, and wrap it in LoRA for training."""
 
 import os
 import warnings
@@ -9,27 +9,28 @@ from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from prosody_tagger.errors import ModelError
+from prosody_tagger.errors import ModelError, first_line
 from prosody_tagger.model import ADDED_TOKENS, SHIPPED, add_tokens, read_tokenizer
 
 ROWS_FILE = "token-rows.safetensors"
-"""Beside a base: the rows of our tokens as its training left them, for an adapter to start from."""
+"""File beside a base with the embedding rows of our tokens at the end of its training; an adapter starts from them."""
 LORA_MODULES = ("c_attn", "c_proj", "c_fc")
-"""Attention and MLP of GPT-2."""
+"""Attention and MLP layers of GPT-2."""
 GPT2_VOCABULARY = 50_257
 GPT2_TOKENIZER = SHIPPED / "gpt2-vocabulary" / "tokenizer.json"
-"""GPT-2's own, with our tokens."""
+"""The original tokenizer of GPT-2, with our tokens added."""
 NEW_ROW_STD = 0.02
+"""Standard deviation of the noise in new embedding rows; GPT-2's own initialisation."""
 
 
 def load_base(source: str) -> tuple[Any, Tokenizer]:
-    """A GPT-2 in 32 bit with rows for our tokens, and its tokenizer with those tokens.
+    """Load a GPT-2 in float32 and its tokenizer, both with our tokens added.
 
     Args:
-        source: a folder or a hub name. A folder without a tokenizer has GPT-2's own.
+        source: a folder or a hub name. A folder without a tokenizer gets GPT-2's original one.
 
     Raises:
-        ModelError: it cannot be loaded, or is no GPT-2.
+        ModelError: it cannot be loaded, or is not a GPT-2.
     """
     import torch
     from transformers import AutoConfig, GPT2LMHeadModel
@@ -37,24 +38,24 @@ def load_base(source: str) -> tuple[Any, Tokenizer]:
 
     logging.disable_progress_bar()
     if (Path(source) / "adapter_config.json").exists():
-        raise ModelError(f"{source!r} is an adapter and no base; give the folder or hub name of a GPT-2")
+        raise ModelError(f"{source!r} is an adapter, not a base; give the folder or hub name of a GPT-2")
     try:
         kind = AutoConfig.from_pretrained(source).model_type
         if kind != "gpt2":
-            raise ModelError(f"the base {source!r} is of the kind {kind!r}; give a GPT-2")
+            raise ModelError(f"the base {source!r} is a model of type {kind!r}; give a GPT-2")
         network = GPT2LMHeadModel.from_pretrained(source, dtype=torch.float32)
-        tokenizer = _tokenizer(source, network.config.vocab_size)
+        tokenizer = _load_tokenizer(source, network.config.vocab_size)
     except ModelError:
         raise
     except Exception as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        reason = first_line(error)
         raise ModelError(f"cannot load the base {source!r}: {reason}; give the folder or hub name of a GPT-2") from None
-    add_rows(network, tokenizer, Path(source) / ROWS_FILE)
+    add_embedding_rows(network, tokenizer, Path(source) / ROWS_FILE)
     return network, tokenizer
 
 
-def add_rows(network: Any, tokenizer: Tokenizer, rows_file: Path) -> None:
-    """Give the network rows for our tokens: those of ``rows_file`` if there is one, else near the mean of all rows."""
+def add_embedding_rows(network: Any, tokenizer: Tokenizer, rows_file: Path) -> None:
+    """Add embedding rows for our tokens: those of ``rows_file`` if it exists, else the mean of all rows plus noise."""
     import torch
     from safetensors.torch import load_file
 
@@ -68,8 +69,8 @@ def add_rows(network: Any, tokenizer: Tokenizer, rows_file: Path) -> None:
         weight[-count:] = rows
 
 
-def with_lora(network: Any, *, r: int, alpha: float, dropout: float) -> Any:
-    """The network under a LoRA adapter over attention and MLP, with the rows of our tokens to be trained."""
+def add_lora(network: Any, *, r: int, alpha: float, dropout: float) -> Any:
+    """Wrap the network in a LoRA adapter over attention and MLP; the embedding rows of our tokens are trainable as well."""
     from peft import LoraConfig, get_peft_model
 
     vocab = network.config.vocab_size
@@ -86,41 +87,56 @@ def with_lora(network: Any, *, r: int, alpha: float, dropout: float) -> Any:
         return get_peft_model(network, config)
 
 
-def base_name(base: str, output: Path) -> str:
-    """How an adapter's folder names its base: a hub name, a folder beside it relative to it, another folder by its whole path."""
+def adapter_base_name(base: str, output: Path) -> str:
+    """Return how the adapter in ``output`` refers to its base.
+
+    A hub name stays as it is, a folder beside ``output`` is given relative to it, any other folder by its absolute path.
+    """
     folder = Path(base)
     if not folder.is_dir():
         return base
-    beside = folder.resolve().parent == output.resolve().parent
-    return Path(os.path.relpath(folder.resolve(), output.resolve())).as_posix() if beside else str(folder.resolve())
+    is_beside = folder.resolve().parent == output.resolve().parent
+    return Path(os.path.relpath(folder.resolve(), output.resolve())).as_posix() if is_beside else str(folder.resolve())
 
 
 def save_adapter(network: Any, tokenizer: Tokenizer, base: str, output: Path) -> None:
-    """Write the adapter and its tokenizer; ``base`` is as `base_name` has it."""
+    """Write the adapter and its tokenizer.
+
+    Args:
+        network: the network from `add_lora`.
+        tokenizer: its tokenizer, with our tokens.
+        base: the base as `adapter_base_name` gives it.
+        output: the folder to write to.
+    """
     config = network.peft_config["default"]
     config.base_model_name_or_path = base
     config.inference_mode = True
     config.target_modules = sorted(config.target_modules)  # a set, whose order changes from run to run
     with _without_future_warnings():
         network.save_pretrained(output, save_embedding_layers=False)
-    (output / "README.md").unlink(missing_ok=True)  # peft's empty form
+    (output / "README.md").unlink(missing_ok=True)  # the empty template that peft writes
     tokenizer.save(str(output / "tokenizer.json"), pretty=False)
 
 
 @contextmanager
 def _without_future_warnings() -> Iterator[None]:
-    """peft asks transformers for an attribute by its old name."""
+    """Silence peft, which reads an attribute of transformers by a deprecated name."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         yield
 
 
-def _tokenizer(source: str, vocab: int) -> Tokenizer:
-    """The base's own tokenizer with our tokens, which, if it is GPT-2's kind, reads a text as if a space stood before it."""
+def _load_tokenizer(source: str, vocab: int) -> Tokenizer:
+    """Load the base's tokenizer and add our tokens.
+
+    A byte-pair tokenizer encodes the first word as if a space preceded it, so that a word has the same tokens anywhere in a text.
+    """
     folder = Path(source)
     if folder.is_dir() and not any((folder / name).exists() for name in ("tokenizer.json", "vocab.json")):
         if vocab != GPT2_VOCABULARY:
-            raise ModelError(f"the base {source!r} has no tokenizer.json, and its {vocab} tokens are not GPT-2's own; put it there")
+            raise ModelError(
+                f"the base {source!r} has no tokenizer.json, and its vocabulary of {vocab} tokens is not GPT-2's; add the file"
+            )
         return read_tokenizer(GPT2_TOKENIZER)
     if (folder / "tokenizer.json").exists():
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
@@ -129,7 +145,10 @@ def _tokenizer(source: str, vocab: int) -> Tokenizer:
 
         tokenizer = AutoTokenizer.from_pretrained(source).backend_tokenizer
     if tokenizer.get_vocab_size() != vocab:
-        raise ModelError(f"the base {source!r} has {vocab} rows and its tokenizer {tokenizer.get_vocab_size()} tokens; mend it")
+        raise ModelError(
+            f"the base {source!r} has {vocab} embedding rows, but its tokenizer {tokenizer.get_vocab_size()} tokens; "
+            "give a base whose model and tokenizer match"
+        )
     if isinstance(tokenizer.model, models.BPE):
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
         tokenizer.decoder = decoders.ByteLevel()

@@ -1,6 +1,6 @@
-"""Batches of labelled text for training: which texts come when is a function of the seed and the epoch alone.
+"""Training batches of labelled text. The order of the texts depends on the seed and the epoch alone.
 
-So a run that was cut off goes on where it was, and several processes share one batch without talking about it.
+A resumed run therefore continues with the same batches, and several processes share one batch without communication.
 """
 
 import random
@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from prosody_tagger.corpus.examples import UNKNOWN, Example
+from prosody_tagger.corpus.examples import UNKNOWN, LabelledText
 from prosody_tagger.evaluation.metrics import mark_labels
 from prosody_tagger.markup import KINDS
 from prosody_tagger.model import (
@@ -32,12 +32,17 @@ from prosody_tagger.model import (
 from prosody_tagger.segment import segment_words
 
 RARE_COUNT = 3
-"""A word seen at most so often may be swapped for tokens never seen, so that unseen words are known to be rare words."""
+"""A token that occurs at most this often is rare; half of its occurrences are replaced by tokens that never occur in the data, so
+that the model learns to treat unknown words like rare ones. Not tuned."""
+JOINED_SHARE = 0.5
+"""Share of the texts that are joined from two to four consecutive examples of one speaker; the others are single examples."""
+LENGTH_NOISE = 8
+"""Batches group texts of similar length: the sort key is the length plus noise of up to this many tokens."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Item:
-    """A text as tokens, and the labels of its n words, [n, groups]."""
+class LabelledTokens:
+    """A text as tokens, and the labels of its n words, [n, groups] in the columns of `label_groups`."""
 
     encoded: Encoded
     labels: NDArray[np.int64]
@@ -45,15 +50,15 @@ class Item:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Batch:
-    """Texts side by side, ``text <SEP> text`` each.
+class TokenBatch:
+    """Several texts as tensors, each as ``text <SEP> text``.
 
     Attributes:
-        inputs: [texts, width] tokens, padded on the right.
-        positions: [texts, width], of each token.
-        rows, columns: [n] where the words of the copies end.
+        inputs: [texts, width] token ids, padded on the right.
+        positions: [texts, width] position of each token.
+        rows, columns: [n] index of the last token of each word of the copies.
         labels: [n, groups].
-        texts: the texts themselves.
+        texts: the tokens of the texts themselves.
     """
 
     inputs: torch.Tensor
@@ -63,13 +68,14 @@ class Batch:
     labels: torch.Tensor
     texts: list[Encoded]
 
-    def to(self, device: torch.device) -> "Batch":
+    def to(self, device: torch.device) -> "TokenBatch":
+        """Return the batch with its tensors on ``device``."""
         names = ("inputs", "positions", "rows", "columns", "labels")
         return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
 
 def label_groups(tokenizer: Tokenizer) -> list[list[int]]:
-    """For each column of the labels the tokens to choose among: prominence, boundary, and each mark against none."""
+    """Return the token ids that compete in each label column: prominence, boundary, and each mark against no mark."""
     none = token_id(tokenizer, NONE)
     return [
         [token_id(tokenizer, token) for token in PROMINENCE],
@@ -78,40 +84,44 @@ def label_groups(tokenizer: Tokenizer) -> list[list[int]]:
     ]
 
 
-def labels_of(examples: Sequence[Example]) -> list[NDArray[np.int64]]:
-    """Labels for each column of `label_groups`.
+def group_labels(examples: Sequence[LabelledText]) -> list[NDArray[np.int64]]:
+    """Return for each example its labels in the columns of `label_groups`, [words, groups], with `UNKNOWN` for missing ones.
 
-    A mark that no example has says nothing. Where there are neither real-valued labels nor marks, class 2 is emphasis.
+    A kind of mark that occurs in no example is unknown everywhere. If the data have neither real-valued prominence nor marks,
+    prominence 2 counts as emphasis.
     """
-    found = []
+    labels_of_examples = []
     for example in examples:
         boundary = [UNKNOWN if label == UNKNOWN else int(label == 2) for label in example.boundary]
-        found.append(np.column_stack([np.array(example.prominence), np.array(boundary), mark_labels(example)]))
-    together = np.concatenate(found)
-    absent = [2 + column for column in range(len(KINDS)) if not (together[:, 2 + column] == 1).any()]
-    emph = 2 + KINDS.index("emph")
-    by_class = (together[:, emph] == UNKNOWN).all()
-    for labels in found:
+        labels_of_examples.append(np.column_stack([np.array(example.prominence), np.array(boundary), mark_labels(example)]))
+    all_labels = np.concatenate(labels_of_examples)
+    absent = [2 + column for column in range(len(KINDS)) if not (all_labels[:, 2 + column] == 1).any()]
+    emphasis = 2 + KINDS.index("emph")
+    use_prominence = (all_labels[:, emphasis] == UNKNOWN).all()
+    for labels in labels_of_examples:
         labels[:, absent] = UNKNOWN
-        if by_class:
-            labels[:, emph] = np.where(labels[:, 0] == UNKNOWN, UNKNOWN, labels[:, 0] == 2)
-    return found
+        if use_prominence:
+            labels[:, emphasis] = np.where(labels[:, 0] == UNKNOWN, UNKNOWN, labels[:, 0] == 2)
+    return labels_of_examples
 
 
-class Batches:
-    """The batches of each epoch.
+class BatchBuilder:
+    """Builds the batches of each epoch.
 
     Args:
-        max_tokens: the longest text that fits, in tokens; longer ones are cut between words.
-        batch_size: texts in a batch.
-        batch_tokens: padded tokens in a batch, at most.
-        swap_rare: whether to swap rare words for tokens never seen.
+        tokenizer: the base's tokenizer, with our tokens.
+        examples: the training data.
+        max_tokens: length limit of a text, in tokens; longer texts are split between words.
+        batch_size: maximum number of texts in a batch.
+        batch_tokens: maximum number of tokens in a batch, padding included.
+        swap_rare: replace rare tokens by tokens that never occur in the data; see `RARE_COUNT`.
+        seed: determines the plan of each epoch and the replaced tokens.
     """
 
     def __init__(
         self,
         tokenizer: Tokenizer,
-        examples: Sequence[Example],
+        examples: Sequence[LabelledText],
         *,
         max_tokens: int,
         batch_size: int,
@@ -128,21 +138,21 @@ class Batches:
         encoded = encode(tokenizer, texts, [segment_words(text) for text in texts])
         self.items = [
             piece
-            for item, labels, example in zip(encoded, labels_of(examples), examples, strict=True)
+            for item, labels, example in zip(encoded, group_labels(examples), examples, strict=True)
             if item.ids
-            for piece in _cut(Item(item, labels, example.speaker), max_tokens)
+            for piece in _split_long(LabelledTokens(item, labels, example.speaker), max_tokens)
         ]
         counts = Counter(i for item in self.items for i in item.encoded.ids)
         self.unseen = [i for i in range(tokenizer.get_vocab_size() - len(ADDED_TOKENS)) if counts[i] == 0]
         self.rare = {i for i, count in counts.items() if count <= RARE_COUNT} if swap_rare and self.unseen else set()
 
     def plan(self, epoch: int) -> list[list[range]]:
-        """The batches of an epoch, as ranges of items that make one text each: an item alone or a few in a row."""
+        """Return the batches of an epoch; each text of a batch is a range of indices of items that are joined."""
         order = random.Random(f"plan {self.seed} {epoch}")
         texts: list[range] = []
         index = 0
         while index < len(self.items):
-            wanted = 1 if order.random() < 0.5 else order.randint(2, 4)
+            wanted = 1 if order.random() < 1 - JOINED_SHARE else order.randint(2, 4)
             stop, length = index + 1, len(self.items[index].encoded.ids)
             while stop < min(index + wanted, len(self.items)) and self.items[stop].speaker == self.items[index].speaker:
                 length += len(self.items[stop].encoded.ids)
@@ -152,7 +162,7 @@ class Batches:
             texts.append(range(index, stop))
             index = stop
         lengths = {text: sum(len(self.items[i].encoded.ids) for i in text) for text in texts}
-        texts.sort(key=lambda text: lengths[text] + order.random() * 8)
+        texts.sort(key=lambda text: lengths[text] + order.random() * LENGTH_NOISE)
         batches: list[list[range]] = [[]]
         for text in texts:
             size = len(batches[-1])
@@ -162,32 +172,33 @@ class Batches:
         order.shuffle(batches)
         return batches
 
-    def parts(self, texts: Sequence[range], count: int, epoch: int) -> list[Batch]:
-        """A batch of the plan in ``count`` parts of like size, or fewer if it has fewer texts."""
+    def parts(self, texts: Sequence[range], count: int, epoch: int) -> list[TokenBatch]:
+        """Return a batch of the plan in ``count`` parts of similar size, or fewer if it has fewer texts."""
         size = min(count, len(texts))
         bounds = [len(texts) * part // size for part in range(size + 1)]
         return [self._tensors(texts[first:last], epoch) for first, last in pairwise(bounds)]
 
-    def _tensors(self, texts: Sequence[range], epoch: int) -> Batch:
-        joined = [self._joined(text, epoch) for text in texts]
+    def _tensors(self, texts: Sequence[range], epoch: int) -> TokenBatch:
+        joined = [self._join(text, epoch) for text in texts]
         inputs, positions, rows, columns = lay_out(joined, self.sep)
-        return Batch(inputs, positions, torch.tensor(rows), torch.tensor(columns), self._labels(texts), joined)
+        return TokenBatch(inputs, positions, torch.tensor(rows), torch.tensor(columns), self._labels(texts), joined)
 
     def _labels(self, texts: Sequence[range]) -> torch.Tensor:
         return torch.from_numpy(np.concatenate([self.items[index].labels for text in texts for index in text]))
 
-    def _joined(self, text: range, epoch: int) -> Encoded:
+    def _join(self, text: range, epoch: int) -> Encoded:
+        """Join the items of a text, with rare tokens replaced."""
         swap = random.Random(f"swap {self.seed} {epoch} {text.start}")
         ids: list[int] = []
         last: list[int] = []
         for item in (self.items[index].encoded for index in text):
-            last.extend(len(ids) + place for place in item.last)
+            last.extend(len(ids) + position for position in item.last)
             ids.extend(swap.choice(self.unseen) if i in self.rare and swap.random() < 0.5 else i for i in item.ids)
         return Encoded(ids, last)
 
 
-def _cut(item: Item, max_tokens: int) -> Iterator[Item]:
-    """The item in pieces of whole words that fit; of a word that does not fit, its last tokens."""
+def _split_long(item: LabelledTokens, max_tokens: int) -> Iterator[LabelledTokens]:
+    """Yield the item in pieces of whole words of at most ``max_tokens`` tokens; a longer word keeps its last tokens only."""
     ids, ends = item.encoded.ids, item.encoded.last
     first = 0
     while first < len(ends):
@@ -195,6 +206,6 @@ def _cut(item: Item, max_tokens: int) -> Iterator[Item]:
         end = max(first + 1, int(np.searchsorted(ends, start + max_tokens, side="left")))
         stop = ends[end - 1] + 1
         start = min(max(start, stop - max_tokens), stop - 1)
-        last = [max(place - start, 0) for place in ends[first:end]]
-        yield Item(Encoded(ids[start:stop], last), item.labels[first:end], item.speaker)
+        last = [max(position - start, 0) for position in ends[first:end]]
+        yield LabelledTokens(Encoded(ids[start:stop], last), item.labels[first:end], item.speaker)
         first = end

@@ -1,26 +1,28 @@
-"""Where a training run stands, on disk at every moment whole: one file, replaced in one step."""
+"""Checkpoint of a training run: one file, replaced atomically, that holds all that is needed to resume the run."""
 
-import hashlib
 import json
-import os
 import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from prosody_tagger.errors import BadInput
+from prosody_tagger.errors import BadInput, first_line
+from prosody_tagger.files import replaced_file
+
+CHECKPOINT_FILE = "checkpoint.pt"
+"""Name of the checkpoint in the output folder. It exists only while a run is unfinished."""
 
 
 @dataclass(slots=True)
-class Progress:
-    """How far a run is.
+class TrainingProgress:
+    """Position of a run in its schedule, and its results so far.
 
     Attributes:
-        epoch, step: the next batch: its epoch, and its place in that epoch's plan.
-        loss, texts: sums over the epoch so far.
-        history: for each epoch done its figures.
-        best_epoch: the epoch with the lowest evaluation loss, counted from 1; 0 before the first has ended.
+        epoch, step: the next batch: its epoch, counted from 0, and its index in the plan of that epoch.
+        loss, texts: the sum of the losses and the number of texts of this epoch so far.
+        history: one dictionary of measures for each completed epoch.
+        best_epoch: the epoch with the lowest evaluation loss, counted from 1; 0 before the first evaluation.
     """
 
     epoch: int = 0
@@ -31,29 +33,34 @@ class Progress:
     best_epoch: int = 0
 
 
-class Checkpoint:
-    """A file for the state of one run, told from other runs by ``identity``: all that its outcome depends on."""
+class TrainingCheckpoint:
+    """The checkpoint file of one run.
+
+    Args:
+        path: the file.
+        identity: everything that the outcome of the run depends on; a checkpoint with another identity is refused.
+    """
 
     def __init__(self, path: Path, identity: Mapping[str, Any]) -> None:
         self.path = path
         self.identity = dict(identity)
 
     def save(self, state: dict[str, Any]) -> None:
-        """Replace what is there. A process killed at any moment leaves the old state or the new one."""
-        import torch
-
-        beside = self.path.with_suffix(".part")
-        with beside.open("wb") as file:
-            torch.save({"identity": json.dumps(self.identity, sort_keys=True), **state}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(self.path)
-
-    def load(self) -> dict[str, Any] | None:
-        """What was saved last; None if nothing was.
+        """Replace the file. A process killed at any moment leaves either the old state or the new one.
 
         Raises:
-            BadInput: the file is broken, or was left by a run of other settings or data.
+            OSError: the file cannot be written.
+        """
+        import torch
+
+        with replaced_file(self.path, durable=True) as partial:
+            torch.save({"identity": json.dumps(self.identity, sort_keys=True), **state}, partial)
+
+    def load(self) -> dict[str, Any] | None:
+        """Return the state saved last, or None if there is no checkpoint.
+
+        Raises:
+            BadInput: the file is broken, or belongs to a run with other settings or data.
         """
         import torch
 
@@ -63,24 +70,47 @@ class Checkpoint:
             state: dict[str, Any] = torch.load(self.path, map_location="cpu", weights_only=True)
             identity = json.loads(state["identity"])
         except (OSError, RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError) as error:
-            reason = next(iter(str(error).splitlines()), type(error).__name__)
-            raise BadInput(f"the checkpoint {self.path} is broken: {reason}; delete it and start without --resume") from None
+            raise BadInput(f"the checkpoint {self.path} is broken: {first_line(error)}; give --overwrite to start again") from None
         now = json.loads(json.dumps(self.identity))
         differing = sorted(name for name in {*identity, *now} if identity.get(name) != now.get(name))
         if differing:
             before = ", ".join(f"{name} {_short(identity.get(name))}, now {_short(now.get(name))}" for name in differing)
             raise BadInput(
-                f"the checkpoint {self.path} was left by another run ({before}); give what that had, or start without --resume"
+                f"the checkpoint {self.path} belongs to a run with other settings or data ({before}); give those of that run, "
+                "--overwrite to start again, or another --output"
             )
         return state
 
     def remove(self) -> None:
-        self.path.unlink(missing_ok=True)
+        """Delete the checkpoint, and partial files that an interrupted `save` left behind."""
+        for path in (self.path, *_partial_files(self.path)):
+            path.unlink(missing_ok=True)
 
 
-def digest(*parts: bytes) -> str:
-    """One SHA-256 over all parts."""
-    return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
+def refuse_to_overwrite(output: Path, *, resume: bool, overwrite: bool) -> None:
+    """Refuse to start a run in a folder that holds the checkpoint of an unfinished run, unless the caller says what to do.
+
+    Raises:
+        BadInput: there is a checkpoint and neither ``resume`` nor ``overwrite`` is set, or both are set.
+    """
+    if resume and overwrite:
+        raise BadInput("--resume and --overwrite exclude each other; give one of them")
+    if (output / CHECKPOINT_FILE).exists() and not resume and not overwrite:
+        raise BadInput(
+            f"{str(output)!r} holds an unfinished run; give --resume to continue it, --overwrite to delete it and start again, "
+            "or another --output"
+        )
+
+
+def has_checkpoint(output: Path) -> bool:
+    """Return whether a folder holds a checkpoint, or a partial file of one."""
+    path = output / CHECKPOINT_FILE
+    return path.exists() or bool(_partial_files(path))
+
+
+def _partial_files(path: Path) -> list[Path]:
+    """Return what `replaced_file` leaves beside ``path`` when the process is killed while writing."""
+    return list(path.parent.glob(f".{path.name}.*.part"))
 
 
 def _short(value: Any) -> str:

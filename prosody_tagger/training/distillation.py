@@ -1,8 +1,8 @@
-"""A sentence encoder that judges prominence and boundaries, for the tagger's base to start from and to learn from.
+"""Knowledge distillation: a sentence encoder as teacher of the tagger's base (Hinton et al., arXiv 1503.02531).
 
-A GPT-2 of the tagger's size has read too little to know what words mean. An encoder that was trained on a thousand times as much
-knows. `transplant` makes a GPT-2 of its weights, and while that learns, the encoder reads the same tokens and says what it makes of
-them (knowledge distillation, Hinton et al., arXiv 1503.02531). `benchmarks/gpu/teacher.py` trains it. It is not shipped.
+A GPT-2 of the tagger's size has seen too little text to represent word meanings well; an encoder pre-trained on a thousand times as
+much text has. `transplant` initialises a GPT-2 from its weights. During training the encoder reads the same tokens, and the GPT-2
+learns its label probabilities and its hidden vectors. `benchmarks/gpu/teacher.py` trains the encoder, which is not shipped.
 """
 
 from collections.abc import Sequence
@@ -13,28 +13,37 @@ from tokenizers import Tokenizer, processors
 from torch import nn
 from torch.nn import functional
 
+from prosody_tagger.markup import KINDS
 from prosody_tagger.model import Encoded, token_id
 
-HEADS = 6  # prominence 0, 1, 2; a boundary; emphasis; real-valued prominence
+HEADS = 6  # prominence 0, 1, 2; boundary; emphasis; real-valued prominence
 HEAD_FILE = "head.pt"
 TOKENIZER_FILE = "tokenizer.json"
+HEAD_DROPOUT = 0.1
 WIDTHS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256)
-"""Lengths to which texts are padded: few in all, because a processor's kernels are made anew for each one."""
+"""Lengths to which texts are padded. Few distinct lengths are used, because the CPU library prepares its kernels for each new
+one."""
+VECTOR_WEIGHT = 3.0
+"""Weight of the distance between hidden vectors relative to the cross-entropies, as used for the shipped base; other values were
+not recorded."""
+EMPHASIS_GROUP = 2 + KINDS.index("emph")
+"""Index of emphasis among the groups of `batches.label_groups`."""
 
 
 class Teacher(nn.Module):
-    """An encoder of BERT's kind, with one linear layer on the mean of each word's tokens.
+    """A BERT-like encoder with one linear layer on the mean of each word's tokens.
 
     Attributes:
-        tokenizer: its word pieces alone; our tokens are added to a copy of it.
-        knows_emphasis: whether it learnt it; only the released labelling tells it.
+        tokenizer: the encoder's word pieces, without our tokens.
+        knows_emphasis: whether the emphasis output was trained; only the released labelling has labels for it.
     """
 
     def __init__(self, folder: Path) -> None:
+        """Load the encoder, its tokenizer and, if there is one, the trained head from ``folder``."""
         super().__init__()
         from transformers import AutoModel
 
-        # Dropout of attention leaves the fast kernels no way.
+        # Without dropout in attention, the fused attention kernels can be used.
         self.encoder = AutoModel.from_pretrained(
             folder, dtype=torch.float32, attention_probs_dropout_prob=0.0, add_pooling_layer=False
         )
@@ -49,16 +58,17 @@ class Teacher(nn.Module):
             self.head.load_state_dict(state)
 
     def save(self, folder: Path) -> None:
+        """Write encoder, tokenizer and head to ``folder``."""
         folder.mkdir(parents=True, exist_ok=True)
         self.encoder.save_pretrained(folder)
         self.tokenizer.save(str(folder / TOKENIZER_FILE))
         torch.save({**self.head.state_dict(), "knows_emphasis": self.knows_emphasis}, folder / HEAD_FILE)
 
     def forward(self, texts: Sequence[Encoded]) -> tuple[torch.Tensor, torch.Tensor]:
-        """What it makes of some texts, all of one batch.
+        """Encode a batch of texts.
 
         Returns:
-            The vectors of all tokens of all texts in order, [tokens, width], and logits for all their words, [words, HEADS].
+            The vectors of all tokens of all texts in order, [tokens, width], and the logits of all their words, [words, HEADS].
         """
         device = self.head.weight.device
         counts = torch.tensor([len(text.ids) for text in texts])
@@ -70,21 +80,21 @@ class Teacher(nn.Module):
         for row, text in enumerate(texts):
             ids[row, 1 : len(text.ids) + 2] = torch.tensor([*text.ids, end])
         ids = ids.to(device)
-        seen = torch.ne(ids, self.padding).long()
-        hidden = self.encoder(input_ids=ids, attention_mask=seen).last_hidden_state
-        places = torch.arange(width)
-        vectors = hidden[((places > 0) & (places <= counts[:, None])).to(device)]
-        ends = _word_ends(texts).to(device)
+        mask = torch.ne(ids, self.padding).long()
+        hidden = self.encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+        positions = torch.arange(width)
+        vectors = hidden[((positions > 0) & (positions <= counts[:, None])).to(device)]
+        spans = _word_spans(texts).to(device)
         sums = functional.pad(vectors.float().cumsum(0), (0, 0, 1, 0))
-        spans = (ends[:, 1] - ends[:, 0])[:, None]
-        means = (sums[ends[:, 1]] - sums[ends[:, 0]]) / spans
+        lengths = (spans[:, 1] - spans[:, 0])[:, None]
+        means = (sums[spans[:, 1]] - sums[spans[:, 0]]) / lengths
         with torch.autocast(device.type, enabled=False):
-            logits: torch.Tensor = self.head(functional.dropout(means, 0.1, self.training))
+            logits: torch.Tensor = self.head(functional.dropout(means, HEAD_DROPOUT, self.training))
         return vectors, logits
 
 
 def read_word_pieces(path: Path) -> Tokenizer:
-    """An encoder's tokenizer, which gives the tokens of the text and nothing around them."""
+    """Read an encoder's tokenizer and configure it to add no tokens around a text."""
     tokenizer = Tokenizer.from_file(str(path))
     tokenizer.no_padding()
     tokenizer.no_truncation()
@@ -93,8 +103,48 @@ def read_word_pieces(path: Path) -> Tokenizer:
     return tokenizer
 
 
-def _word_ends(texts: Sequence[Encoded]) -> torch.Tensor:
-    """For each word of all texts its first token and the one after its last, [words, 2]; one token of a word that has none."""
+def distillation_loss(
+    hidden: torch.Tensor,
+    group_logits: Sequence[torch.Tensor],
+    texts: Sequence[Encoded],
+    words: int,
+    tokens: int,
+    teacher: Teacher,
+) -> torch.Tensor:
+    """Return the distillation loss: match the teacher's label probabilities and hidden vectors.
+
+    It is the cross-entropy with the teacher's probabilities at each word, plus `VECTOR_WEIGHT` times one minus the cosine with the
+    teacher's vector at each token.
+
+    Args:
+        hidden: [texts, width, dimensions], the student's vectors of ``text <SEP> text``.
+        group_logits: the student's logits at the n words, for each group of `batches.label_groups` [n, choices].
+        texts: the tokens of the texts.
+        words, tokens: numbers of words and tokens of the whole batch, to divide the sums by.
+        teacher: reads the same tokens, without gradients.
+    """
+    with torch.no_grad():
+        vectors, teacher_logits = teacher(texts)
+    # The copies' tokens, text by text, in the order of the teacher's vectors.
+    lengths = torch.tensor([len(text.ids) for text in texts], device=hidden.device)[:, None]
+    positions = torch.arange(hidden.shape[1], device=hidden.device)
+    copies = hidden[(positions > lengths) & (positions <= 2 * lengths)]
+    distance = (1 - functional.cosine_similarity(copies.float(), vectors.float(), dim=1)).sum() / tokens
+    prominence = functional.cross_entropy(group_logits[0], teacher_logits[:, :3].softmax(1), reduction="sum") / words
+    total = VECTOR_WEIGHT * distance + prominence
+    total = total + _binary_cross_entropy(group_logits[1], teacher_logits[:, 3]) / words
+    if teacher.knows_emphasis:
+        total = total + _binary_cross_entropy(group_logits[EMPHASIS_GROUP], teacher_logits[:, 4]) / words
+    return total
+
+
+def _binary_cross_entropy(logits: torch.Tensor, teacher_logit: torch.Tensor) -> torch.Tensor:
+    """Return the sum of the cross-entropies of binary choices, [n, 2], with the teacher's logit of the second choice, [n]."""
+    return functional.binary_cross_entropy_with_logits(logits[:, 1] - logits[:, 0], teacher_logit.sigmoid(), reduction="sum")
+
+
+def _word_spans(texts: Sequence[Encoded]) -> torch.Tensor:
+    """Return the first token of each word of all texts and the one after its last, [words, 2]; a word without tokens gets one."""
     spans = []
     shift = 0
     for text in texts:

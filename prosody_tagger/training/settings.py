@@ -1,4 +1,4 @@
-"""What can be set about `train-tagger`, by options, by a file, or by both; an option counts before the file."""
+"""Settings of `train-tagger`, from command-line options and an optional file; options take precedence over the file."""
 
 import json
 import tomllib
@@ -7,36 +7,39 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from prosody_tagger.errors import BadInput
+from prosody_tagger.errors import BadInput, os_reason
 from prosody_tagger.language import primary_language
 from prosody_tagger.model import SHIPPED
 
 Precision = Literal["auto", "float32", "bfloat16"]
 
 EVAL_FRACTION = 0.15
-"""Share that is held out where nobody says."""
+"""Default share of the examples that is held out for evaluation."""
 
 
 class TrainSettings(BaseModel):
     """How to train a tagger.
 
     Attributes:
-        data: files to train on, of every form that `reading` knows.
+        data: files to train on, in any form that `corpus.readers` accepts.
         base: folder or hub name of a GPT-2.
         output: folder for the result.
-        epochs: times through the data, at most.
-        patience: epochs without a lower evaluation loss before training ends; 0 trains all epochs and keeps the last.
-        batch_size: texts in a batch, over all processes.
-        batch_tokens: padded tokens in a batch at most, over all processes.
-        lr: learning rate at its highest.
+        epochs: maximum number of passes over the data.
+        patience: number of epochs without a lower evaluation loss after which training stops; 0 trains all epochs and keeps the
+            last.
+        batch_size: maximum number of texts in a batch, over all processes.
+        batch_tokens: maximum number of tokens in a batch, padding included, over all processes.
+        lr: peak learning rate.
         lora_r, lora_alpha, lora_dropout: rank, scale and dropout of the adapter.
-        eval_fraction: share of the data that is held out to evaluate on.
-        eval_data: files to evaluate on, in place of a share.
-        max_examples: train on so many of the examples, drawn by the seed; the evaluation keeps all of its own.
-        seed: of everything that is drawn.
-        language: tags, such as "en", of the languages that the tagger will know; in others it sets no emphasis. None: it takes all.
-        swap_rare: swap rare words for tokens never seen, so that unseen words are known to be rare; for thousands of sentences.
-        precision: auto computes in bfloat16 on a GPU that can.
+        eval_fraction: share of the data that is held out for evaluation; None: `EVAL_FRACTION`, unless there is ``eval_data``.
+        eval_data: files to evaluate on instead.
+        max_examples: train on a random sample of this many examples; the evaluation data are not reduced.
+        seed: of the split, the sample, the batches, the initial weights and dropout.
+        language: language tags, such as "en", of the training data; the tagger puts no emphasis on text in other languages. Empty:
+            it accepts every language.
+        swap_rare: replace some rare words by words that never occur, so that the model learns to treat unknown words as rare ones;
+            meant for thousands of sentences.
+        precision: number format of the forward pass; auto selects bfloat16 on a GPU that supports it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -62,7 +65,7 @@ class TrainSettings(BaseModel):
 
     @field_validator("language")
     @classmethod
-    def _tags(cls, tags: tuple[str, ...]) -> tuple[str, ...]:
+    def _primary_tags(cls, tags: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(primary_language(tag) for tag in tags)
 
     @model_validator(mode="after")
@@ -72,49 +75,53 @@ class TrainSettings(BaseModel):
         return self
 
     def as_json(self) -> dict[str, Any]:
-        """As `--config` takes it."""
+        """Return the settings in the form that ``--config`` accepts."""
         return self.model_dump(mode="json") | {"eval_fraction": self.held_out_fraction}
 
     @property
     def held_out_fraction(self) -> float | None:
-        """The share that is held out; None where there are files to evaluate on."""
+        """The share to hold out; None if there are files to evaluate on."""
         return None if self.eval_data else self.eval_fraction or EVAL_FRACTION
 
 
 def load_train_settings(options: dict[str, Any], config: Path | None = None) -> TrainSettings:
-    """The settings of a file, with those options before them that were given (that are not None or empty).
+    """Return the settings of a file, overridden by the options that were given, which are those that are not None or empty.
 
     Raises:
-        BadInput: a setting that is unknown or cannot be used, or a file that cannot be read.
+        BadInput: a setting is unknown or out of range, or the file cannot be read.
     """
     given = {name: value for name, value in options.items() if value not in (None, [], ())}
     if not given.keys().isdisjoint({"eval_fraction", "eval_data"}) and config is not None:
-        # Whichever way of evaluating the command line gives replaces the file's.
+        # The evaluation that the command line selects replaces that of the file.
         given = {"eval_fraction": None, "eval_data": (), **given}
     try:
-        return TrainSettings.model_validate((_read(config) if config else {}) | given)
+        return TrainSettings.model_validate((_read_config(config) if config else {}) | given)
     except ValidationError as error:
-        lines = []
+        messages = []
         for found in error.errors(include_url=False):
             name = ".".join(str(part) for part in found["loc"])
             if name == "data" and found["type"] in {"missing", "too_short"}:
-                lines.append("no data to train on: give one or more files")
+                messages.append("no data to train on: give one or more files")
             else:
-                lines.append(f"{name} cannot be used: {found['msg']}, got {found['input']!r}" if name else str(found["msg"]))
-        raise BadInput("; ".join(lines)) from None
+                messages.append(f"{name} cannot be used: {found['msg']}, got {found['input']!r}" if name else str(found["msg"]))
+        raise BadInput("; ".join(messages)) from None
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """TOML or JSON with the names of the settings, or the training.json of an earlier run."""
+def _read_config(path: Path) -> dict[str, Any]:
+    """Read TOML or JSON with the names of the settings, or the training.json of an earlier run.
+
+    Raises:
+        BadInput: the file cannot be read, or holds no settings.
+    """
     try:
         text = path.read_text(encoding="utf-8")
-        found: Any = json.loads(text) if path.suffix.lower() == ".json" else tomllib.loads(text)
+        content: Any = json.loads(text) if path.suffix.lower() == ".json" else tomllib.loads(text)
     except OSError as error:
-        raise BadInput(f"cannot read --config {path}: {(error.strerror or str(error)).lower()}") from None
+        raise BadInput(f"cannot read --config {path}: {os_reason(error)}") from None
     except ValueError as error:
-        raise BadInput(f"--config {path} cannot be read: {error}; write TOML, or JSON in a file that ends in .json") from None
-    if isinstance(found, dict) and isinstance(found.get("settings"), dict):
-        found = found["settings"]
-    if not isinstance(found, dict):
+        raise BadInput(f"--config {path} cannot be read: {error}; write TOML, or JSON in a file named *.json") from None
+    if isinstance(content, dict) and isinstance(content.get("settings"), dict):
+        content = content["settings"]
+    if not isinstance(content, dict):
         raise BadInput(f"--config {path} holds no settings; write them as name = value")
-    return {str(name).replace("-", "_"): value for name, value in found.items()}
+    return {str(name).replace("-", "_"): value for name, value in content.items()}

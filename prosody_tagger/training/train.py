@@ -1,4 +1,4 @@
-"""The command `train-tagger`: a LoRA adapter over a GPT-2, from marked text or from the Helsinki Prosody Corpus.
+"""Command `train-tagger`: train a LoRA adapter over a GPT-2 on marked text or on the Helsinki Prosody Corpus.
 
 train-tagger examples.jsonl --output output/tagger
 torchrun --nproc_per_node=2 -m prosody_tagger.training.train examples.jsonl --output output/tagger
@@ -19,15 +19,14 @@ if TYPE_CHECKING:
 
     from accelerate import Accelerator
 
-    from prosody_tagger.corpus.examples import Example
+    from prosody_tagger.corpus.examples import LabelledText
     from prosody_tagger.corpus.readers import DataFile
     from prosody_tagger.corpus.splits import Split
-    from prosody_tagger.training.checkpoint import Checkpoint
+    from prosody_tagger.training.checkpoint import TrainingCheckpoint
     from prosody_tagger.training.distillation import Teacher
+    from prosody_tagger.training.trainer import LoopSettings
 
     Say = Callable[[str], None]
-
-CHECKPOINT_FILE = "checkpoint.pt"
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -39,145 +38,171 @@ def _default(name: str) -> str:
 @app.command()
 def train_tagger(
     files: Annotated[
-        list[Path] | None, typer.Argument(metavar="FILE...", help="Marked text, JSONL or Helsinki columns.", show_default=False)
+        list[Path] | None,
+        typer.Argument(metavar="FILE...", help="Training data: marked text, JSONL or Helsinki columns.", show_default=False),
     ] = None,
-    data: Annotated[list[Path] | None, typer.Option("--data", help="One more file to train on.", show_default=False)] = None,
+    data: Annotated[
+        list[Path] | None, typer.Option("--data", help="Another file to train on; repeatable.", show_default=False)
+    ] = None,
     base: Annotated[
-        str | None, typer.Option("--base", help="Folder or hub name of a GPT-2.", show_default="the one that ships")
+        str | None, typer.Option("--base", help="Folder or hub name of a GPT-2.", show_default="the shipped base")
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Folder for the result.", show_default=_default("output"))
+        Path | None, typer.Option("-o", "--output", help="Folder to write the tagger to.", show_default=_default("output"))
     ] = None,
     epochs: Annotated[
-        int | None, typer.Option("--epochs", help="Times through the data, at most.", show_default=_default("epochs"))
+        int | None, typer.Option("--epochs", help="Maximum number of passes over the data.", show_default=_default("epochs"))
     ] = None,
     patience: Annotated[
         int | None,
         typer.Option(
-            "--patience", help="Epochs without a lower evaluation loss before it ends.", show_default=_default("patience")
+            "--patience",
+            help="Stop after this many epochs without a lower evaluation loss; 0 trains all epochs and keeps the last.",
+            show_default=_default("patience"),
         ),
     ] = None,
     batch_size: Annotated[
         int | None,
-        typer.Option("--batch-size", help="Texts in a batch, over all processes.", show_default=_default("batch_size")),
+        typer.Option("--batch-size", help="Maximum texts per batch, over all processes.", show_default=_default("batch_size")),
     ] = None,
-    lr: Annotated[float | None, typer.Option("--lr", help="Learning rate at its highest.", show_default=_default("lr"))] = None,
-    lora_r: Annotated[int | None, typer.Option("--lora-r", help="Rank.", show_default=_default("lora_r"))] = None,
-    lora_alpha: Annotated[float | None, typer.Option("--lora-alpha", help="Scale.", show_default=_default("lora_alpha"))] = None,
+    lr: Annotated[float | None, typer.Option("--lr", help="Peak learning rate.", show_default=_default("lr"))] = None,
+    lora_r: Annotated[int | None, typer.Option("--lora-r", help="LoRA rank.", show_default=_default("lora_r"))] = None,
+    lora_alpha: Annotated[
+        float | None, typer.Option("--lora-alpha", help="LoRA scale.", show_default=_default("lora_alpha"))
+    ] = None,
     lora_dropout: Annotated[
-        float | None, typer.Option("--lora-dropout", help="Dropout.", show_default=_default("lora_dropout"))
+        float | None, typer.Option("--lora-dropout", help="LoRA dropout.", show_default=_default("lora_dropout"))
     ] = None,
     eval_fraction: Annotated[
         float | None,
-        typer.Option("--eval-fraction", help="Share of the data to evaluate on.", show_default=str(EVAL_FRACTION)),
+        typer.Option("--eval-fraction", help="Share of the data to hold out for evaluation.", show_default=str(EVAL_FRACTION)),
     ] = None,
     eval_data: Annotated[
-        list[Path] | None, typer.Option("--eval-data", help="A file to evaluate on, in place of a share.", show_default=False)
+        list[Path] | None,
+        typer.Option("--eval-data", help="A file to evaluate on, instead of held-out data; repeatable.", show_default=False),
     ] = None,
     max_examples: Annotated[
-        int | None, typer.Option("--max-examples", help="Train on so many examples at most.", show_default=False)
+        int | None, typer.Option("--max-examples", help="Train on a random sample of this many examples.", show_default=False)
     ] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Of all that is drawn.", show_default=_default("seed"))] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Random seed.", show_default=_default("seed"))] = None,
     language: Annotated[
         list[str] | None,
         typer.Option(
             "--language",
-            help="What the data is written in, such as en; text in another language then gets no emphasis.",
-            show_default="every language is taken",
+            help="Language of the data, such as en; repeatable. The tagger puts no emphasis on text in other languages.",
+            show_default="any language",
         ),
     ] = None,
     precision: Annotated[
-        Precision | None, typer.Option("--precision", help="What the network computes in.", show_default=_default("precision"))
+        Precision | None,
+        typer.Option("--precision", help="Number format of the forward pass.", show_default=_default("precision")),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was cut off, or start one.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue the unfinished run in --output, or start one if there is none.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete the unfinished run in --output and start again.")] = False,
     config: Annotated[
         Path | None,
-        typer.Option("--config", help="These options as TOML or JSON, or a training.json; options given here count first."),
+        typer.Option("--config", help="TOML or JSON file of these options, or a training.json; the command line takes precedence."),
     ] = None,
 ) -> None:
     """Train a tagger on your own examples.
 
-    A line of data is marked text, as in: It's <emph>only $299 <pause_short>today. What came out goes to --tagger.
+    Each line of data is marked text, for example: It's <emph>only $299 <pause_short>today. Give the resulting folder to --tagger.
     """
-    options = {name: value for name, value in locals().items() if name not in {"files", "data", "resume", "config"}}
+    options = dict(locals())
+    for name in ("files", "resume", "overwrite", "config"):
+        del options[name]
     options["data"] = [*(files or []), *(data or [])]
-    train(load_train_settings(options, config), resume=resume)
+    train(load_train_settings(options, config), resume=resume, overwrite=overwrite)
 
 
-def train(settings: TrainSettings, *, resume: bool = False) -> dict[str, Any]:
-    """Train a tagger and write its folder; returns what training.json holds.
+def train(settings: TrainSettings, *, resume: bool = False, overwrite: bool = False) -> dict[str, Any]:
+    """Train a tagger, write its folder, and return the content of its training.json.
+
+    Args:
+        settings: what to train on, and how.
+        resume: continue the unfinished run in the output folder, or start one if there is none.
+        overwrite: delete the unfinished run in the output folder and start again.
 
     Raises:
-        DataError: lines that cannot be used, or too little data; nothing is trained then.
+        DataError: the data has unusable lines, or is too little; nothing is trained then.
         ModelError: the base cannot be loaded.
-        BadInput: an output folder that holds something else, or a checkpoint of another run.
+        BadInput: the output folder holds other files, the checkpoint of another run, or an unfinished run without ``resume`` or
+            ``overwrite``.
     """
-    files, split = prepare(settings)
-    return train_on(settings, files, split, resume=resume)
+    _check_output(settings.output, resume=resume, overwrite=overwrite)
+    files, split = read_data(settings)
+    return train_on_split(settings, files, split, resume=resume, overwrite=overwrite)
 
 
-def train_on(
+def train_on_split(
     settings: TrainSettings,
     files: "Sequence[DataFile]",
     split: "Split",
     *,
     resume: bool = False,
+    overwrite: bool = False,
     teacher: "Teacher | None" = None,
 ) -> dict[str, Any]:
-    """Like `train`, with the examples as they were read from ``files`` and split, and with a teacher to follow if there is one."""
+    """Train like `train`, on examples that were already read from ``files`` and split, optionally with a teacher."""
     import torch
 
-    _check_output(settings.output)
-    accelerator, say = start(settings.seed)
+    _check_output(settings.output, resume=resume, overwrite=overwrite)
+    accelerator, say = start_run(settings.seed)
     try:
-        for line in _about(files, split):
+        for line in _describe_data(files, split):
             say(line)
         return _train(settings, files, split, accelerator, say, resume, teacher)
     finally:
         accelerator.end_training()
-        torch.set_flush_denormal(False)  # the caller's own computations are exact again
+        torch.set_flush_denormal(False)  # restore the caller's floating-point mode
 
 
-def prepare(settings: TrainSettings) -> "tuple[list[DataFile], Split]":
-    """Read the data, all of it before anything is trained, and keep training and evaluation apart.
+def read_data(settings: TrainSettings) -> "tuple[list[DataFile], Split]":
+    """Read all files, and split the examples into training and evaluation data without overlap.
 
     Raises:
-        DataError: lines that cannot be used, or too little data.
+        DataError: the data has unusable lines, or is too little.
     """
     from prosody_tagger.corpus.readers import merge_labellings, read_files
-    from prosody_tagger.corpus.splits import Split, keep_apart, split, without_repeats
+    from prosody_tagger.corpus.splits import Split, drop_repeats, hold_out, remove_overlap
 
     count = len(settings.data)
     files = read_files([*settings.data, *settings.eval_data])
     examples, notes = merge_labellings([example for file in files[:count] for example in file.examples])
-    examples, repeats = without_repeats(examples)
+    examples, repeats = drop_repeats(examples)
     if repeats:
-        notes.append(f"{repeats} examples were left out: they say again what another one says, mark for mark")
+        notes.append(f"{repeats} examples were left out: they repeat another one, including its marks")
     fraction = settings.held_out_fraction
     if fraction is None:
         held_out, _ = merge_labellings([example for file in files[count:] for example in file.examples])
-        parts = keep_apart(examples, held_out, notes)
+        parts = remove_overlap(examples, held_out, notes)
     else:
-        parts = split(examples, fraction, settings.seed)
+        parts = hold_out(examples, fraction, settings.seed)
         parts = Split(parts.train, parts.held_out, [*notes, *parts.notes])
     chosen = parts.train
     if settings.max_examples is not None and settings.max_examples < len(chosen):
         drawn = random.Random(settings.seed).sample(range(len(chosen)), settings.max_examples)
         chosen = [chosen[index] for index in sorted(drawn)]
-        parts.notes.append(f"{len(chosen)} of {len(parts.train)} examples were drawn to train on")
+        parts.notes.append(f"{len(chosen)} of {len(parts.train)} examples were sampled to train on")
     return files, Split(chosen, parts.held_out, parts.notes)
 
 
-def start(seed: int) -> "tuple[Accelerator, Say]":
-    """The processes of this run, everything drawn from ``seed``, and how the first of them talks to people."""
+def start_run(seed: int) -> "tuple[Accelerator, Say]":
+    """Join the processes of this run and seed all random generators.
+
+    Returns:
+        The accelerator, and a function that prints a line to stderr in the main process and does nothing in the others.
+    """
     import numpy as np
     import torch
     from accelerate import Accelerator
 
     from prosody_tagger.command import people
 
-    # Rows of words that seldom come leave the optimizer numbers so small that a processor computes them in microcode, a hundred
-    # times slower. Threads take this over from the one that makes them, so it stands before the first computation.
+    # Rows of rare tokens produce denormal optimizer states, which are about 100 times slower, so flush them to zero. Threads
+    # inherit this mode when they are created: set it before the first computation.
     torch.set_flush_denormal(True)
     random.seed(seed)
     np.random.seed(seed)
@@ -201,49 +226,51 @@ def _train(
     resume: bool,
     teacher: "Teacher | None",
 ) -> dict[str, Any]:
-    from prosody_tagger.evaluation.metrics import Truth
-    from prosody_tagger.training.artifacts import base_record, write_result
-    from prosody_tagger.training.base_models import base_name, load_base, save_adapter, with_lora
-    from prosody_tagger.training.checkpoint import Checkpoint
-    from prosody_tagger.training.trainer import Fit
+    from prosody_tagger.evaluation.metrics import WordLabels
+    from prosody_tagger.training.artifacts import TRAINING_FILE, base_record, write_artifacts
+    from prosody_tagger.training.base_models import adapter_base_name, add_lora, load_base, save_adapter
+    from prosody_tagger.training.checkpoint import CHECKPOINT_FILE, TrainingCheckpoint
+    from prosody_tagger.training.trainer import TaggerTrainer
 
     network, tokenizer = load_base(settings.base)
-    base = base_record(base_name(settings.base, settings.output), network)
-    network = with_lora(network, r=settings.lora_r, alpha=settings.lora_alpha, dropout=settings.lora_dropout)
-    record = _record(settings, files, split, base)
+    base = base_record(adapter_base_name(settings.base, settings.output), network)
+    network = add_lora(network, r=settings.lora_r, alpha=settings.lora_alpha, dropout=settings.lora_dropout)
+    record = _training_record(settings, files, split, base)
     settings.output.mkdir(parents=True, exist_ok=True)
-    checkpoint = Checkpoint(settings.output / CHECKPOINT_FILE, _identity(record))
-    fit = Fit(network, tokenizer, split.train, split.held_out, _fit_settings(settings), accelerator, checkpoint, teacher)
+    checkpoint = TrainingCheckpoint(settings.output / CHECKPOINT_FILE, _run_identity(record))
+    trainer = TaggerTrainer(
+        network, tokenizer, split.train, split.held_out, _loop_settings(settings), accelerator, checkpoint, teacher
+    )
     if resume:
-        done = _finished(settings.output, checkpoint)
-        if done is not None:
-            say(f"{settings.output} is finished already")
-            return done
-        say("going on from the checkpoint" if fit.resume() else "there is no checkpoint; starting from the beginning")
+        finished = _finished_record(settings.output, checkpoint)
+        if finished is not None:
+            say(f"the run in {settings.output} is already finished")
+            return finished
+        say("resuming from the checkpoint" if trainer.resume() else "there is no checkpoint; starting from the beginning")
     accelerator.wait_for_everyone()
     if not resume and accelerator.is_main_process:
         checkpoint.remove()
-        (settings.output / "training.json").unlink(missing_ok=True)
-    progress = fit.run()
-    scores = fit.scores()
-    whole: dict[str, Any] = {}
+        (settings.output / TRAINING_FILE).unlink(missing_ok=True)
+    progress = trainer.run()
+    scores = trainer.score_held_out()
+    result: dict[str, Any] = {}
     if accelerator.is_main_process:
         save_adapter(network, tokenizer, base["name"], settings.output)
-        whole = write_result(settings.output, record, progress, scores, split.held_out, Truth.of(split.train))
+        result = write_artifacts(settings.output, record, progress, scores, split.held_out, WordLabels.of(split.train))
         checkpoint.remove()
-        _show(whole, settings.output, say)
+        _report_result(result, settings.output, say)
     accelerator.wait_for_everyone()
-    return whole
+    return result
 
 
-def _fit_settings(settings: TrainSettings) -> Any:
+def _loop_settings(settings: TrainSettings) -> "LoopSettings":
     import torch
 
-    from prosody_tagger.training.trainer import FitSettings
+    from prosody_tagger.training.trainer import LoopSettings
 
     wanted = settings.precision == "bfloat16"
     automatic = settings.precision == "auto" and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-    return FitSettings(
+    return LoopSettings(
         epochs=settings.epochs,
         lr=settings.lr,
         batch_size=settings.batch_size,
@@ -255,8 +282,8 @@ def _fit_settings(settings: TrainSettings) -> Any:
     )
 
 
-def _record(settings: TrainSettings, files: "Sequence[DataFile]", split: "Split", base: dict[str, str]) -> dict[str, Any]:
-    """What training.json says of how the result came about."""
+def _training_record(settings: TrainSettings, files: "Sequence[DataFile]", split: "Split", base: dict[str, str]) -> dict[str, Any]:
+    """Return the part of training.json that describes the run: settings, base, data and split."""
     return {
         "settings": settings.as_json(),
         "base": base,
@@ -279,56 +306,65 @@ def _record(settings: TrainSettings, files: "Sequence[DataFile]", split: "Split"
     }
 
 
-def _identity(record: dict[str, Any]) -> dict[str, Any]:
-    """All that the outcome depends on: another folder or another name for the same data is the same run."""
+def _run_identity(record: dict[str, Any]) -> dict[str, Any]:
+    """Return everything that the outcome depends on. Names and folders are left out: the same data elsewhere is the same run."""
     settings = {name: value for name, value in record["settings"].items() if name not in {"data", "eval_data", "output", "base"}}
     data = [[file["use"], file["sha256"]] for file in record["data"]]
     return {**settings, "data": data, "base": record["base"]["fingerprint"]}
 
 
-def _finished(output: Path, checkpoint: "Checkpoint") -> dict[str, Any] | None:
-    """What training.json holds, if this very run has ended."""
+def _finished_record(output: Path, checkpoint: "TrainingCheckpoint") -> dict[str, Any] | None:
+    """Return the content of training.json if this run is finished, else None."""
+    from prosody_tagger.training.artifacts import TRAINING_FILE
+
     if checkpoint.path.exists():
         return None
     try:
-        whole: dict[str, Any] = json.loads((output / "training.json").read_text(encoding="utf-8"))
-        same = _identity(whole) == json.loads(json.dumps(checkpoint.identity))
+        result: dict[str, Any] = json.loads((output / TRAINING_FILE).read_text(encoding="utf-8"))
+        same = _run_identity(result) == json.loads(json.dumps(checkpoint.identity))
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return whole if same else None
+    return result if same else None
 
 
-def _check_output(output: Path) -> None:
-    """Refuse to write among files that no training left."""
+def _check_output(output: Path, *, resume: bool, overwrite: bool) -> None:
+    """Refuse to write among files of other programs, or over an unfinished run.
+
+    Raises:
+        BadInput: either is the case.
+    """
     from prosody_tagger.errors import BadInput
+    from prosody_tagger.training.checkpoint import has_checkpoint, refuse_to_overwrite
 
-    known = ("adapter_config.json", "tokenizer.json", CHECKPOINT_FILE, "checkpoint.part", "training.json")
     if output.exists() and not output.is_dir():
         raise BadInput(f"--output {output} is a file; give a folder")
-    if output.is_dir() and any(output.iterdir()) and not any((output / name).exists() for name in known):
+    refuse_to_overwrite(output, resume=resume, overwrite=overwrite)
+    files_of_a_tagger = ("adapter_config.json", "tokenizer.json", "training.json")
+    is_known = has_checkpoint(output) or any((output / name).exists() for name in files_of_a_tagger)
+    if output.is_dir() and any(output.iterdir()) and not is_known:
         raise BadInput(f"--output {output} holds files that are no tagger's; give an empty or a new folder")
 
 
-def _about(files: "Sequence[DataFile]", split: "Split") -> list[str]:
-    lines = [f"{file.path}: {_counted(file.examples)}" for file in files]
+def _describe_data(files: "Sequence[DataFile]", split: "Split") -> list[str]:
+    lines = [f"{file.path}: {_describe_examples(file.examples)}" for file in files]
     return [*lines, *split.notes, f"{len(split.train)} examples to train on, {len(split.held_out)} to evaluate on"]
 
 
-def _counted(examples: "Sequence[Example]") -> str:
+def _describe_examples(examples: "Sequence[LabelledText]") -> str:
     kinds = sorted({example.labelling for example in examples})
     names = {"v1": "older labelling (v1)", "v3": "released labelling (v3)", "marked": "marked text"}
     return f"{len(examples)} examples, {', '.join(names[kind] for kind in kinds)}"
 
 
-def _show(whole: dict[str, Any], output: Path, say: "Say") -> None:
-    say(f"evaluation loss {whole['evaluation_loss']:.4f} in epoch {whole['best_epoch']}")
+def _report_result(result: dict[str, Any], output: Path, say: "Say") -> None:
+    say(f"evaluation loss {result['evaluation_loss']:.4f} in epoch {result['best_epoch']}")
     if not (output / "loss.png").exists():
         say(f"no plots: matplotlib is not installed; {install_command('plot')}")
     say(f"written to {output}; use it with --tagger {output}")
 
 
 def main() -> None:
-    """Entry point of the command."""
+    """Run the command and exit the process with its exit code."""
     from prosody_tagger.command import run_command
 
     run_command(app)

@@ -1,4 +1,4 @@
-"""The making of the shipped tagger, on a corpus that is made up."""
+"""Pre-training of the shipped tagger, on a synthetic corpus."""
 
 import json
 from collections.abc import Callable
@@ -9,16 +9,16 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from prosody_tagger.corpus.examples import speaker_fold, unlabelled
-from prosody_tagger.corpus.readers import read_text
+from prosody_tagger.corpus.examples import speaker_fold, unlabelled_text
+from prosody_tagger.corpus.readers import read_plain_or_columns
 from prosody_tagger.model import encode, read
 from prosody_tagger.segment import segment_words
 from prosody_tagger.tagger import ProsodyTagger
 from prosody_tagger.training import pretrain
 from prosody_tagger.training.base_models import load_base
-from prosody_tagger.training.batches import Batches, label_groups
+from prosody_tagger.training.batches import BatchBuilder, label_groups
 from prosody_tagger.training.distillation import Teacher
-from prosody_tagger.training.trainer import Counts, loss_of
+from prosody_tagger.training.trainer import LabelCounts, batch_loss
 from prosody_tagger.training.transplant import transplant
 
 PIECES = [
@@ -60,7 +60,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An encoder with random weights, as wide as they let it be told from another, and a head that has learnt nothing."""
+    """An encoder with random weights, large enough for its vectors to differ, and an untrained head."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
     from transformers import BertConfig, BertModel
 
@@ -71,7 +71,7 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with torch.no_grad():
         for weight in network.parameters():
             if weight.dim() == 2:
-                weight.mul_(5)  # as far from nothing as in a trained one
+                weight.mul_(5)  # as large as in a trained one
     network.save_pretrained(folder)
     pieces = Tokenizer(models.WordPiece({piece: number for number, piece in enumerate(PIECES)}, unk_token="[UNK]"))
     pieces.normalizer = normalizers.Lowercase()
@@ -93,7 +93,7 @@ def run() -> Run:
     return run
 
 
-def test_base_and_adapter_are_made_and_load(run: Run, encoder: Path, corpus: Path, tmp_path: Path) -> None:
+def test_base_and_adapter_are_trained_and_load(run: Run, encoder: Path, corpus: Path, tmp_path: Path) -> None:
     base, adapter = tmp_path / "base", tmp_path / "adapter"
     prose = tmp_path / "prose.txt"
     prose.write_text("The king never saw it.\n\nNine rings, all of them gold.\n" * 3)
@@ -114,24 +114,24 @@ def test_base_and_adapter_are_made_and_load(run: Run, encoder: Path, corpus: Pat
     assert ProsodyTagger.load(adapter).mark("The cat never saw nine gold rings.").text == "The cat never saw nine gold rings."
 
 
-def test_an_adapter_of_all_speakers_keeps_its_card(run: Run, encoder: Path, corpus: Path, tmp_path: Path) -> None:
+def test_an_adapter_of_all_speakers_keeps_its_model_card(run: Run, encoder: Path, corpus: Path, tmp_path: Path) -> None:
     base, adapter = tmp_path / "base", tmp_path / "adapter"
     run("base", encoder, "--helsinki", corpus, "--output", base, "--epochs", 1)
     adapter.mkdir()
-    (adapter / "README.md").write_text("what people wrote")
+    (adapter / "README.md").write_text("written by hand")
     (adapter / "tokenizer.json").write_text("{}")
     thresholds = tmp_path / "thresholds.json"
     thresholds.write_text('{"emph": {"low": 0.9, "medium": 0.8, "high": 0.7}, "pause": 0.6, "languages": ["en"]}')
     options = ("--epochs", 1, "--batch-tokens", 1024, "--thresholds", thresholds)
     run("adapter", encoder, "--helsinki", corpus, "--base", base, "--output", adapter, *options)
-    assert (adapter / "README.md").read_text() == "what people wrote"
+    assert (adapter / "README.md").read_text() == "written by hand"
     assert (adapter / "thresholds.json").read_text() == thresholds.read_text()
     split = json.loads((adapter / "training.json").read_text())["split"]
     assert (split["train"], split["held_out"]) == (30 + 11, 4)
 
 
 def test_folds_hold_every_speaker_once(corpus: Path) -> None:
-    examples = pretrain.dev(corpus)
+    examples = pretrain.read_dev(corpus)
     held_out = [speaker_fold(examples, fold)[1] for fold in range(5)]
     assert sorted(e.source for fold in held_out for e in fold) == sorted(e.source for e in examples)
     for fold, part in enumerate(held_out):
@@ -139,13 +139,13 @@ def test_folds_hold_every_speaker_once(corpus: Path) -> None:
         assert not {e.speaker for e in train} & {e.speaker for e in part}
 
 
-def test_lines_without_words_are_no_text(tmp_path: Path) -> None:
+def test_lines_without_words_are_skipped(tmp_path: Path) -> None:
     text = tmp_path / "text.txt"
     text.write_text("One two three.\n- -\nFour five.\n")
-    assert [example.text for example in read_text(text)] == ["One two three.", "Four five."]
+    assert [example.text for example in read_plain_or_columns(text)] == ["One two three.", "Four five."]
 
 
-def test_a_teacher_reads_each_text_as_if_alone(encoder: Path) -> None:
+def test_a_teacher_encodes_each_text_independently(encoder: Path) -> None:
     teacher = Teacher(encoder).eval()
     texts = ["The king saw nine kingdoms.", "Gold.", "Nobody asked for rings, \u0301 never."]
     encoded = encode(teacher.tokenizer, texts, [segment_words(text) for text in texts])
@@ -161,33 +161,33 @@ def test_a_teacher_reads_each_text_as_if_alone(encoder: Path) -> None:
     assert torch.allclose(logits[4], teacher.head(vectors[4:8].mean(0)), atol=1e-5)
 
 
-def test_a_gpt2_of_an_encoders_weights_gives_its_vectors(encoder: Path) -> None:
-    """With the attention of an encoder, it is the encoder but for what one scale and one shift a dimension cannot say."""
+def test_a_transplanted_gpt2_approximates_the_encoder(encoder: Path) -> None:
+    """The first layer norm is exact, and the others explain most of the variance."""
     teacher = Teacher(encoder).eval()
     draw = np.random.default_rng(0)
     texts = [draw.integers(4, len(PIECES), draw.integers(4, 12)).tolist() for _ in range(60)]
-    network, shares = transplant(teacher, texts)
-    assert len(shares) == 5
-    assert shares[0] == pytest.approx(1.0, abs=1e-6)  # no residual has been added yet
-    assert min(shares) > 0.7
+    network, explained = transplant(teacher, texts)
+    assert len(explained) == 5
+    assert explained[0] == pytest.approx(1.0, abs=1e-6)  # no residual has been added yet
+    assert min(explained) > 0.7
     assert network.transformer.wte.weight.shape[0] == len(PIECES) + 14
-    # The first sublayer sees the very vectors that the encoder's does.
+    # The first sublayer gets exactly the vectors that the encoder's does.
     ids = torch.tensor([texts[0]])
-    places = torch.arange(ids.shape[1])
+    positions = torch.arange(ids.shape[1])
     with torch.inference_mode():
-        entered = network.transformer.h[0].ln_1(network.transformer.wte(ids) + network.transformer.wpe(places))
-        wanted = teacher.encoder.embeddings(torch.tensor([[teacher.ends[0], *texts[0], teacher.ends[1]]]))[:, 1:-1]
-    assert torch.allclose(entered, wanted, atol=1e-4)
+        normalised = network.transformer.h[0].ln_1(network.transformer.wte(ids) + network.transformer.wpe(positions))
+        expected = teacher.encoder.embeddings(torch.tensor([[teacher.ends[0], *texts[0], teacher.ends[1]]]))[:, 1:-1]
+    assert torch.allclose(normalised, expected, atol=1e-4)
 
 
-def test_a_teacher_is_followed(encoder: Path, run: Run, corpus: Path, tmp_path: Path) -> None:
-    """Without labels the network comes to say what the teacher says; without labels and teacher nothing is learnt."""
+def test_distillation_makes_the_student_match_its_teacher(encoder: Path, run: Run, corpus: Path, tmp_path: Path) -> None:
+    """Without labels, the student learns the teacher's probabilities and vectors; without a teacher as well, the loss is zero."""
     run("base", encoder, "--helsinki", corpus, "--output", tmp_path, "--epochs", 1)
     network, tokenizer = load_base(str(tmp_path))
     network.eval()
-    made = Batches(
+    made = BatchBuilder(
         tokenizer,
-        [unlabelled("Nobody asked for gold."), unlabelled("The king saw nine rings, all of them gold.")],
+        [unlabelled_text("Nobody asked for gold."), unlabelled_text("The king saw nine rings, all of them gold.")],
         max_tokens=60,
         batch_size=2,
         batch_tokens=500,
@@ -195,20 +195,20 @@ def test_a_teacher_is_followed(encoder: Path, run: Run, corpus: Path, tmp_path: 
         seed=1,
     )
     (batch,) = made.parts([range(1), range(1, 2)], 1, 0)
-    counts, groups = Counts.of([batch]), label_groups(tokenizer)
+    counts, groups = LabelCounts.of([batch]), label_groups(tokenizer)
     assert (counts.words, counts.tokens) == (13, 16)
-    assert loss_of(network, batch, groups, counts).item() == 0.0
+    assert batch_loss(network, batch, groups, counts).item() == 0.0
     teacher = Teacher(encoder).requires_grad_(False).eval()
     optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3)
     for _ in range(150):
         optimizer.zero_grad()
-        loss_of(network, batch, groups, counts, teacher).backward()  # type: ignore[no-untyped-call]
+        batch_loss(network, batch, groups, counts, teacher).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     with torch.inference_mode():
-        vectors, said = teacher(batch.texts)
+        vectors, teacher_logits = teacher(batch.texts)
         hidden = read(network.transformer, batch.inputs, batch.positions)
         rows = network.transformer.wte.weight[groups[0]]
         found = (hidden[batch.rows, batch.columns] @ rows.T).softmax(-1)
         own = hidden[0, len(batch.texts[0].ids) + 1 : 2 * len(batch.texts[0].ids) + 1]
-    assert torch.allclose(found, said[:, :3].softmax(-1), atol=0.05)
+    assert torch.allclose(found, teacher_logits[:, :3].softmax(-1), atol=0.05)
     assert torch.cosine_similarity(own, vectors[: len(own)]).min() > 0.9

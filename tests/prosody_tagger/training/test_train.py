@@ -13,31 +13,35 @@ from tiny_tagger import TOKENIZER
 from tokenizers import Tokenizer
 from typer.testing import CliRunner
 
-from prosody_tagger.corpus.examples import UNKNOWN, Example, from_marked
+from prosody_tagger.command import exit_code
+from prosody_tagger.corpus.examples import UNKNOWN, LabelledText, from_marked_text
 from prosody_tagger.errors import BadInput, DataError, ModelError
-from prosody_tagger.evaluation import evaluate as evaluating
+from prosody_tagger.evaluation.evaluate import app as evaluate_app
+from prosody_tagger.evaluation.metrics import score_examples
 from prosody_tagger.markup import KINDS, parse
 from prosody_tagger.model import ADDED_TOKENS, SEP, encode, read_tokenizer, token_id
 from prosody_tagger.segment import segment_words
 from prosody_tagger.tagger import ProsodyTagger
 from prosody_tagger.training import train as training
-from prosody_tagger.training.batches import Batches, labels_of
+from prosody_tagger.training import trainer
+from prosody_tagger.training.batches import BatchBuilder, group_labels
 from prosody_tagger.training.settings import TrainSettings
+from prosody_tagger.training.trainer import evaluation_loss
 
-ROOT = Path(__file__).resolve().parents[2]
-DIE_AFTER = """
+ROOT = Path(__file__).resolve().parents[3]
+KILL_AFTER_SAVES = """
 import os, signal, sys
 from prosody_tagger.training import checkpoint
-from prosody_tagger.training import trainer as fit
+from prosody_tagger.training import trainer
 from prosody_tagger.training.train import app
-fit.CHECKPOINT_SECONDS = 0.0
-save, count = checkpoint.Checkpoint.save, [0]
-def save_and_die(self, state):
+trainer.CHECKPOINT_SECONDS = 0.0
+save, count = checkpoint.TrainingCheckpoint.save, [0]
+def save_and_kill(self, state):
     save(self, state)
     count[0] += 1
     if count[0] == int(sys.argv[1]):
         os.kill(os.getpid(), signal.SIGKILL)
-checkpoint.Checkpoint.save = save_and_die
+checkpoint.TrainingCheckpoint.save = save_and_kill
 app(sys.argv[2:])
 """
 
@@ -58,7 +62,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A network whose weights are as far apart as a trained one's: it can tell words, and where they stand, from the start."""
+    """A network with weights as large as those of a trained one, so that it distinguishes words and positions from the start."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
     torch.manual_seed(0)
@@ -93,7 +97,7 @@ def trained(base: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture(scope="module")
 def whole(base: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What two epochs give when nothing comes between."""
+    """The result of two epochs without interruption."""
     output = tmp_path_factory.mktemp("whole") / "tagger"
     training.train(settings_of(base, data, output))
     return output
@@ -104,7 +108,7 @@ def record(folder: Path) -> dict[str, Any]:
     return found
 
 
-def test_the_result_is_whole_and_loads(trained: Path, data: Path, base: Path) -> None:
+def test_the_result_is_complete_and_loads(trained: Path, data: Path, base: Path) -> None:
     names = {path.name for path in trained.iterdir()}
     expected = {
         "adapter_config.json",
@@ -128,9 +132,9 @@ def test_the_result_is_whole_and_loads(trained: Path, data: Path, base: Path) ->
     assert any(mark.kind == "pause_short" and mark.offset == marked.text.index("the map2") for mark in marked.marks)
 
 
-def test_evaluating_on_what_it_was_trained_on_is_said(trained: Path, data: Path) -> None:
+def test_evaluation_on_the_training_data_is_reported(trained: Path, data: Path) -> None:
     args = ["--data", str(data), "--tagger", str(trained), "--json"]
-    found = json.loads(CliRunner().invoke(evaluating.app, args, catch_exceptions=False).stdout)
+    found = json.loads(CliRunner().invoke(evaluate_app, args, catch_exceptions=False).stdout)
     assert found["trained_on"] == [str(data)]
     assert found["marks"]["pause_short"]["within_one_word"]["f1"] >= found["marks"]["pause_short"]["exact"]["f1"] > 0.3
 
@@ -143,7 +147,7 @@ def test_it_learns(trained: Path) -> None:
     assert found["figures"]["pause_ap_unpunctuated"] > 0.5  # one slot in nine has a pause
 
 
-def test_only_lora_over_attention_and_mlp_and_our_rows_are_trained(trained: Path) -> None:
+def test_only_lora_and_the_rows_of_our_tokens_are_trained(trained: Path) -> None:
     names = load_file(trained / "adapter_model.safetensors").keys()
     assert {name.split(".")[-3] for name in names if "lora_" in name} == {"c_attn", "c_proj", "c_fc"}
     (rows,) = (name for name in names if "lora_" not in name)
@@ -152,23 +156,20 @@ def test_only_lora_over_attention_and_mlp_and_our_rows_are_trained(trained: Path
     assert config["trainable_token_indices"] == list(range(50257, 50257 + len(ADDED_TOKENS)))
 
 
-def test_the_kept_epoch_is_what_is_loaded(trained: Path, data: Path) -> None:
+def test_the_best_epoch_is_what_is_loaded(trained: Path, data: Path) -> None:
     """The loss of the folder as the runtime loads it is that of the best epoch."""
-    from prosody_tagger.evaluation import metrics as evaluate
-    from prosody_tagger.training.trainer import evaluation_loss
-
     settings = TrainSettings.model_validate(record(trained)["settings"])
-    _, parts = training.prepare(settings)
-    scores = evaluate.score_examples(ProsodyTagger.load(trained).model, parts.held_out)
-    labels = np.concatenate(labels_of(parts.held_out))
-    labels[:, (np.concatenate(labels_of(parts.train)) == UNKNOWN).all(0)] = UNKNOWN
+    _, parts = training.read_data(settings)
+    scores = score_examples(ProsodyTagger.load(trained).model, parts.held_out)
+    labels = np.concatenate(group_labels(parts.held_out))
+    labels[:, (np.concatenate(group_labels(parts.train)) == UNKNOWN).all(0)] = UNKNOWN
     assert evaluation_loss(scores, labels) == pytest.approx(record(trained)["evaluation_loss"], abs=1e-5)
 
 
-def test_killed_and_resumed_it_ends_the_same(base: Path, data: Path, whole: Path, tmp_path: Path) -> None:
+def test_a_killed_and_resumed_run_gives_the_same_result(base: Path, data: Path, whole: Path, tmp_path: Path) -> None:
     args = [str(data), "--base", str(base), "--epochs", "2", "--lr", "0.01", "--lora-r", "2", "-o", str(tmp_path / "cut")]
     env = os.environ | {"PYTHONWARNINGS": "ignore", "PYTHONPATH": str(ROOT)}
-    process = subprocess.run([sys.executable, "-c", DIE_AFTER, "4", *args, "--resume"], env=env, capture_output=True)
+    process = subprocess.run([sys.executable, "-c", KILL_AFTER_SAVES, "4", *args, "--resume"], env=env, capture_output=True)
     assert process.returncode == -9, process.stderr.decode()
     state = torch.load(tmp_path / "cut" / "checkpoint.pt")["progress"]
     assert (state["epoch"], state["step"]) == (1, 1)  # in the middle of the second epoch
@@ -185,7 +186,7 @@ def test_killed_and_resumed_it_ends_the_same(base: Path, data: Path, whole: Path
     assert again == cut
 
 
-def test_two_processes_train_what_one_does(base: Path, data: Path, whole: Path, tmp_path: Path) -> None:
+def test_two_processes_train_the_same_model_as_one(base: Path, data: Path, whole: Path, tmp_path: Path) -> None:
     args = [str(data), "--base", str(base), "--epochs", "2", "--lr", "0.01", "--lora-r", "2", "-o", str(tmp_path / "two")]
     env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     launch = [
@@ -204,16 +205,14 @@ def test_two_processes_train_what_one_does(base: Path, data: Path, whole: Path, 
 
 
 def test_early_stopping_keeps_the_best(base: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from prosody_tagger.training import trainer as fit
-
     losses = iter([3.0, 1.0, 2.0, 2.0, 0.5])
-    monkeypatch.setattr(fit, "evaluation_loss", lambda *_: next(losses))
+    monkeypatch.setattr(trainer, "evaluation_loss", lambda *_: next(losses))
     found = training.train(settings_of(base, data, tmp_path / "out", epochs=5, patience=2))
     assert [epoch["evaluation_loss"] for epoch in found["history"]] == [3.0, 1.0, 2.0, 2.0]
     assert found["best_epoch"] == 2
 
 
-def test_bad_lines_train_nothing(base: Path, data: Path, tmp_path: Path) -> None:
+def test_invalid_lines_prevent_training(base: Path, data: Path, tmp_path: Path) -> None:
     bad = tmp_path / "bad.txt"
     bad.write_text("fine <emph>line\nbad <emp>line\nbad end <emph>\n")
     with pytest.raises(DataError) as caught:
@@ -224,7 +223,7 @@ def test_bad_lines_train_nothing(base: Path, data: Path, tmp_path: Path) -> None
     assert not (tmp_path / "o").exists()
 
 
-def test_what_cannot_be_trained_is_refused(base: Path, trained: Path, data: Path, tmp_path: Path) -> None:
+def test_unusable_outputs_and_bases_are_refused(base: Path, trained: Path, data: Path, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("x")
     with pytest.raises(BadInput, match="no tagger's"):
@@ -239,7 +238,37 @@ def test_what_cannot_be_trained_is_refused(base: Path, trained: Path, data: Path
         training.train(settings_of(base, data, tmp_path / "o"), resume=True)
 
 
-def test_marks_of_every_kind_can_be_learnt(base: Path, tmp_path: Path) -> None:
+def test_an_unfinished_run_is_not_overwritten_unasked(
+    base: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "unfinished"
+    output.mkdir()
+    checkpoint = output / "checkpoint.pt"
+    checkpoint.write_bytes(b"hours of work")
+    args = [str(data), "--base", str(base), "--epochs", "1", "--lora-r", "2", "-o", str(output)]
+    assert exit_code(training.app, args) == 2
+    message = capsys.readouterr().err
+    assert repr(str(output)) in message
+    assert "--resume" in message
+    assert "--overwrite" in message
+    assert checkpoint.read_bytes() == b"hours of work"
+    assert exit_code(training.app, [*args, "--resume", "--overwrite"]) == 2
+    assert "exclude each other" in capsys.readouterr().err
+    assert checkpoint.read_bytes() == b"hours of work"
+    assert exit_code(training.app, [*args, "--overwrite"]) == 0
+    assert not checkpoint.exists()
+    ProsodyTagger.load(output)
+    assert exit_code(training.app, args) == 0  # a finished run holds no checkpoint and may be repeated
+
+
+def test_a_partial_checkpoint_is_deleted_at_the_end(base: Path, data: Path, tmp_path: Path) -> None:
+    """A process killed within the first save leaves a partial file and nothing else."""
+    (tmp_path / ".checkpoint.pt.0a1b2c3d.part").write_bytes(b"half")
+    training.train(settings_of(base, data, tmp_path, epochs=1))
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_pitch_marks_and_long_pauses_can_be_learnt(base: Path, tmp_path: Path) -> None:
     data = tmp_path / "pitch.txt"
     lines = [f"Is {word} here <pause_long>or <pitch_rising>not {n}?" for n, word in enumerate(["red", "old", "big", "new"] * 15)]
     data.write_text("\n".join(lines))
@@ -248,10 +277,10 @@ def test_marks_of_every_kind_can_be_learnt(base: Path, tmp_path: Path) -> None:
     assert {(mark.kind, mark.offset) for mark in marked.marks} >= {("pause_long", 13), ("pitch_rising", 16)}
 
 
-def test_the_loss_is_taken_at_the_slots_only(tokenizer: Tokenizer) -> None:
-    """Labels stand at the last token of each word of the copy; words longer than the model are cut."""
-    example = from_marked(parse("Unbelievably <emph>so, " + "x1" * 200 + " then."))
-    made = Batches(tokenizer, [example] * 3, max_tokens=40, batch_size=2, batch_tokens=1000, swap_rare=False, seed=0)
+def test_labels_are_only_in_the_copy(tokenizer: Tokenizer) -> None:
+    """Each label is at the last token of a word of the copy; words longer than the model's limit are cut."""
+    example = from_marked_text(parse("Unbelievably <emph>so, " + "x1" * 200 + " then."))
+    made = BatchBuilder(tokenizer, [example] * 3, max_tokens=40, batch_size=2, batch_tokens=1000, swap_rare=False, seed=0)
     assert sum(len(item.encoded.last) for item in made.items) == 3 * len(example.prominence)
     assert all(len(item.encoded.ids) <= 40 for item in made.items)
     for texts in made.plan(0):
@@ -262,9 +291,9 @@ def test_the_loss_is_taken_at_the_slots_only(tokenizer: Tokenizer) -> None:
             assert len(part.labels) == len(part.rows)
 
 
-def test_a_plan_has_every_item_once_and_is_the_same_again(tokenizer: Tokenizer) -> None:
-    examples = [from_marked(parse(f"Word <emph>{number} " + "and more " * (number % 7))) for number in range(50)]
-    made = Batches(tokenizer, examples, max_tokens=60, batch_size=4, batch_tokens=300, swap_rare=True, seed=3)
+def test_a_plan_has_every_item_once_and_is_reproducible(tokenizer: Tokenizer) -> None:
+    examples = [from_marked_text(parse(f"Word <emph>{number} " + "and more " * (number % 7))) for number in range(50)]
+    made = BatchBuilder(tokenizer, examples, max_tokens=60, batch_size=4, batch_tokens=300, swap_rare=True, seed=3)
     for epoch in range(2):
         plan = made.plan(epoch)
         assert sorted(index for batch in plan for text in batch for index in text) == list(range(50))
@@ -276,22 +305,22 @@ def test_a_plan_has_every_item_once_and_is_the_same_again(tokenizer: Tokenizer) 
     assert made.plan(0) != made.plan(1)
 
 
-def test_labels_of_each_kind_of_data() -> None:
+def test_group_labels_of_each_kind_of_data() -> None:
     emph = 2 + KINDS.index("emph")
-    marked = from_marked(parse("a <emph>b <pause_short>c"))
+    marked = from_marked_text(parse("a <emph>b <pause_short>c"))
     nan = float("nan")
-    v1 = Example("1_1_1", "a b", (0, 2), (0, 2), (nan, nan))
-    v3 = Example("1_1_1", "a b", (0, 2), (0, 2), (0.1, 2.5))
-    (labels,) = labels_of([marked])
+    v1 = LabelledText("1_1_1", "a b", (0, 2), (0, 2), (nan, nan))
+    v3 = LabelledText("1_1_1", "a b", (0, 2), (0, 2), (0.1, 2.5))
+    (labels,) = group_labels([marked])
     assert labels[:, emph].tolist() == [0, 1, 0]
     assert labels[:, 1].tolist() == [0, 1, UNKNOWN]
     assert (labels[:, 2 + KINDS.index("pitch_high")] == UNKNOWN).all()
-    assert labels_of([v3])[0][:, [0, 1, emph]].tolist() == [[0, 0, 0], [2, 1, 1]]
-    assert labels_of([v1])[0][:, emph].tolist() == [0, 1]  # class 2, where nothing else says what emphasis is
-    assert (labels_of([v1, v3])[0][:, emph] == UNKNOWN).all()
+    assert group_labels([v3])[0][:, [0, 1, emph]].tolist() == [[0, 0, 0], [2, 1, 1]]
+    assert group_labels([v1])[0][:, emph].tolist() == [0, 1]  # prominence 2, where nothing else defines emphasis
+    assert (group_labels([v1, v3])[0][:, emph] == UNKNOWN).all()
 
 
-def test_encoding_of_joined_texts_is_that_of_the_text(tokenizer: Tokenizer) -> None:
+def test_joined_texts_encode_like_the_joined_text(tokenizer: Tokenizer) -> None:
     texts = ["He's here.", "It costs $299, no?", "He's here. It costs $299, no?"]
     one, two, both = encode(tokenizer, texts, [segment_words(text) for text in texts])
     assert one.ids + two.ids == both.ids
