@@ -1,7 +1,7 @@
-"""A `prosody serve` of one's own on loopback, and a client that costs little: what the service benchmarks share.
+"""A `prosody serve` process on loopback and a light HTTP client, for the benchmarks of the service.
 
-The client speaks just enough HTTP/1.1 over asyncio's streams. A full client library takes more processor time for a request than
-the service does, and here both live on the same machine.
+The client implements just enough HTTP/1.1 on asyncio's streams. A full client library takes more processor time for a request than
+the service does, and here both run on the same machine.
 """
 
 import asyncio
@@ -29,8 +29,8 @@ SENTENCES = (ROOT / "benchmarks" / "sentences" / "test.txt").read_text(encoding=
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What a request was answered with; times in seconds from the moment before it was sent."""
+class HttpResponse:
+    """A response; ``first`` and ``seconds`` are the times until the first audio and the end, counted from before the request."""
 
     status: int
     headers: Mapping[str, str]
@@ -39,61 +39,62 @@ class Answer:
     seconds: float
 
 
-class Broken(Exception):
-    """An answer that ended before its end, or none at all."""
+class IncompleteResponse(Exception):
+    """The connection ended before the response was complete."""
 
 
-class Connection:
-    """One kept-alive connection, one request at a time. It opens itself when it is first used, and after the server closed it."""
+class HttpConnection:
+    """A keep-alive connection for one request at a time. It opens at first use, and again after the server has closed it."""
 
     def __init__(self, port: int) -> None:
         self._port = port
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
         self.answered = False
-        """Whether the last request has been given the head of an answer."""
+        """Whether the headers of a response to the last request have arrived."""
 
-    async def ask(self, method: str, path: str, body: object = None, headers: Mapping[str, str] | None = None) -> Answer:
-        """Ask, and read the whole answer.
+    async def ask(self, method: str, path: str, body: object = None, headers: Mapping[str, str] | None = None) -> HttpResponse:
+        """Send a request and read the whole response.
 
         Raises:
-            Broken: it has no end.
-            OSError: nobody answers there.
+            IncompleteResponse: the connection ended before.
+            OSError: no server accepts the connection.
         """
         await self.send(method, path, body, headers)
         return await self.answer()
 
     async def send(self, method: str, path: str, body: object = None, headers: Mapping[str, str] | None = None) -> None:
+        """Send a request with a JSON body."""
         data = b"" if body is None else json.dumps(body).encode()
         fields = {"Host": HOST, "Content-Type": "application/json", "Content-Length": str(len(data)), **(headers or {})}
         head = "".join([f"{method} {path} HTTP/1.1\r\n", *(f"{name}: {value}\r\n" for name, value in fields.items()), "\r\n"])
         self._began = time.perf_counter()
         self.answered = False
         if self._reader is not None and self._reader.at_eof():
-            self.close()  # the server has had enough of an idle connection
+            self.close()  # the server has closed the idle connection
         if self._writer is None:
             self._reader, self._writer = await asyncio.open_connection(HOST, self._port)
         self._writer.write(head.encode() + data)
         await self._writer.drain()
 
-    async def answer(self) -> Answer:
-        """The answer to what was sent."""
+    async def answer(self) -> HttpResponse:
+        """Read the response to the request that was sent."""
         try:
             status, headers = await self._head()
             first, body = await self._body(headers)
         except (asyncio.IncompleteReadError, ConnectionError) as error:
             self.close()
-            raise Broken(f"{type(error).__name__} in an answer") from error
+            raise IncompleteResponse(f"{type(error).__name__} in a response") from error
         if headers.get("connection") == "close":
             self.close()
-        return Answer(status, headers, body, first - self._began, time.perf_counter() - self._began)
+        return HttpResponse(status, headers, body, first - self._began, time.perf_counter() - self._began)
 
     async def first_audio(self) -> float:
-        """Seconds until there is audio in the answer; the rest is left unread, and the connection is of no more use."""
+        """Return the seconds until audio arrives. The rest of the response stays unread: close the connection after this."""
         assert self._reader is not None
         status, headers = await self._head()
         if status != 200:
-            raise Broken(f"status {status}")
+            raise IncompleteResponse(f"status {status}")
         size = int(await self._reader.readline(), 16) if headers.get("transfer-encoding") == "chunked" else WAV_HEADER + 1
         await self._reader.readexactly(min(size, WAV_HEADER + 1))
         while size <= WAV_HEADER:
@@ -109,7 +110,7 @@ class Connection:
         return int(head[0].split()[1]), {name.lower(): value.strip() for name, _, value in fields}
 
     async def _body(self, headers: Mapping[str, str]) -> tuple[float, bytes]:
-        """When the first of it came, and all of it."""
+        """Return the body, and when its first audio arrived."""
         assert self._reader is not None
         if headers.get("transfer-encoding") != "chunked":
             body = await self._reader.readexactly(int(headers.get("content-length", 0)))
@@ -127,33 +128,37 @@ class Connection:
         return first or time.perf_counter(), bytes(read)
 
     def close(self) -> None:
-        """Leave at once, whatever is under way."""
+        """Close the connection at once, without waiting for a response."""
         if self._writer is not None:
             self._writer.transport.abort()
         self._reader = self._writer = None
 
 
-async def until_taken(watching: Connection, wanted: bool, seconds: float = 30.0) -> float:
-    """Look at `/metrics` until any place is taken, or none is, as ``wanted``, or so many seconds have passed; gives those taken."""
+async def until_taken(watching: HttpConnection, wanted: bool, seconds: float = 30.0) -> float:
+    """Poll `/metrics` until jobs are running or waiting, or until none is (``wanted`` False), or ``seconds`` have passed.
+
+    Return the number of jobs that are running or waiting.
+    """
     ends = time.perf_counter() + seconds
     while True:
         text = (await watching.ask("GET", "/metrics")).body.decode()
-        places = sum(taken(figures(text)))
-        if bool(places) == wanted or time.perf_counter() > ends:
-            return places
-        await asyncio.sleep(0.001)  # another process: there is nothing to wait for but the time
+        jobs = sum(taken(figures(text)))
+        if bool(jobs) == wanted or time.perf_counter() > ends:
+            return jobs
+        await asyncio.sleep(0.001)  # another process: there is no event to wait for
 
 
 @asynccontextmanager
-async def connection(port: int) -> AsyncIterator[Connection]:
-    opened = Connection(port)
+async def connection(port: int) -> AsyncIterator[HttpConnection]:
+    """Yield a connection, which is closed after the block."""
+    opened = HttpConnection(port)
     try:
         yield opened
     finally:
         opened.close()
 
 
-class Server:
+class ServerProcess:
     """A running `prosody serve`."""
 
     def __init__(self, process: "subprocess.Popen[bytes]", port: int) -> None:
@@ -161,10 +166,11 @@ class Server:
         self.url = f"http://{HOST}:{port}"
 
     def megabytes(self) -> float:
-        """What it holds in memory, without the pages that it shares with files, and without its children's."""
+        """Return its anonymous resident memory (RssAnon) in MiB, without child processes."""
         return int(self._status("RssAnon")) / 1024
 
     def threads(self) -> int:
+        """Return its number of threads."""
         return int(self._status("Threads"))
 
     def _status(self, name: str) -> str:
@@ -174,7 +180,7 @@ class Server:
         return found[1]
 
     def processor_seconds(self) -> float:
-        """Processor time that it and its children have used so far; a child's counts while it lives."""
+        """Return the processor time that it and its running children have used so far."""
         total = 0
         for pid in (self.process.pid, *self._children()):
             fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
@@ -186,14 +192,15 @@ class Server:
             yield from map(int, (task / "children").read_text(encoding="utf-8").split())
 
     def metrics(self) -> dict[str, float]:
-        """Every counter and gauge, by name and labels as Prometheus writes them."""
+        """Return every counter and gauge, by name and labels as Prometheus writes them."""
         with urllib.request.urlopen(f"{self.url}/metrics", timeout=10) as answer:
             return figures(answer.read().decode())
 
     def wait_until_ready(self) -> None:
-        """
+        """Wait until `/ready` responds with success.
+
         Raises:
-            RuntimeError: it ended, or did not become ready.
+            RuntimeError: the process ended, or was not ready in time.
         """
         ends = time.monotonic() + START_SECONDS
         while time.monotonic() < ends:
@@ -208,34 +215,35 @@ class Server:
 
 
 def figures(text: str) -> dict[str, float]:
-    """What `/metrics` tells."""
+    """Parse the text of `/metrics`."""
     lines = (line.rpartition(" ") for line in text.splitlines() if not line.startswith("#"))
     return {name: float(value) for name, _, value in lines}
 
 
 def taken(metrics: Mapping[str, float]) -> tuple[float, float]:
-    """Texts that are being spoken, and that wait, over all backends."""
+    """Return how many jobs are running and how many are waiting, over all backends."""
     running = sum(value for name, value in metrics.items() if name.startswith("prosody_running{"))
     return running, sum(value for name, value in metrics.items() if name.startswith("prosody_queue_depth{"))
 
 
 def free_port() -> int:
+    """Return a port that is free at present."""
     with socket.socket() as listening:
         listening.bind((HOST, 0))
         return int(listening.getsockname()[1])
 
 
-def start(**settings: object) -> Server:
-    """Start a server, with ``PROSODY_API__*`` by their names in small letters; it need not be ready yet."""
+def start(**settings: object) -> ServerProcess:
+    """Start a server, without waiting until it is ready. ``settings`` are those of ``PROSODY_API__*``, in lower case."""
     port = free_port()
     environment = dict(os.environ) | {f"PROSODY_API__{name.upper()}": str(value) for name, value in settings.items()}
     command = [str(Path(sys.executable).with_name("prosody")), "serve", "--port", str(port)]
-    return Server(subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL), port)
+    return ServerProcess(subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL), port)
 
 
 @contextmanager
-def server(**settings: object) -> Iterator[Server]:
-    """A server that is ready."""
+def server(**settings: object) -> Iterator[ServerProcess]:
+    """Run a server during the block; it is ready at its start."""
     running = start(**settings)
     try:
         running.wait_until_ready()
@@ -244,8 +252,8 @@ def server(**settings: object) -> Iterator[Server]:
         end(running)
 
 
-def end(running: Server) -> int:
-    """Ask the server to end, and wait; gives its exit status."""
+def end(running: ServerProcess) -> int:
+    """Stop the server with SIGTERM, or SIGKILL after a minute; return its exit status."""
     if running.process.poll() is None:
         running.process.send_signal(signal.SIGTERM)
     try:
@@ -256,12 +264,13 @@ def end(running: Server) -> int:
 
 
 def percentile(values: Sequence[float], percent: int) -> float:
-    """The smallest value that ``percent`` of all do not exceed."""
+    """Return the smallest value that at least ``percent`` of all values do not exceed."""
     ordered = sorted(values)
     return ordered[max(0, -(-len(ordered) * percent // 100) - 1)]
 
 
 def middle(values: Sequence[float]) -> float:
+    """Return the median."""
     return statistics.median(values)
 
 
@@ -277,7 +286,7 @@ def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -
 
 
 def report(title: str, found: Mapping[str, object], file: Path | None) -> None:
-    """Print figures by name, and write them to a file if one is asked for."""
+    """Print figures by name, and write them as JSON to ``file`` if one is given."""
     if file:
         file.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     show(title, ["figure", "value"], list(found.items()))

@@ -49,7 +49,7 @@ async def terminated() -> Counter[str]:
                         return
                     try:
                         answer = await connection.answer()
-                    except own_server.Broken:
+                    except own_server.IncompleteResponse:
                         # Asked when nobody listened any more: no byte of an answer was ever sent.
                         ended["broken" if connection.answered or not told else "closed before any answer"] += 1
                         return

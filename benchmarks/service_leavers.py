@@ -61,7 +61,7 @@ async def freed(port: int) -> list[float]:
     times = []
     async with own_server.connection(port) as watching:
         for seed in range(FREED):
-            leaving = own_server.Connection(port)
+            leaving = own_server.HttpConnection(port)
             await leaving.send("POST", "/speak", {"text": LONG, "seed": seed, "stream": seed % 2 == 0, "format": "wav"})
             await own_server.until_taken(watching, True)
             await asyncio.sleep(0.2 * chance.random())

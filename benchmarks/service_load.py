@@ -89,7 +89,7 @@ async def overhead(served_call: Call, direct_call: Call, rounds: int) -> dict[st
     }
 
 
-async def ours(running: own_server.Server, seeds: Iterator[int], rounds: int) -> dict[str, float]:
+async def ours(running: own_server.ServerProcess, seeds: Iterator[int], rounds: int) -> dict[str, float]:
     runtime = Runtime()
 
     async def direct(text: str) -> None:

@@ -77,14 +77,14 @@ async def overload(
     """How the requests ended, and the seconds that each refusal took."""
     ends: Counter[str] = Counter()
     refusals: list[float] = []
-    idle: list[own_server.Connection] = []
+    idle: list[own_server.HttpConnection] = []
     under_way: set[asyncio.Task[None]] = set()
 
     async def one(seed: int) -> None:
-        connection = idle.pop() if idle else own_server.Connection(port)
+        connection = idle.pop() if idle else own_server.HttpConnection(port)
         try:
             answer = await connection.ask("POST", "/speak", body(seed))
-        except (own_server.Broken, OSError) as error:
+        except (own_server.IncompleteResponse, OSError) as error:
             ends[f"lost: {error}"] += 1
             return
         idle.append(connection)

@@ -31,7 +31,7 @@ MEDIA = {"wav": "audio/wav", "flac": "audio/flac", "mp3": "audio/mpeg", "opus": 
 """Content types of audio formats."""
 
 _V2_LANGUAGES = ("de", "en", "es", "ko", "zh")
-_V2_CHARS = 300  # servers allow 2,048 frames (82 s), enough for this much text in the slowest script; v2 does not stop on more
+_V2_CHARS = 300  # the 2,048 frames (82 s) that servers allow suffice for it in any script; given more text, v2 may not stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,7 +255,7 @@ def registered_name(body: bytes) -> str:
 
 
 def _input_audio(reference: Reference) -> dict[str, str]:
-    """Return a recording as a part of a chat message, which can be wav or mp3 only."""
+    """Return a recording as part of a chat message; chats accept wav and mp3 alone."""
     from synth.reference import as_wav
 
     fits = reference.form in ("wav", "mp3")
