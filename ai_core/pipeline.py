@@ -288,17 +288,8 @@ class _Speaker:
         if not self._capabilities.word_times:
             speech, trusted = await find_word_times(speech, marked, self._runtime, self._job.language)
         if speech.unrealised and speech.words is not None:
-            made = await asyncio.to_thread(
-                realise,
-                speech.audio,
-                marked,
-                speech.words,
-                strength=self._request.strength,
-                trusted=trusted,
-                marks=speech.unrealised,
-            )
-            warnings = (*speech.warnings, *made.warnings)
-            speech = replace(speech, audio=made.audio, words=made.words, unrealised=made.unrealised, warnings=warnings)
+            strength = self._request.strength
+            speech = await asyncio.to_thread(realise, speech, marked, strength=strength, trusted=trusted)
         return speech if trusted else replace(speech, words=())
 
     def _fall_back(self, error: BackendError) -> None:

@@ -29,7 +29,7 @@ import os
 import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,7 +42,7 @@ from rich.progress import track
 from rich.table import Table
 
 from ai_core.pipeline import Job, collect
-from ai_core.runtime import Parts
+from ai_core.runtime import Runtime
 from prosody_tagger.markup import PITCHES, Mark, MarkedText, parse, plain
 from prosody_tagger.segment import segment_words
 from synth.acoustics.measure import measure
@@ -96,7 +96,7 @@ async def closed_loop(
 ) -> tuple[Audio, tuple[WordTime, ...]]:
     speech = await embedded_marks.speak(voice, plain(marked.text), name, strength)
     assert speech.words is not None
-    made = await asyncio.to_thread(realise, speech.audio, marked, speech.words, strength=strength)
+    made = await asyncio.to_thread(realise, replace(speech, unrealised=marked.marks), marked, strength=strength)
     return made.audio, made.words
 
 
@@ -216,17 +216,17 @@ async def compare(texts: Sequence[MarkedText], voice: EmbeddedVoice, name: str, 
 
 async def whole_request(texts: Sequence[MarkedText], name: str) -> dict[str, float]:
     """Processor milliseconds of a request from plain text to audio, of this process and of the engine's, on average."""
-    parts = Parts()
-    await collect(Job(texts[0].text, backend="embedded", voice=name), parts)  # loads the tagger and starts the engine
+    runtime = Runtime()
+    await collect(Job(texts[0].text, backend="embedded", voice=name), runtime)  # loads the tagger and starts the engine
     chosen = texts[:REQUESTS]
     begun, engine = time.process_time(), engine_seconds()
     for text in chosen:
-        await collect(Job(text.text, backend="embedded", voice=name), parts)
+        await collect(Job(text.text, backend="embedded", voice=name), runtime)
     found = {
         "this process, ms": 1000 * (time.process_time() - begun) / len(chosen),
         "espeak-ng, ms": 1000 * (engine_seconds() - engine) / len(chosen),
     }
-    await parts.close()
+    await runtime.close()
     return found
 
 

@@ -47,7 +47,7 @@ from synth.acoustics.align import Alignment, align
 from synth.acoustics.measure import measure
 from synth.acoustics.realise import realise
 from synth.acoustics.report import Report
-from synth.base import Audio, SpeechRequest, Strength, WordTime
+from synth.base import Audio, Speech, SpeechRequest, Strength, WordTime
 from synth.embedded.backend import EmbeddedVoice
 
 JUDGE = Path(".venv-neural/bin/python")
@@ -155,7 +155,7 @@ class Bench:
             marked = change(clip)
             given, trusted = (clip.known, True) if known else (self.aligned(clip).words, self.aligned(clip).trusted)
             begun = time.perf_counter()
-            made = realise(clip.audio, marked, given, strength=self._strength, trusted=trusted)
+            made = realise(Speech(clip.audio, tuple(given), marked.marks), marked, strength=self._strength, trusted=trusted)
             report = None
             if timed:
                 self.clock.add("realise", begun)

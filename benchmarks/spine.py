@@ -108,11 +108,12 @@ def annotated(code: CodeType, root: Path) -> set[str]:
     """Our classes in the annotations of the function that ``code`` belongs to, save that of `self`."""
     tree = ast.parse(Path(code.co_filename).read_text())
     for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name == code.co_name:
-            if code.co_firstlineno in {node.lineno, *(decorator.lineno for decorator in node.decorator_list)}:
-                every = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
-                found = set().union(*(names(each.annotation) for each in every), names(node.returns))
-                return {name for name in found if is_ours(name, tree, root)}
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or node.name != code.co_name:
+            continue
+        if code.co_firstlineno in {node.lineno, *(decorator.lineno for decorator in node.decorator_list)}:
+            every = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+            found = set().union(*(names(each.annotation) for each in every), names(node.returns))
+            return {name for name in found if is_ours(name, tree, root)}
     return set()
 
 

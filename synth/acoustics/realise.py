@@ -5,8 +5,8 @@ are left alone, and marks that cannot be realised are reported.
 """
 
 from bisect import bisect_left
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from prosody_tagger.errors import BadInput
 from prosody_tagger.markup import Mark, MarkedText
-from prosody_tagger.segment import Word, segment_sentences, segment_words, word_after
+from prosody_tagger.segment import Word, segment_sentences, word_after
 from synth.acoustics import pitch_marks
 from synth.acoustics.contours import Contours, measure_contours, without_octave_jumps
 from synth.acoustics.emphasis import emphasise, stand_out
@@ -22,7 +22,7 @@ from synth.acoustics.modification import Modification, modify
 from synth.acoustics.pause_placement import gaps_by_silences, gaps_by_times
 from synth.acoustics.pauses import insert_pauses
 from synth.audio.signal import FRAME_SECONDS, concatenate
-from synth.base import Audio, Strength, WordTime
+from synth.base import Audio, Speech, Strength, WordTime
 
 LEAST_CONFIDENCE = 0.5
 """The least confidence in a word's time at which its audio is changed."""
@@ -38,69 +38,50 @@ _LISTED, _LONGEST_NAME = 5, 40  # words listed in a warning, and their character
 _UNTRUSTED = "the words could not be found in the sound, and only pauses at punctuation can be made without"
 
 
-@dataclass(frozen=True, slots=True)
-class Realised:
-    """The result of `realise`.
-
-    Attributes:
-        audio: the audio with the marks.
-        words: the given words at their new times.
-        done: the marks that are realised now, or already were.
-        unrealised: the marks that are not.
-        warnings: the reasons why not.
-    """
-
-    audio: Audio
-    words: tuple[WordTime, ...]
-    done: tuple[Mark, ...]
-    unrealised: tuple[Mark, ...]
-    warnings: tuple[str, ...]
-
-
-def realise(
-    audio: Audio,
-    marked: MarkedText,
-    words: Sequence[WordTime],
-    *,
-    strength: Strength = "medium",
-    trusted: bool = True,
-    marks: Collection[Mark] | None = None,
-) -> Realised:
-    """Realise the marks of ``marked`` in ``audio``, a recording of its text.
+def realise(speech: Speech, marked: MarkedText, *, strength: Strength = "medium", trusted: bool = True) -> Speech:
+    """Realise marks of ``marked`` in the audio of ``speech``, a recording of its text.
 
     Audio without marks to realise, or without speech, is returned unchanged.
 
     Args:
-        audio: mono, float32 of shape [samples].
+        speech: mono audio, float32 of shape [samples]; in ``unrealised`` the marks to realise; in ``words`` the time of each of
+            ``marked.words``, in seconds. A word that is not audible has no length.
         marked: the text and its marks.
-        words: the time of each of ``segment_words(marked.text)``, in seconds; a word that is not audible has no length.
         strength: how strongly emphasis and pitch marks are rendered.
         trusted: whether the times of ``words`` are right. If not, only pauses at punctuation and at the edges of the text are
             realised, at silences of the recording.
-        marks: the marks to realise; None means all.
+
+    Returns:
+        The speech with its words at their new times. ``unrealised`` are the marks that could not be realised, ``warnings`` say
+        why, after those that ``speech`` had.
 
     Raises:
-        BadInput: samples that are NaN or infinite, more than one channel, words that are not those of the text, or a mark in
-            ``marks`` that the text does not have.
+        BadInput: samples that are NaN or infinite, more than one channel, words that are not those of the text, or a mark to
+            realise that the text does not have.
     """
-    text_words = segment_words(marked.text)
-    _check(audio, text_words, words)
-    selected = frozenset(marked.marks if marks is None else marks)
+    audio, words = speech.audio, speech.words or ()
+    _check(audio, marked.words, words)
+    selected = frozenset(speech.unrealised)
     unknown = selected.difference(marked.marks)
     if unknown:
         mark = min(unknown, key=lambda mark: mark.offset)
         raise BadInput(f"<{mark.kind}> at offset {mark.offset} is no mark of the text; give marks that it has")
     wanted = tuple(mark for mark in marked.marks if mark in selected)
-    reason = _no_speech_reason(audio, text_words)
+    reason = _no_speech_reason(audio, marked.words)
     if not wanted or reason:
         warnings = (f"{reason}, so no mark was made",) if wanted else ()
-        return Realised(audio, tuple(words), (), wanted, warnings)
-    work = _Realisation(Audio(np.asarray(audio.samples, dtype=np.float32), audio.rate), marked.text, text_words, words)
+        return replace(speech, words=words, unrealised=wanted, warnings=(*speech.warnings, *warnings))
+    work = _Realisation(Audio(np.asarray(audio.samples, dtype=np.float32), audio.rate), marked.text, marked.words, words)
     work.change_words([mark for mark in wanted if not mark.is_pause], strength, trusted=trusted)
     work.insert_pauses([mark for mark in wanted if mark.is_pause], trusted=trusted)
-    done = tuple(mark for mark in wanted if mark not in work.unrealised)
     unrealised = tuple(mark for mark in wanted if mark in work.unrealised)
-    return Realised(audio if not done else work.audio, tuple(work.words), done, unrealised, work.warnings())
+    return replace(
+        speech,
+        audio=audio if unrealised == wanted else work.audio,
+        words=tuple(work.words),
+        unrealised=unrealised,
+        warnings=(*speech.warnings, *work.warnings()),
+    )
 
 
 class _Realisation:

@@ -1,9 +1,11 @@
 """Marks made true in the audio: pauses to the sample, emphasis that stands out, pitch that moves, and no recording made worse."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -13,9 +15,9 @@ from hypothesis import strategies as st
 from prosody_tagger.errors import BadInput
 from prosody_tagger.markup import KINDS, Mark, MarkedText, parse, plain
 from prosody_tagger.segment import segment_words
+from synth.acoustics import realise as realisation
 from synth.acoustics.contours import measure_contours
 from synth.acoustics.prominence import prominence
-from synth.acoustics.realise import Realised, realise
 from synth.audio import pitch
 from synth.audio.signal import resample
 from synth.base import Audio, Speech, SpeechRequest, WordTime
@@ -44,6 +46,27 @@ def spoken(text: str) -> Speech:
     speech = asyncio.run(speak())
     speech.audio.samples.setflags(write=False)
     return speech
+
+
+class Realised(NamedTuple):
+    """What `realise` returned, with the marks that it was asked for and realised."""
+
+    audio: Audio
+    words: tuple[WordTime, ...]
+    done: tuple[Mark, ...]
+    unrealised: tuple[Mark, ...]
+    warnings: tuple[str, ...]
+
+
+def realise(
+    audio: Audio, marked: MarkedText, words: Sequence[WordTime], *, marks: Sequence[Mark] | None = None, **options: object
+) -> Realised:
+    """Realise ``marks``, by default all of the text, in audio whose words are known."""
+    wanted = marked.marks if marks is None else tuple(marks)
+    speech = realisation.realise(Speech(audio, tuple(words), wanted), marked, **options)  # type: ignore[arg-type]
+    assert speech.words is not None
+    done = tuple(mark for mark in marked.marks if mark in wanted and mark not in speech.unrealised)
+    return Realised(speech.audio, speech.words, done, speech.unrealised, speech.warnings)
 
 
 def realised(source: str | MarkedText, **options: object) -> Realised:
