@@ -42,7 +42,7 @@ def main(
 ) -> None:
     from ai_core.commands import console
     from ai_core.pipeline import Job
-    from ai_core.reply.job import reply_job
+    from ai_core.reply.write import reply_job
     from ai_core.results import result_json
     from ai_core.runtime import Runtime
     from ai_core.settings import load_settings

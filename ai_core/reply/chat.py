@@ -1,7 +1,7 @@
-"""A reply written by a language model behind any OpenAI-compatible chat endpoint.
+"""Write a reply by a language model behind any OpenAI-compatible chat endpoint.
 
-The model is trusted with nothing. What they said goes to it as data; its answer is used only if it holds every point word for word,
-no number of its own, and is short enough. Otherwise another writer answers, and the reply says why.
+The model is not trusted. What they said is sent as data; its answer is used only if it holds every point word for word and no
+number of its own, and is short enough. Otherwise another writer answers, and the reply says why.
 """
 
 import asyncio
@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING
 import regex
 from pydantic import BaseModel, ConfigDict, Field, HttpUrl, SecretStr, ValidationError, field_validator
 
-from ai_core.reply.template import MAX_CHARS, Reply, ReplyWriter, checked
+from ai_core.reply.base import MAX_CHARS, Reply, ReplyWriter, checked
 from synth.higgs_http.errors import seconds_to_wait
 
 if TYPE_CHECKING:
     import httpx
 
 MAX_BODY = 1_000_000
-"""Most bytes that are read of a server's answer."""
+"""Most bytes that are read of a server's response."""
 
 
 class ChatSettings(BaseModel):
-    """Where the model is and what it may take.
+    """Address of the model, and the limits of one reply.
 
     Attributes:
         url: base URL of the server, such as ``https://host/v1``.
@@ -51,7 +51,7 @@ class ChatSettings(BaseModel):
             raise ValueError("give the base URL alone, without user, password, query or fragment; a key goes into api_key")
         if str(url).rstrip("/").endswith("/chat/completions"):
             raise ValueError("give the base URL, which ends before /chat/completions")
-        (url.host or "").encode("idna")  # a host that no name server could be asked for raises a ValueError here
+        (url.host or "").encode("idna")  # raises a ValueError for a host name that DNS cannot hold
         return url
 
     @field_validator("model")
@@ -72,7 +72,7 @@ class ChatSettings(BaseModel):
 
 
 class ChatWriter:
-    """Asks the model, checks its answer, and has ``fallback`` write the reply where there is no usable one."""
+    """Asks the model and checks its answer; ``fallback`` writes the reply where the answer cannot be used."""
 
     def __init__(self, settings: ChatSettings, fallback: ReplyWriter) -> None:
         self._settings = settings
@@ -90,7 +90,7 @@ class ChatWriter:
             return Reply(reply.text, reply.by, (f"{reply.by} wrote the reply, not chat: {why}", *reply.warnings))
 
     async def _ask(self, said: str, points: Sequence[str]) -> str:
-        """What the model answers, within the time for all tries."""
+        """The answer of the model, within the time for all tries."""
         import stamina
 
         settings = self._settings
@@ -99,7 +99,7 @@ class ChatWriter:
 
         def again(error: Exception) -> bool | float:
             nonlocal earlier
-            if not isinstance(error, _Unusable):  # being cancelled comes by here too
+            if not isinstance(error, _Unusable):  # CancelledError also reaches this hook
                 return False
             earlier = f" (before that: {error})"
             return error.retry
@@ -120,10 +120,10 @@ class ChatWriter:
         import httpx
 
         settings = self._settings
-        headers = {"Accept-Encoding": "identity"}  # so that what is read is as long as what was sent
+        headers = {"Accept-Encoding": "identity"}  # so that MAX_BODY bounds the decoded body too
         if settings.api_key:
             headers["Authorization"] = f"Bearer {settings.api_key.get_secret_value()}"
-        # Connecting gets a share of the time, to leave some for another try; a slow model may take all that is left.
+        # Connecting gets a share of the time, so that another try has some; generation may use all of the rest.
         limits = httpx.Timeout(settings.timeout, connect=settings.timeout / (settings.retries + 1))
         try:
             return httpx.AsyncClient(headers=headers, timeout=limits)
@@ -145,7 +145,7 @@ class ChatWriter:
         }
 
     async def _post(self, client: "httpx.AsyncClient", request: dict[str, object], deadline: float) -> bytes:
-        """One try: the body of a successful answer."""
+        """Send the request once and return the body of a successful response."""
         import httpx
 
         url = self._settings.url
@@ -168,7 +168,7 @@ class ChatWriter:
             raise _Unusable(f"the connection to {where} broke ({type(error).__name__})") from None
 
     def _status(self, response: "httpx.Response", deadline: float) -> "_Unusable":
-        """What an answer without success means. Its body may repeat the key, and is not read."""
+        """The error of a response without success. Its body is not read: it may repeat the key."""
         status = response.status_code
         why = f"{self._settings.url.host}:{self._settings.url.port} answered {status}"
         if status in (401, 403):
@@ -197,9 +197,9 @@ Reply with the answer and nothing else."""
 
 
 class _Unusable(Exception):
-    """Why there is no answer to use, in words for the user: without the key, and without what the server sent.
+    """There is no answer to use. The message is for the user and holds neither the key nor what the server sent.
 
-    ``retry`` says whether to try again: at once more after a growing wait (True), or after so many seconds.
+    ``retry``: whether to try again, after a growing wait (True) or after so many seconds.
     """
 
     def __init__(self, why: str, retry: bool | float = False) -> None:
@@ -269,7 +269,7 @@ def _usable(answer: str, said: str, points: Sequence[str], max_chars: int) -> st
 def _one_line(answer: str, points: Sequence[str]) -> str:
     """``answer`` without Markdown and line breaks, save within a point."""
     within = "|".join(regex.escape(point) for point in sorted(points, key=len, reverse=True))
-    # Every second piece is a point. The line break in front lets a list mark on the first line be seen as one.
+    # Every second piece is a point. The leading line break lets the pattern find a list mark on the first line.
     pieces = regex.split(f"({within})", f"\n{answer}") if points else [f"\n{answer}"]
     for index in range(0, len(pieces), 2):
         piece = regex.sub(r"\s+", " ", _EMPHASIS.sub("", _LIST_MARK.sub(" ", pieces[index])))

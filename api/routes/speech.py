@@ -11,7 +11,7 @@ from ai_core.alignment import ALIGNMENT_BACKEND
 from ai_core.job import Job, Result, check_length
 from ai_core.measurement import measure_recording
 from ai_core.pipeline import tag_whole
-from ai_core.reply.job import reply_job
+from ai_core.reply.write import reply_job
 from ai_core.results import marks_json, result_json
 from api.errors import documented
 from api.responses import SOUND, coded, headers_of, stream_answer

@@ -14,8 +14,9 @@ import httpx
 import pytest
 from pydantic import SecretStr, ValidationError
 
+from ai_core.reply.base import Reply
 from ai_core.reply.chat import MAX_BODY, ChatSettings, ChatWriter
-from ai_core.reply.template import Reply, TemplateWriter
+from ai_core.reply.template import TemplateWriter
 from prosody_tagger.errors import BadInput
 
 KEY = "sk-very-secret-0123456789"

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ai_core.reply.template import MAX_CHARS, Reply, TemplateWriter
+from ai_core.reply.base import MAX_CHARS, Reply
+from ai_core.reply.template import TemplateWriter
 from prosody_tagger.errors import BadInput
 
 
