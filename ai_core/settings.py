@@ -1,6 +1,6 @@
-"""Every setting, from the environment: ``PROSODY_*``, nested by ``__``.
+"""All settings, read from environment variables ``PROSODY_*``, nested by ``__``.
 
-A default is written on the lowest class that uses it; this file puts those classes together.
+A default is written once, on the lowest class that uses it; this file combines those classes.
 """
 
 from pathlib import Path
@@ -22,15 +22,15 @@ def _name_or_number(given: Any, read: ValidatorFunctionWrapHandler) -> Any:
     try:
         return read(None if isinstance(given, bool) else given)
     except ValidationError:
-        raise ValueError("give low, medium or high, or a number of emphases a word from 0 to 1") from None
+        raise ValueError("give low, medium or high, or a number of emphases per word from 0 to 1") from None
 
 
 Density = Annotated[Level | Annotated[float, Field(ge=0, le=1)], WrapValidator(_name_or_number)]
-"""How many words are stressed, as settings and requests give it."""
+"""`density.Density` as settings and requests give it, validated."""
 
 
 class TaggerSettings(BaseModel):
-    """Which tagger: ``PROSODY_TAGGER__ADAPTER`` and ``PROSODY_TAGGER__BASE``; without them the one that ships."""
+    """The tagger to load: ``PROSODY_TAGGER__ADAPTER`` and ``PROSODY_TAGGER__BASE``; by default the one that ships."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -39,22 +39,22 @@ class TaggerSettings(BaseModel):
 
 
 class Settings(BaseSettings):
-    """What the commands and the service run with.
+    """Settings of the commands and the service.
 
     Attributes:
-        backend: who speaks where nobody says otherwise.
-        fallback: who speaks where the backend fails; "none" lets the failure be the answer. Where it is not set, the commands
-            take embedded and the service none.
-        realise: whether marks that the voice does not obey are made in its sound.
-        reply: who writes the reply of the main job.
+        backend: the backend of a job that names none.
+        fallback: the backend that takes over where another fails; "none" makes the failure the answer. Where it is not set, the
+            commands take embedded and the service none.
+        realise: whether marks that the voice does not obey are realised in its audio.
+        reply: the writer of replies.
         intensity: density and strength together; a number is emphases per word, spoken at the nearest named strength.
         density: how many words the tagger stresses; by default as ``intensity`` says.
         strength: how strongly a voice renders a mark; by default as ``intensity`` says.
-        rate: sample rate of what comes out, Hz.
-        max_chars: the longest text that is taken, in code points.
-        max_silence: the most that the pauses of one text may add up to, in seconds.
-        aligner: folder or hub name of a CTC model that hears characters, to find words in sound with (`synth.acoustics.ctc`);
-            without one they are found by comparing with the embedded voice.
+        rate: sample rate of the output, Hz.
+        max_chars: longest text of a job, in code points.
+        max_silence: most seconds that the pauses of one text may add up to.
+        aligner: folder or hub name of a CTC model that recognises characters, to align words with (`synth.acoustics.ctc`);
+            without one they are aligned with the embedded voice's reading.
     """
 
     model_config = SettingsConfigDict(env_prefix="PROSODY_", env_nested_delimiter="__", extra="ignore")
@@ -78,10 +78,10 @@ class Settings(BaseSettings):
 
 
 def load_settings(*, fallback: Literal["none", "embedded"] = "none") -> Settings:
-    """The settings of the environment; ``fallback`` counts where that says nothing of it.
+    """Read the settings of the environment; ``fallback`` is the default of that setting.
 
     Raises:
-        BadInput: a variable with a value that cannot be used; the message names it, never a secret's value.
+        BadInput: a variable has an invalid value; the message names the variable, never a secret's value.
     """
     try:
         settings = Settings()

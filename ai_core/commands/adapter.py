@@ -1,4 +1,4 @@
-"""The commands `prosody adapter list|check|merge`: LoRA adapters of the local Higgs voice."""
+"""The commands `prosody adapter list|check|merge`: LoRA adapters of higgs-local."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -58,7 +58,7 @@ def check(
     base: Annotated[str | None, typer.Option("--base", help=_BASE, envvar=_BASE_VARIABLE, show_default=False)] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Tell whether an adapter is whole, and with --base whether it belongs to that model. Exit code 2 if not."""
+    """Check that an adapter is complete, and with --base that it belongs to that model. Exit code 2 if not."""
     from ai_core.commands import console as out
     from synth.higgs_local.adapter import check_fit, read_adapter
     from synth.higgs_local.base_model import of_folder
@@ -85,7 +85,7 @@ def merge(
     base: Annotated[str | None, typer.Option("--base", help=_BASE, envvar=_BASE_VARIABLE, show_default=False)] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write a model with the adapter in it, for servers that load none (vllm-omni). Its scores are compared with PEFT's."""
+    """Merge an adapter into its model, for servers that load no adapters (vllm-omni). The scores are compared with PEFT's."""
     from ai_core.commands import console as out
     from prosody_tagger.command import people
     from prosody_tagger.errors import BadInput
@@ -96,8 +96,8 @@ def merge(
     with people().status("checking") as status:
         result = merged(adapter, _base_folder(base), output, status.update)
     if as_json:
-        told = {"error": result.error, "warnings": list(result.warnings)}
-        out.print_json({"output": str(result.folder), "targets": result.targets, **told})
+        checked = {"error": result.error, "warnings": list(result.warnings)}
+        out.print_json({"output": str(result.folder), "targets": result.targets, **checked})
         return
     out.print_rows(
         ("merged", out.plain_text(f"{result.folder} ({result.targets} layers, scores within {result.error:.1e} of PEFT's)")),

@@ -1,4 +1,4 @@
-"""The command `prosody`: speak a text, mark it, list voices, and tell what is ready."""
+"""The command `prosody`: speak a text, mark it, list voices, and check what is ready."""
 
 import asyncio
 import sys
@@ -67,12 +67,12 @@ def say(
     realise: Annotated[
         bool | None,
         typer.Option(
-            "--realise/--no-realise", help="Make the marks that the voice does not obey in its sound.", show_default="--realise"
+            "--realise/--no-realise", help="Realise the marks that the voice does not obey in its audio.", show_default="--realise"
         ),
     ] = None,
     report: Annotated[bool, typer.Option("--report", help="Measure every mark in what was spoken.")] = False,
     form: Annotated[
-        Literal["wav", "flac", "mp3", "opus", "aac", "pcm"], typer.Option("--format", help="What the file holds.")
+        Literal["wav", "flac", "mp3", "opus", "aac", "pcm"], typer.Option("--format", help="Audio format of the file.")
     ] = "wav",
     output: Annotated[
         str | None,
@@ -183,7 +183,7 @@ app.add_typer(higgs, name="higgs")
 
 @app.command()
 def doctor(as_json: AsJson = False) -> None:
-    """Tell which backends, models and extras are ready, and what to do about the others.
+    """Check which backends, models and extras are ready, and what to do about the others.
 
     Exit code 3 if the default cannot speak.
     """
@@ -227,7 +227,7 @@ async def _mark(job: "Job", settings: "Settings") -> "TaggedText":
 
 
 def _settings(tagger: str | None) -> "Settings":
-    """The settings of the environment, with a tagger of the command line's before them."""
+    """The settings of the environment, with the tagger of the command line in place of theirs."""
     from ai_core.settings import load_settings
 
     settings = load_settings(fallback="embedded")
@@ -264,7 +264,7 @@ def _source(text: str | None) -> str:
 
 
 def _read(source: str, marked: bool, ssml: bool) -> "str | MarkedText":
-    """The source, read as what the flags say it is."""
+    """Read the source as the flags say: plain text, marked text or SSML."""
     from prosody_tagger.errors import BadInput
 
     if marked and ssml:

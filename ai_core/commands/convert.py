@@ -1,4 +1,4 @@
-"""The command `prosody higgs`: what users of boson_multimodal bring along."""
+"""The command `prosody higgs`: convert files of boson_multimodal."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ higgs = typer.Typer(help="Checkpoints and adapters of Higgs Audio.", no_args_is_
 
 @higgs.callback()
 def _higgs() -> None:
-    """Without it, typer would take the one command for the whole."""
+    """Keep `convert` a subcommand: typer makes a single command the whole application."""
 
 
 @higgs.command()
@@ -28,9 +28,9 @@ def convert(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Turn what boson_multimodal reads into what transformers reads itself: a checkpoint, its codec, or an adapter.
+    """Convert a checkpoint, codec or adapter of boson_multimodal to the form that transformers reads.
 
-    Weights stay as they are, bit for bit. NEW appears when it is whole.
+    Weights stay the same, bit for bit. NEW appears when it is complete.
     """
     from ai_core.commands import console as out
     from prosody_tagger.errors import BadInput
@@ -56,7 +56,7 @@ def convert(
 
 @contextmanager
 def _progress() -> Iterator[Callable[[int, int], None]]:
-    """A bar on stderr, driven by bytes done and bytes in all."""
+    """A progress bar on stderr, updated with the bytes done and the bytes in all."""
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
     from prosody_tagger.command import people

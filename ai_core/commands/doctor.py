@@ -1,4 +1,4 @@
-"""What is ready to work here, and what to do about the rest."""
+"""Examine which backends, models and extras are ready, and what to do about the others."""
 
 import asyncio
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "test": ("pytest", "hypothesis"),
     "dev": ("ruff", "mypy"),
 }
-"""The extras that this project has, and the distributions that tell whether each is installed."""
+"""The extras of this project, and for each the distributions that show whether it is installed."""
 
 PACKAGES = ("prosody_tagger", "synth", "ai_core", "api")
 """The top-level packages of this project."""
@@ -30,9 +30,11 @@ PACKAGES = ("prosody_tagger", "synth", "ai_core", "api")
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing looked at: a package, a backend, a model or an extra.
+    """The state of a package, a backend, a model or an extra.
 
-    ``needed`` says whether the default way through stops without it; ``detail`` is what is there, or what to do.
+    Attributes:
+        needed: whether the default backend cannot speak without it.
+        detail: what is there, or what to do.
     """
 
     what: str
@@ -46,7 +48,7 @@ class Finding:
 
 
 def examine(settings: Settings) -> list[Finding]:
-    """Try every part once. The tagger is loaded and every backend asked for its voices, so this takes some seconds."""
+    """Examine everything. The tagger is loaded and every backend lists its voices, so this takes some seconds."""
     return [*_packages(), *_backends(settings), _tagger(settings), *_extras()]
 
 
@@ -69,9 +71,9 @@ def _packages() -> Iterator[Finding]:
 def _backends(settings: Settings) -> Iterator[Finding]:
     for name, backend in registry.BACKENDS.items():
         try:
-            voice = registry.create(name, getattr(settings, backend.settings))
-            why = voice.unready()
-            ready, detail = why is None, why or f"{backend.about}; {len(asyncio.run(voice.voices()))} voices"
+            created = registry.create(name, getattr(settings, backend.settings))
+            why = created.unready()
+            ready, detail = why is None, why or f"{backend.about}; {len(asyncio.run(created.voices()))} voices"
         except ProsodyError as error:
             ready, detail = False, str(error)
         yield Finding("backend", name, ready, name == settings.backend, detail)

@@ -1,4 +1,4 @@
-"""The command `prosody label`: from recordings and transcripts to marked text."""
+"""The command `prosody label`: mark transcripts by their recordings."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
     Source = Callable[[], Iterator[Recording | Unusable]]
 
-_MOST_REPORTED = 1000
+_MAX_REPORTED = 1000
+"""Most failures that are kept with their reasons."""
 
 
 def label(
@@ -45,7 +46,7 @@ def label(
             "--emphases-per-word",
             min=0.0,
             max=1.0,
-            help="Stress so many of each recording's words, in place of all that stand out enough.",
+            help="Share of each recording's words to mark as stressed, instead of all that stand out enough.",
             show_default=False,
         ),
     ] = None,
@@ -53,7 +54,7 @@ def label(
 ) -> None:
     """Mark transcripts by how they were spoken.
 
-    What is done stays done: run it again to go on, or to try again what failed.
+    Recordings that are labelled already are skipped: run it again to continue, or to retry those that failed.
     """
     from ai_core.commands import console as out
     from prosody_tagger.errors import BadInput
@@ -64,27 +65,38 @@ def label(
         if path is not None:
             out.check_output(path)
     with LabelsFile(output) as labels:
-        work = _Work(labels, language, emphases_per_word)
-        asyncio.run(work.run(source))
+        labeller = _Labeller(labels, language, emphases_per_word)
+        asyncio.run(labeller.run(source))
         if not labels:
-            raise BadInput(work.failure())
+            raise BadInput(labeller.failure())
     rows = None if chatml is None else write_chatml(output, chatml)
     if as_json:
-        failed = [{"place": place, "reason": reason} for place, reason in work.failed]
-        counts = {"labelled": work.labelled, "done_before": work.done_before, "failed_count": work.failures, "failed": failed}
+        failed = [{"place": place, "reason": reason} for place, reason in labeller.failed]
+        counts = {
+            "labelled": labeller.labelled,
+            "done_before": labeller.done_before,
+            "failed_count": labeller.failures,
+            "failed": failed,
+        }
         out.print_json({"labels": str(output), "chatml": None if chatml is None else str(chatml), **counts})
     else:
-        if text is not None and work.last is not None:
-            out.print_marked(work.last)
-        said = f"{work.labelled} labelled, {work.done_before} done before, {work.failures} failed"
+        if text is not None and labeller.last is not None:
+            out.print_marked(labeller.last)
+        said = f"{labeller.labelled} labelled, {labeller.done_before} done before, {labeller.failures} failed"
         lines = [("labels", f"{output} ({said})")]
         out.print_rows(*lines, *([] if chatml is None else [("manifest", f"{chatml} ({rows} rows)")]), to_people=True)
-    if not work.labelled and not work.done_before:
+    if not labeller.labelled and not labeller.done_before:
         raise typer.Exit(2)
 
 
-class _Work:
-    """What is done to the recordings, and what became of them."""
+class _Labeller:
+    """Labels recordings one by one and counts the outcomes.
+
+    Attributes:
+        labelled, done_before, failures: numbers of recordings.
+        failed: where and why, for the first `_MAX_REPORTED` failures.
+        last: the text labelled last, with its marks.
+    """
 
     def __init__(self, labels: "LabelsFile", language: str | None, emphases_per_word: float | None) -> None:
         self._labels, self._language, self._emphases = labels, language, emphases_per_word
@@ -93,7 +105,7 @@ class _Work:
         self.last: str | None = None
 
     def failure(self) -> str:
-        """Why there are no labels at all, in one line."""
+        """The reason why there are no labels at all, in one line."""
         if not self.failed:
             return "there is no recording to label; give --audio a folder with sound files, or --manifest rows"
         place, reason = self.failed[0]
@@ -112,7 +124,7 @@ class _Work:
 
         runtime = Runtime()
         runtime.backend(ALIGNMENT_BACKEND)
-        await runtime.aligner()  # what either lacks is wrong with every recording
+        await runtime.aligner()  # fail here if either is missing: every recording would fail
         total = sum(1 for _ in source())
         columns = (TextColumn("labelling"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         try:
@@ -127,7 +139,7 @@ class _Work:
                     except (ProsodyError, OSError) as error:
                         place = item.place if isinstance(item, Unusable) else str(item.path)
                         self.failures += 1
-                        self.failed = [*self.failed, (place, str(error))][:_MOST_REPORTED]
+                        self.failed = [*self.failed, (place, str(error))][:_MAX_REPORTED]
                         progress.console.print(visible(f"skipped {place}: {error}"), markup=False)
         finally:
             await runtime.close()
@@ -150,7 +162,7 @@ class _Work:
 
         Raises:
             BadInput: the recording cannot be measured, or what is said in it is not ``text``.
-            BackendError: the guide failed.
+            BackendError: the alignment backend failed.
         """
         from ai_core.alignment import ALIGNMENT_BACKEND, align_words
         from prosody_tagger.errors import BadInput
@@ -165,10 +177,10 @@ class _Work:
 
 
 def _source(audio: Path | None, text: str | None, manifest: Path | None) -> "Source":
-    """What to read the recordings from, as often as need be.
+    """A function that reads the recordings, anew at each call.
 
     Raises:
-        BadInput: the options do not say, or contradict each other.
+        BadInput: the options name no recordings, or contradict each other.
     """
     from prosody_tagger.errors import BadInput
     from synth.acoustics.recordings import Recording, beside, in_folder, in_manifest

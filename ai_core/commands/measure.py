@@ -1,4 +1,4 @@
-"""The command `prosody measure`: is each mark of a text heard in a recording?"""
+"""The command `prosody measure`: check whether each mark of a text is heard in a recording."""
 
 import asyncio
 import sys
@@ -39,7 +39,7 @@ def measure(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Tell whether each mark of a text is heard in a recording, with the figures behind it."""
+    """Check whether each mark of a text is heard in a recording, with the figures behind it."""
     from ai_core.commands import console as out
     from ai_core.commands.report import print_report
     from prosody_tagger.markup import parse, render
@@ -67,7 +67,7 @@ def measure(
 
 
 def read_sound(name: str) -> "Audio":
-    """A sound file, or stdin for "-".
+    """Read a sound file, or stdin for "-".
 
     Raises:
         BadInput: it cannot be read or decoded.
@@ -83,7 +83,7 @@ def read_sound(name: str) -> "Audio":
 
 
 def _named(name: str) -> "Audio":
-    """As `read_sound`, with the name of the file in every message."""
+    """Read as `read_sound` does, and name the file in every message."""
     from prosody_tagger.errors import BadInput
 
     try:

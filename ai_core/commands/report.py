@@ -1,4 +1,4 @@
-"""The measurement of a recording's marks, as a table for people."""
+"""Print the measurement of marks as a table."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from synth.acoustics.report import MarkReport, Report
 
 
 def print_report(report: Report, *, to_people: bool = False) -> None:
-    """Every mark with its figures, and what was not asked for: on stdout, or on stderr where stdout carries data."""
+    """Print each mark with its figures, and marks that are heard unasked: on stdout, or on stderr where stdout carries data."""
     if report.marks:
         table = Table("mark", "word", "heard", "score", "figures", box=box.SIMPLE_HEAD)
         for mark in report.marks:

@@ -16,20 +16,20 @@ def serve(
 ) -> None:
     """Run the HTTP service: POST /speak, OpenAI's speech endpoint, /docs.
 
-    Settings come from the environment: PROSODY_* and, for the service, PROSODY_API__*. Told to end (SIGTERM, ctrl-C), it finishes
-    what runs and begins nothing new.
+    Settings come from the environment: PROSODY_* and, for the service, PROSODY_API__*. On SIGTERM or Ctrl-C it finishes the running
+    requests and accepts no new ones.
     """
     import uvicorn
 
     for name, value in (("HOST", host), ("PORT", port), ("LOG", log)):
         if value is not None:
             os.environ[f"PROSODY_API__{name}"] = str(value)
-    # Requests are what runs side by side. A tagger that takes every processor for each of them is slower, and far slower where the
-    # processors are shared. It must be said before torch is loaded.
+    # Parallelism comes from concurrent requests, so limit each tagger pass to one thread; more threads are slower in all, most of
+    # all on shared processors. The variable only counts before torch is loaded.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     import importlib
 
-    # By name: the commands stand below the service, and know nothing else of it.
+    # Imported by name: `ai_core` does not depend on `api`.
     settings = importlib.import_module("api.settings").load_api_settings()
     settings.check_host(settings.host)
     importlib.import_module("api.logs").configure(settings.log, settings.log_form)

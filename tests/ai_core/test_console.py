@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ai_core.commands.console import check_output, coloured, plain_text, write_output
+from ai_core.commands.console import check_output, coloured, plain_text, print_rows, print_table, write_output
 from prosody_tagger.errors import BadInput, ProsodyError
 from prosody_tagger.markup import parse, plain
 
@@ -74,3 +74,11 @@ def test_marks_are_coloured_and_literal_tags_are_not() -> None:
 def test_control_characters_never_reach_the_terminal() -> None:
     assert "\x1b" not in plain_text("a\x1b[31mb\x07\x9b").plain
     assert "\x00" not in coloured(plain("a\x00b")).plain
+
+
+def test_names_are_not_read_as_rich_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    print_rows(("plot", "p[bold].png"), ("warning", "p[/b].png is [red]old[/red]"))
+    print_table(("a[b]",), [("c[/d]",)])
+    out = capsys.readouterr().out
+    for name in ("p[bold].png", "p[/b].png is [red]old[/red]", "c[/d]"):
+        assert name in out

@@ -38,7 +38,7 @@ class ToneVoice(Synthesizer):
     def capabilities(self) -> Capabilities:
         return Capabilities(self.marks, RATE, ("en",), self.max_chars, word_times=True)
 
-    def voices(self) -> tuple[Voice, ...]:
+    async def voices(self) -> tuple[Voice, ...]:
         return (Voice("a", "en"),)
 
     async def speak(self, request: SpeechRequest) -> AsyncGenerator[Speech, None]:

@@ -37,7 +37,7 @@ class OtherVoice(Synthesizer):
     def capabilities(self) -> Capabilities:
         return Capabilities(dict.fromkeys(KINDS, "realised"), self._voice.capabilities.rate, ("en",), 500)
 
-    def voices(self) -> tuple[Voice, ...]:
+    async def voices(self) -> tuple[Voice, ...]:
         return (Voice("a", "en"),)
 
     async def speak(self, request: SpeechRequest) -> AsyncGenerator[Speech, None]:

@@ -40,7 +40,7 @@ class NoiseVoice(Synthesizer):
         marks: dict[str, Support] = {kind: self.pauses if kind.startswith("pause") else "dropped" for kind in KINDS}
         return Capabilities(marks, RATE, ("en",), 500, **self.able)
 
-    def voices(self) -> tuple[Voice, ...]:
+    async def voices(self) -> tuple[Voice, ...]:
         return (Voice("a", "en"),)
 
     async def speak(self, request: SpeechRequest) -> AsyncGenerator[Speech, None]:
