@@ -43,7 +43,7 @@ def partition_marks(marked: MarkedText, capabilities: Capabilities) -> Partition
     def supported_as(*levels: Support) -> tuple[Mark, ...]:
         return tuple(mark for mark in marked.marks if support(mark) in levels)
 
-    request = MarkedText(marked.text, supported_as("native", "rendered"), marked.aliases)
+    request = marked.with_marks(supported_as("native", "rendered"))
     return PartitionedMarks(request, supported_as("realised"), supported_as("dropped"))
 
 

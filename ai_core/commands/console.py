@@ -63,7 +63,9 @@ def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich import box
     from rich.table import Table
 
-    table = Table(*map(plain_text, head), box=box.SIMPLE_HEAD)
+    table = Table(box=box.SIMPLE_HEAD)
+    for name in head:
+        table.add_column(plain_text(name))
     for row in rows:
         table.add_row(*(plain_text(cell) for cell in row))
     Console(highlight=False).print(table)
