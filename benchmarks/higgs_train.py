@@ -24,8 +24,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "synth" / "higgs_finetune"))
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "synth" / "higgs_finetune")]
 from higgs_finetune_examples import Recorder, speech
 from tiny_higgs import tiny_tokenizer
 
