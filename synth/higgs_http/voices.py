@@ -13,7 +13,7 @@ from synth.higgs_http.errors import SETTING, ConnectionBroken, Endpoint, Request
 from synth.higgs_http.settings import is_valid_name
 
 MAX_LIST_BYTES = 1_000_000
-"""The longest list that is read."""
+"""The longest list that is read, in bytes."""
 
 MAX_REGISTERED = 256
 """How many registered recordings are remembered."""
@@ -72,7 +72,7 @@ class VoiceList:
             connections = await self._connections.get()
             try:
                 body = await self._read(connections, endpoint)
-            except ConnectionBroken:
+            except ConnectionBroken:  # perhaps a kept-alive connection that the server had closed
                 body = await self._read(connections, endpoint)
         except (RequestFailed, BackendUnavailable) as error:
             raise _not_listed(str(error)) from None
