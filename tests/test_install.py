@@ -36,7 +36,9 @@ def tracked(*folders: str) -> set[str]:
 def test_every_folder_with_modules_is_a_package_that_is_installed() -> None:
     listed = PROJECT["tool"]["setuptools"]["packages"]
     found = {str(Path(name).parent).replace("/", ".") for name in tracked(*COPIED) if name.endswith(".py")}
-    assert sorted(listed) == sorted([*found, "prosody_tagger.models"])
+    expected = {*found, "prosody_tagger.models"}
+    assert expected ^ set(listed) == set(), "add or remove these under [tool.setuptools] packages in pyproject.toml"
+    assert len(listed) == len(expected)
 
 
 def test_every_package_is_typed() -> None:
