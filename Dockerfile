@@ -1,7 +1,7 @@
 # docker build -t prosody-speech .
 # docker run -p 127.0.0.1:8000:8000 -e PROSODY_API__KEYS=... -v prosody:/data prosody-speech
 #
-# Where torch comes with CUDA and none is needed, name an index of CPU builds: --build-arg PIP_EXTRA_INDEX_URL=...
+# For a torch without CUDA, name an index of CPU builds: --build-arg PIP_EXTRA_INDEX_URL=...
 
 FROM python:3.11-slim AS build
 ARG PIP_EXTRA_INDEX_URL
@@ -9,10 +9,10 @@ ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PATH=/opt/prosody/bin:$PA
 RUN python -m venv /opt/prosody
 WORKDIR /srv/prosody
 
-# The packages first: their layer stays as it is for as long as pyproject.toml does.
-COPY pyproject.toml ./
+# The packages first: their layer is rebuilt only where pyproject.toml or constraints.txt has changed.
+COPY pyproject.toml constraints.txt ./
 RUN python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" > /tmp/packages.txt \
-    && pip install -r /tmp/packages.txt
+    && pip install -c constraints.txt -r /tmp/packages.txt
 
 COPY README.md LICENSE ./
 COPY prosody_tagger prosody_tagger
@@ -29,7 +29,7 @@ RUN useradd --system --uid 10001 --home-dir /data --no-create-home prosody \
 COPY --from=build /opt/prosody /opt/prosody
 COPY --from=build /srv/prosody /srv/prosody
 
-# Nothing is written outside /data and /tmp, so the root may be read-only. Settings and keys come from the environment.
+# Nothing is written outside /data and /tmp, so the root file system may be read-only. Settings and keys come from the environment.
 ENV PATH=/opt/prosody/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \

@@ -139,7 +139,7 @@ def test_it_is_made_in_two_stages_and_run_by_nobody_in_particular() -> None:
 def test_it_holds_every_package_that_is_installed() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     packages = {name.partition(".")[0] for name in project["tool"]["setuptools"]["packages"]}
-    named = [project["project"]["readme"], *project["project"]["license-files"], "pyproject.toml", "models"]
+    named = [project["project"]["readme"], *project["project"]["license-files"], "pyproject.toml", "constraints.txt", "models"]
     assert packages | set(named) == set(copied(ROOT / "Dockerfile"))
 
 

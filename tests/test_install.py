@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from ai_core.commands import doctor
 from ai_core.settings import Settings
@@ -33,7 +36,9 @@ def tracked(*folders: str) -> set[str]:
 def test_every_folder_with_modules_is_a_package_that_is_installed() -> None:
     listed = PROJECT["tool"]["setuptools"]["packages"]
     found = {str(Path(name).parent).replace("/", ".") for name in tracked(*COPIED) if name.endswith(".py")}
-    assert sorted(listed) == sorted([*found, "prosody_tagger.models"])
+    expected = {*found, "prosody_tagger.models"}
+    assert expected ^ set(listed) == set(), "add or remove these under [tool.setuptools] packages in pyproject.toml"
+    assert len(listed) == len(expected)
 
 
 def test_every_package_is_typed() -> None:
@@ -44,6 +49,35 @@ def test_every_package_is_typed() -> None:
 
 def test_the_shipped_models_are_those_of_the_repository() -> None:
     assert SHIPPED == ROOT / "models"
+
+
+# --- versions
+
+CONSTRAINTS = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+LISTS = [PROJECT["project"]["dependencies"], *PROJECT["project"]["optional-dependencies"].values()]
+REQUIREMENTS = [Requirement(text) for requirements in LISTS for text in requirements]
+
+
+def test_constraints_hold_names_and_versions_alone_for_every_platform() -> None:
+    names = [line.partition("==")[0] for line in CONSTRAINTS]
+    assert names == sorted(set(names))
+    for line in CONSTRAINTS:
+        assert re.fullmatch(r"[a-z0-9-]+==[0-9][0-9a-z.]*", line), line
+        assert not line.startswith(("nvidia-", "triton", "pip=", "setuptools=", "wheel=")), line
+
+
+def test_constraints_pin_every_direct_dependency_within_its_bounds() -> None:
+    pinned = dict(line.split("==") for line in CONSTRAINTS)
+    needed = [r for r in REQUIREMENTS if r.name not in ("prosody-speech", "tensorboard", "resemblyzer", "setuptools")]
+    assert len(needed) > 30
+    for requirement in needed:
+        assert requirement.specifier.contains(pinned[canonicalize_name(requirement.name)]), requirement
+
+
+def test_every_dependency_has_a_lower_bound_that_the_script_installs() -> None:
+    for requirement in REQUIREMENTS:
+        operators = {specifier.operator for specifier in requirement.specifier}
+        assert operators & {">=", "=="} or requirement.name in ("prosody-speech", "setuptools", "types-regex"), requirement
 
 
 # --- modules
