@@ -15,9 +15,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from prosody_tagger.errors import BadInput
-from synth.audio.decoding import StreamDecoder, TruncatedAudio, UndecodableAudio, decode, sniff
+from synth.audio.decoding import decode
 from synth.audio.encoding import encode
+from synth.audio.file_types import sniff
 from synth.audio.signal import resample
+from synth.audio.stream_decoding import StreamDecoder, TruncatedAudio, UndecodableAudio
 from synth.base import Audio
 from synth.errors import BackendError
 

@@ -21,8 +21,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from prosody_tagger.errors import BadInput
-from synth.audio.decoding import StreamDecoder, decode
+from synth.audio.decoding import decode
 from synth.audio.encoding import FORMATS, MEDIA_TYPES, Encoder, encode
+from synth.audio.stream_decoding import StreamDecoder
 from synth.base import Audio
 
 RATE = 24_000

@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from scaling import is_linear
 
 from prosody_tagger.markup import KINDS, Alias, Mark, MarkedText, parse, plain
 from prosody_tagger.segment import segment_words
@@ -446,11 +446,10 @@ def test_nothing_in_the_text_commands_the_engine() -> None:
     assert seconds(phonemes, 1) != pytest.approx(seconds(speak("x hello y"), 1), abs=0.05)
 
 
-def test_cleaning_is_linear() -> None:
-    started = time.perf_counter()
-    for text in ("\u0301" * 200_000, "a\u0301\u0301" * 100_000, "." * 200_000, "x" * 200_000, "a." * 100_000):
-        espeak.readable(text)
-    assert time.perf_counter() - started < 3
+@pytest.mark.parametrize("unit", ["\u0301", "a\u0301\u0301", ".", "x", "a."])
+def test_cleaning_is_linear(unit: str) -> None:
+    count = 50_000 // len(unit)
+    assert is_linear(espeak.sanitise, unit * count, unit * count * 4)
 
 
 # Many at once, and what goes wrong
@@ -479,28 +478,37 @@ def test_several_loops_share_the_worker() -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(120)
     assert heard == [True] * 20
 
 
-def test_a_cancelled_request_blocks_no_other() -> None:
+def test_a_cancelled_request_blocks_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of thirty long requests that are cancelled, the engine processes only those that it began before."""
     expected = speak(SENTENCE).audio.samples
+    begun: list[str] = []
+    ask = espeak._ask
 
-    async def cancelling() -> tuple[Speech, float]:
+    def counted(process: "subprocess.Popen[bytes]", message: tuple[str, str, int, int, bool]) -> object:
+        begun.append(message[0])
+        return ask(process, message)
+
+    monkeypatch.setattr(espeak, "_ask", counted)
+
+    async def cancelling() -> tuple[Speech, int]:
         long = [asyncio.create_task(spoken(SpeechRequest(plain("7391 " * 400)))) for _ in range(30)]
-        await asyncio.sleep(0.2)
+        while not begun:  # noqa: ASYNC110 (the worker's thread appends)
+            await asyncio.sleep(0.01)
         for task in long:
             task.cancel()
-        started = time.perf_counter()
+        before = len(begun)
         speech = await spoken(SpeechRequest(plain(SENTENCE)))
-        waited = time.perf_counter() - started
         results = await asyncio.gather(*long, return_exceptions=True)
         assert any(isinstance(result, asyncio.CancelledError) for result in results)
-        return speech, waited
+        return speech, before
 
-    speech, waited = asyncio.run(cancelling())
+    speech, before = asyncio.run(cancelling())
     assert np.array_equal(speech.audio.samples, expected)
-    assert waited < 2
+    assert len(begun) <= before + 5  # our own request, and a few that began before their cancellation
 
 
 def test_closing_lets_go_and_a_later_request_starts_again() -> None:
@@ -515,12 +523,12 @@ def test_closing_lets_go_and_a_later_request_starts_again() -> None:
     assert np.array_equal(first.audio.samples, second.audio.samples)
 
 
-def request_to(worker: espeak.Worker, text: str = "hello") -> espeak.Utterance:
+def request_to(worker: espeak.EspeakWorker, text: str = "hello") -> espeak.Utterance:
     async def once() -> espeak.Utterance:
         try:
-            return await worker.speak(espeak.Request(text, Path("some/voice"), 165, 50, True))
+            return await worker.speak(espeak.EspeakRequest(text, Path("some/voice"), 165, 50, True))
         finally:
-            await worker.rest()
+            await worker.stop()
 
     return asyncio.run(once())
 
@@ -533,7 +541,7 @@ def test_an_engine_that_died_is_started_again() -> None:
     assert np.array_equal(speak(SENTENCE).audio.samples, expected)
 
 
-def script(folder: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> espeak.Worker:
+def script(folder: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> espeak.EspeakWorker:
     """A worker whose process says the rate and then does what ``body`` says."""
     path = folder / "worker.py"
     path.write_text(
@@ -542,7 +550,7 @@ def script(folder: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> espeak.W
         f"marshal.load(sys.stdin.buffer)\n{body}\n"
     )
     monkeypatch.setattr(espeak, "_SCRIPT", path)
-    return espeak.Worker()
+    return espeak.EspeakWorker()
 
 
 def test_a_crash_is_an_error_of_that_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -551,13 +559,13 @@ def test_a_crash_is_an_error_of_that_request(tmp_path: Path, monkeypatch: pytest
 
 
 def test_an_engine_that_does_not_answer_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(espeak, "_PATIENCE_SECONDS", 0.5)
+    monkeypatch.setattr(espeak, "_TIMEOUT_SECONDS", 0.5)
     with pytest.raises(BackendTimeout, match="did not answer"):
         request_to(script(tmp_path, monkeypatch, "time.sleep(60)"))
 
 
 def test_cancelling_stops_the_engine_at_its_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(espeak, "_PATIENCE_SECONDS", 10)
+    monkeypatch.setattr(espeak, "_TIMEOUT_SECONDS", 60)
     mark = tmp_path / "once"
     worker = script(
         tmp_path,
@@ -565,11 +573,11 @@ def test_cancelling_stops_the_engine_at_its_work(tmp_path: Path, monkeypatch: py
         f"if os.path.exists({str(mark)!r}):\n"
         "    marshal.dump((bytes(20), []), sys.stdout.buffer); sys.stdout.flush(); sys.stdin.read()\n"
         f"open({str(mark)!r}, 'w').close()\n"
-        "time.sleep(8)",
+        "time.sleep(600)",
     )
 
     async def cancelled() -> None:
-        task = asyncio.create_task(worker.speak(espeak.Request("one", Path("some/voice"), 165, 50, True)))
+        task = asyncio.create_task(worker.speak(espeak.EspeakRequest("one", Path("some/voice"), 165, 50, True)))
         while not mark.exists():  # noqa: ASYNC110 (the other process makes it)
             await asyncio.sleep(0.01)
         task.cancel()
@@ -577,9 +585,8 @@ def test_cancelling_stops_the_engine_at_its_work(tmp_path: Path, monkeypatch: py
             await task
 
     asyncio.run(cancelled())
-    started = time.perf_counter()
+    # The script sleeps far beyond the timeout, so an answer shows that its process was killed and replaced.
     assert len(request_to(worker).samples) == 10
-    assert time.perf_counter() - started < 4
 
 
 def test_a_failure_of_the_engine_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -590,7 +597,7 @@ def test_a_failure_of_the_engine_is_told(tmp_path: Path, monkeypatch: pytest.Mon
 def test_a_library_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "espeakng_loader", None)
     with pytest.raises(BackendUnavailable, match="pip install"):
-        request_to(espeak.Worker())
+        request_to(espeak.EspeakWorker())
     espeak.voices.cache_clear()
     with pytest.raises(BackendUnavailable, match="espeakng-loader"):
         espeak.voices()
@@ -599,7 +606,7 @@ def test_a_library_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_library_that_does_not_start_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(espeak, "_library", lambda: (tmp_path / "nowhere.so", tmp_path))
     with pytest.raises(BackendUnavailable, match=r"does not start.*nowhere\.so.*pip install"):
-        request_to(espeak.Worker())
+        request_to(espeak.EspeakWorker())
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
@@ -628,10 +635,11 @@ def test_the_end_of_the_program_waits_for_nothing() -> None:
         "async def main():\n"
         "    async for speech in EmbeddedVoice().speak(SpeechRequest(plain('hello'))): pass\n"
         "    voice = espeak.voices()[0].path\n"
-        "    for _ in range(60): espeak.WORKER._jobs.put(espeak._Job(espeak.Request('7391 ' * 400, voice, 165, 50, True)))\n"
+        "    request = espeak.EspeakRequest('7391 ' * 400, voice, 165, 50, True)\n"
+        "    for _ in range(60): espeak.WORKER._queue.put(espeak._QueuedRequest(request))\n"
         "asyncio.run(main())\n"
     )
-    ended = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, timeout=20, check=False)
+    ended = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, timeout=60, check=False)
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, b"", b"")
 
 
