@@ -67,7 +67,7 @@ def _whole(pieces: Sequence[Speech], audio: Audio, words: Sequence[WordTime]) ->
 
 
 class SentenceStream:
-    """Passes on the audio of a streamed sentence, except its end: how much of that is silence is known only after the last chunk."""
+    """Passes on the audio of a streamed sentence, except its end, whose silence can be measured only after the last chunk."""
 
     def __init__(self, rate: int) -> None:
         """Start a sentence at the sample rate ``rate``, Hz."""

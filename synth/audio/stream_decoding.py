@@ -224,7 +224,7 @@ class _WavSource:
 
     def _open(self, size: int) -> _PcmSource:
         if self._format is None:
-            raise UndecodableAudio("the wav's samples come before their format, so they cannot be decoded")
+            raise UndecodableAudio("the wav's sound comes before its format, so it cannot be decoded")
         self._drop(8)
         self._size = size if 0 < size < _MIN_PLACEHOLDER else None
         coding, channels, self.rate = self._format

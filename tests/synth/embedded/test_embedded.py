@@ -1,4 +1,4 @@
-"""The embedded voice: what it says, when each word is heard, how its marks come out, and that nothing breaks it."""
+"""The embedded voice: its output, word times and marks, and its robustness."""
 
 import asyncio
 import os
@@ -33,7 +33,7 @@ async def spoken(request: SpeechRequest, voice: EmbeddedVoice | None = None) -> 
 
 
 def speak(text: str | MarkedText, embedded: EmbeddedVoice | None = None, **options: object) -> Speech:
-    """A text, marked if it is a string, spoken by a voice or the default one."""
+    """Speak a text with the given or the default backend; a string is parsed as marked text."""
     marked = parse(text) if isinstance(text, str) else text
     return asyncio.run(spoken(SpeechRequest(marked, **options), embedded))  # type: ignore[arg-type]
 
@@ -52,7 +52,7 @@ def level(speech: Speech, index: int) -> float:
 
 
 def frequencies(speech: Speech, index: int) -> np.ndarray:
-    """F0 of the voiced frames of a word, in semitones over 1 Hz."""
+    """Return the F0 of the voiced frames of a word, in semitones above 1 Hz."""
     hop = pitch.hop(espeak.RATE) / espeak.RATE
     found = pitch.track(speech.audio.samples, espeak.RATE)
     found = found[round(speech.words[index].start / hop) : round(speech.words[index].end / hop) + 1]
@@ -60,7 +60,7 @@ def frequencies(speech: Speech, index: int) -> np.ndarray:
 
 
 def rise(speech: Speech, index: int) -> float:
-    """Semitones from the first third of what is voiced of a word to its last."""
+    """Return the change of F0 in semitones from the first to the last third of the voiced part of a word."""
     found = frequencies(speech, index)
     third = len(found) // 3
     return float(np.median(found[-third:]) - np.median(found[:third]))
@@ -71,7 +71,7 @@ def others(speech: Speech, index: int) -> list[bytes]:
 
 
 def check_times(speech: Speech, text: str) -> None:
-    """One time for each word of the text, in order, within the sound."""
+    """Check that each word of the text has a time, in order, within the audio."""
     runs = segment_words(text)
     assert [(word.word, word.offset) for word in speech.words] == [(run.core(text), run.core_start) for run in runs]
     times = [time for word in speech.words for time in (word.start, word.end)]
@@ -79,16 +79,16 @@ def check_times(speech: Speech, text: str) -> None:
     assert not times or (times[0] >= 0 and times[-1] <= speech.audio.seconds + 1e-9)
 
 
-# What it says of itself
+# Capabilities, voices, settings
 
 
 def test_capabilities_name_every_mark() -> None:
-    told = EmbeddedVoice().capabilities
-    assert {kind for kind in KINDS if told.marks[kind] == "rendered"} == set(KINDS) - {"pause_short", "pause_long"}
-    assert {told.marks["pause_short"], told.marks["pause_long"]} == {"realised"}
-    assert told.rate == 22_050 == speak(SENTENCE).audio.rate
-    assert told.word_times
-    assert {"en-us", "en-gb", "de", "cmn", "ar"} <= set(told.languages)
+    capabilities = EmbeddedVoice().capabilities
+    assert {kind for kind in KINDS if capabilities.marks[kind] == "rendered"} == set(KINDS) - {"pause_short", "pause_long"}
+    assert {capabilities.marks["pause_short"], capabilities.marks["pause_long"]} == {"realised"}
+    assert capabilities.rate == 22_050 == speak(SENTENCE).audio.rate
+    assert capabilities.word_times
+    assert {"en-us", "en-gb", "de", "cmn", "ar"} <= set(capabilities.languages)
 
 
 def test_voices_are_listed_with_the_default_first() -> None:
@@ -160,7 +160,7 @@ def test_a_long_text_is_refused_and_the_longest_is_not() -> None:
     check_times(speak(plain(text)), text)
 
 
-# When each word is heard
+# Word times
 
 
 @pytest.mark.parametrize(
@@ -188,7 +188,7 @@ def test_word_times_are_keyed_to_the_text(text: str, voice: str | None) -> None:
 
 
 def test_words_lie_where_they_are_heard() -> None:
-    """A word's sound is the same wherever it stands, so its place can be found by looking for it."""
+    """A word has the same samples at every position, so it can be found by correlation."""
     speech = speak("Six, six, six.")
     first = part(speech, 0)
     for index in (0, 1):
@@ -232,7 +232,7 @@ def test_nothing_to_say_is_no_sound(text: str) -> None:
     assert speech.audio.samples.dtype == np.float32
 
 
-# How marks come out
+# Marks
 
 SENTENCES = (
     "I never said <>she stole my money.",
@@ -249,7 +249,7 @@ SENTENCES = (
 
 
 def with_and_without(sentence: str, *kinds: str, **options: object) -> tuple[Speech, Speech, int]:
-    """The sentence with marks at <>, without them, and the index of the marked word."""
+    """Speak the sentence with marks at <> and without; return both and the index of the marked word."""
     marked = parse(sentence.replace("<>", "".join(f"<{kind}>" for kind in kinds)))
     after, before = speak(marked, **options), speak(MarkedText(marked.text), **options)
     index = [run.start >= marked.marks[0].offset for run in segment_words(marked.text)].index(True)
@@ -347,7 +347,7 @@ def test_emphasis_lengthens_at_every_speed(speed: float, strength: Strength) -> 
     assert seconds(after, 3) > 1.25 * seconds(before, 3)
 
 
-def test_what_is_not_done_is_left() -> None:
+def test_unrealised_marks_are_returned() -> None:
     marked = parse("<pause_short>One <pause_long:900ms>two <emph>😀 <emph>three.<pause_short> <emph>")
     speech = speak(marked)
     done = next(mark for mark in marked.marks if mark.kind == "emph" and marked.text.startswith("three", mark.offset))
@@ -386,7 +386,7 @@ def test_the_pitch_of_a_known_sound_is_found() -> None:
     assert np.isnan(pitch.track(np.zeros(22_050, np.float32), 22_050)).all()
 
 
-# The same each time
+# Reproducibility
 
 
 def test_the_same_request_is_the_same_sound() -> None:
@@ -452,7 +452,7 @@ def test_cleaning_is_linear(unit: str) -> None:
     assert is_linear(espeak.sanitise, unit * count, unit * count * 4)
 
 
-# Many at once, and what goes wrong
+# Concurrency and errors
 
 
 def test_many_requests_at_once_get_their_own_sound() -> None:
@@ -542,7 +542,7 @@ def test_an_engine_that_died_is_started_again() -> None:
 
 
 def script(folder: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> espeak.EspeakWorker:
-    """A worker whose process says the rate and then does what ``body`` says."""
+    """Return a worker whose process sends the rate and then runs ``body``."""
     path = folder / "worker.py"
     path.write_text(
         "import marshal, os, sys, time\n"
@@ -558,7 +558,7 @@ def test_a_crash_is_an_error_of_that_request(tmp_path: Path, monkeypatch: pytest
         request_to(script(tmp_path, monkeypatch, "os.abort()"))
 
 
-def test_an_engine_that_does_not_answer_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_that_does_not_answer_times_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(espeak, "_TIMEOUT_SECONDS", 0.5)
     with pytest.raises(BackendTimeout, match="did not answer"):
         request_to(script(tmp_path, monkeypatch, "time.sleep(60)"))
@@ -589,7 +589,7 @@ def test_cancelling_stops_the_engine_at_its_work(tmp_path: Path, monkeypatch: py
     assert len(request_to(worker).samples) == 10
 
 
-def test_a_failure_of_the_engine_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_of_the_engine_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BackendError, match="no more memory"):
         request_to(script(tmp_path, monkeypatch, "marshal.dump('no more memory', sys.stdout.buffer); sys.stdout.flush()"))
 
@@ -611,7 +611,7 @@ def test_a_library_that_does_not_start_is_named(tmp_path: Path, monkeypatch: pyt
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_a_fork_speaks_for_itself() -> None:
+def test_a_forked_process_starts_its_own_engine() -> None:
     expected = speak(SENTENCE).audio.samples
     child = os.fork()
     if child == 0:
@@ -625,7 +625,7 @@ def test_a_fork_speaks_for_itself() -> None:
     assert np.array_equal(speak(SENTENCE).audio.samples, expected)
 
 
-def test_the_end_of_the_program_waits_for_nothing() -> None:
+def test_the_interpreter_exits_without_waiting() -> None:
     program = (
         "import asyncio\n"
         "from prosody_tagger.markup import plain\n"
