@@ -26,7 +26,7 @@ from prosody_tagger.errors import BadInput, ProsodyError
 from synth.audio.decoding import decode
 from synth.base import Reference
 from synth.errors import RefusedRequest
-from synth.reference import FORMS, MAX_BYTES, MAX_SECONDS, read_reference
+from synth.reference import MAX_BYTES, MAX_SECONDS, REFERENCE_FORMATS, read_reference
 
 MAX_VOICES = 100
 MAX_TOTAL_BYTES = 200_000_000
@@ -204,7 +204,7 @@ class _Head(BaseModel):
 
     name: Annotated[str, StringConstraints(min_length=1, max_length=MAX_NAME)] | None
     text: str
-    form: str = Field(pattern=f"^({'|'.join(FORMS)})$")
+    form: str = Field(pattern=f"^({'|'.join(REFERENCE_FORMATS)})$")
     seconds: float = Field(ge=0, allow_inf_nan=False)
     created: float = Field(ge=0, allow_inf_nan=False)
     size: int = Field(ge=0)

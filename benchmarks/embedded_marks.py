@@ -1,10 +1,10 @@
-"""Do the embedded voice's marks come out? Ten sentences with one emph each, and with each pitch mark, against the same without.
+"""Measures the marks of the embedded voice: ten sentences with one emph or pitch mark each, compared with the same without marks.
 
     python benchmarks/embedded_marks.py [--voice de]
 
-For every mark and strength: by how much the marked word changed in duration, energy (RMS) and fundamental frequency (median), the
-least and the mean of the ten; in how many of the ten it changed the right way; and the greatest change of any other word. Of a
-contour, the pitch is that of the last third of the word less that of the first, against the same in the unmarked word.
+For every mark and strength, the table gives: in how many of the ten sentences the marked word changed in the right direction; its
+change in duration, energy (RMS), median F0 and rise of F0, as the smallest and the mean of the ten; and the largest change of any
+other word. The rise is F0 in the last third of a word minus F0 in its first third.
 """
 
 import argparse
@@ -41,7 +41,7 @@ DOWN = ("pitch_low", "pitch_falling")
 
 @dataclass(frozen=True)
 class Measured:
-    """A word in the sound: seconds, RMS in dB, Hz, and the rise in semitones from its first third to its last."""
+    """A spoken word: duration in seconds, RMS in dB, median F0 in Hz, and rise of F0 in semitones from first to last third."""
 
     seconds: float
     level: float
@@ -51,7 +51,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Change:
-    """What a mark did to a word: duration in per cent, energy in dB, pitch in semitones, and the change of its rise."""
+    """The effect of a mark on a word: duration in per cent, energy in dB, median F0 and rise of F0 in semitones."""
 
     duration: float
     energy: float
@@ -60,7 +60,7 @@ class Change:
 
 
 def measure(speech: Speech, index: int) -> Measured:
-    """The word of that index, by its own times."""
+    """Measure the word with that index, by the times in ``speech``."""
     assert speech.words is not None
     word, rate = speech.words[index], speech.audio.rate
     sound = speech.audio.samples[round(word.start * rate) : round(word.end * rate)]
@@ -92,63 +92,63 @@ def change(before: Measured, after: Measured) -> Change:
     )
 
 
-async def speak(voice: EmbeddedVoice, text: MarkedText, name: str | None, strength: Strength) -> Speech:
-    chunks = [chunk async for chunk in voice.speak(SpeechRequest(text, voice=name, strength=strength))]
+async def speak(backend: EmbeddedVoice, text: MarkedText, name: str | None, strength: Strength) -> Speech:
+    chunks = [chunk async for chunk in backend.speak(SpeechRequest(text, voice=name, strength=strength))]
     return chunks[0]
 
 
 async def changes(mark: str, name: str | None, strength: Strength) -> list[tuple[Change, list[Change]]]:
-    """For each sentence what happened to the marked word, and to the others."""
-    voice = EmbeddedVoice()
+    """Return for each sentence the change of the marked word, and the changes of the others."""
+    backend = EmbeddedVoice()
     found = []
     for sentence in SENTENCES:
         marked = parse(sentence.replace("<>", f"<{mark}>"))
-        plain = await speak(voice, MarkedText(marked.text), name, strength)
-        spoken = await speak(voice, marked, name, strength)
+        plain = await speak(backend, MarkedText(marked.text), name, strength)
+        spoken = await speak(backend, marked, name, strength)
         assert spoken.words is not None
         target = next(i for i, word in enumerate(spoken.words) if word.offset >= marked.marks[0].offset)
         each = [change(measure(plain, i), measure(spoken, i)) for i in range(len(spoken.words))]
         found.append((each.pop(target), each))
-    await voice.close()
+    await backend.close()
     return found
 
 
 def holds(mark: str, word: Change) -> bool:
-    """Whether the word changed the way that the mark asks."""
+    """Whether the word changed in the direction of the mark."""
     if mark == "emph":
         return word.duration > 0 and word.energy > 0 and word.semitones > 0
-    moved = word.rise if mark in CONTOURS else word.semitones
-    return moved < 0 if mark in DOWN else moved > 0
+    change_of_pitch = word.rise if mark in CONTOURS else word.semitones
+    return change_of_pitch < 0 if mark in DOWN else change_of_pitch > 0
 
 
 def table(name: str | None) -> Table:
-    shown = Table(title=f"Marks of the embedded voice {name or asyncio.run(EmbeddedVoice().voices())[0].name}, ten sentences")
+    report = Table(title=f"Marks of the embedded voice {name or asyncio.run(EmbeddedVoice().voices())[0].name}, ten sentences")
     for column in ("mark", "strength", "holds", "duration %", "energy dB", "pitch st", "rise st", "others: most %", "dB", "st"):
-        shown.add_column(column, justify="left" if column in ("mark", "strength") else "right")
+        report.add_column(column, justify="left" if column in ("mark", "strength") else "right")
     for mark in ("emph", "pitch_high", "pitch_low", *CONTOURS):
         for strength in STRENGTHS:
             found = asyncio.run(changes(mark, name, strength))
             words = [word for word, _ in found]
             others = [other for _, rest in found for other in rest]
-            shown.add_row(
+            report.add_row(
                 mark,
                 strength,
                 f"{sum(holds(mark, word) for word in words)}/{len(words)}",
                 *(
-                    _least_and_mean([getattr(word, field) for word in words])
+                    _smallest_and_mean([getattr(word, field) for word in words])
                     for field in ("duration", "energy", "semitones", "rise")
                 ),
-                *(f"{_most([getattr(other, field) for other in others]):.2f}" for field in ("duration", "energy", "semitones")),
+                *(f"{_largest([getattr(other, field) for other in others]):.2f}" for field in ("duration", "energy", "semitones")),
             )
-    return shown
+    return report
 
 
-def _least_and_mean(values: list[float]) -> str:
+def _smallest_and_mean(values: list[float]) -> str:
     mean = statistics.fmean(values)
     return f"{min(values, key=abs) if mean else 0.0:+.1f} ({mean:+.1f})"
 
 
-def _most(values: list[float]) -> float:
+def _largest(values: list[float]) -> float:
     return max((abs(value) for value in values if not np.isnan(value)), default=0.0)
 
 

@@ -1,23 +1,22 @@
-"""Pieces of speech put together, with the silence between them that was asked for.
+"""Joins pieces of speech with pauses of exact length.
 
-Silence that a piece brings along at its edges counts towards what is asked, so a pause comes out as long as it should be, to the
-sample, whatever the voice left there.
+Silence at the edges of a piece counts towards the pause, so a pause has the requested length to the sample, however much silence
+the voice left.
 """
 
 from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from synth.audio.signal import FADE_SECONDS, concatenate, quiet_edges, silence_level
+from synth.audio.signal import FADE_SECONDS, NO_SAMPLES, Samples, concatenate, quiet_edges, silence_level
 from synth.base import Audio, Speech, WordTime
 
 END_SECONDS = 0.1
-"""Most silence that is left after the last word where no pause asks for more."""
+"""Longest silence after the last word of a text without a final pause."""
 
 HELD_SECONDS = 0.5
-"""What is held back of a sentence that is passed on as it comes: longer than the silence that voices leave at its end."""
+"""How much of a streamed sentence is held back; longer than the silence that voices leave at the end of a sentence."""
 
 
 def join(
@@ -27,39 +26,38 @@ def join(
 
     Args:
         pieces: n pieces in order, all at ``rate``.
-        gaps: n + 1 lengths in milliseconds: before the first piece, between them, and after the last. None leaves what the voice
-            left there.
-        rate: Hz.
-        before: the silence that the sentence before left over, or None at the start of the text. Between sentences a pause is
-            never shorter than what the voice left there.
+        gaps: n + 1 pauses in milliseconds: before the first piece, between the pieces, and after the last. None keeps the voice's
+            own silence.
+        rate: sample rate, Hz.
+        before: the remaining silence of the previous sentence, or None at the start of the text. A pause between sentences is never
+            shorter than the voice's own silence.
         last: whether the text ends here; if not, ``gaps[-1]`` must be None.
 
     Returns:
-        The sentence, and the silence at its end that the next one is to begin with. The sentence's words are those of all pieces,
-        in seconds from its start, and so are its unrealised marks and warnings.
+        The sentence with the words (in seconds from its start), unrealised marks and warnings of all pieces; and the silence at its
+        end that belongs to the start of the next sentence.
     """
     level = silence_level(concatenate([piece.audio for piece in pieces], rate))
-    nothing = np.zeros(0, dtype=np.float32)
-    left = nothing if before is None else before.samples
+    trailing = NO_SAMPLES if before is None else before.samples
     exact = before is None
-    sound: list[NDArray[np.float32]] = []
+    sound: list[Samples] = []
     words: list[WordTime] = []
     length = 0
     for piece, gap in zip(pieces, gaps, strict=False):
         lead, tail = quiet_edges(piece.audio, level)
         samples = piece.audio.samples
-        kept = _fit(left, samples[:lead], gap, rate, exact=exact)
+        kept = _fit(trailing, samples[:lead], gap, rate, exact=exact)
         body = samples[lead : len(samples) - tail]
         at = (length + len(kept) - lead) / rate
         words.extend(_within(word, lead / rate, (len(samples) - tail) / rate, at) for word in piece.words or ())
         sound += [kept, body]
         length += len(kept) + len(body)
-        left, exact = samples[len(samples) - tail :], True
+        trailing, exact = samples[len(samples) - tail :], True
     if not last:
-        return _whole(pieces, Audio(np.concatenate([nothing, *sound]), rate), words), Audio(left, rate)
+        return _whole(pieces, Audio(np.concatenate([NO_SAMPLES, *sound]), rate), words), Audio(trailing, rate)
     end = gaps[-1]
-    kept = left[: int(END_SECONDS * rate)] if end is None else _fit(left, nothing, end, rate, exact=exact)
-    return _whole(pieces, Audio(np.concatenate([nothing, *sound, kept]), rate), words), Audio(nothing, rate)
+    kept = trailing[: int(END_SECONDS * rate)] if end is None else _fit(trailing, NO_SAMPLES, end, rate, exact=exact)
+    return _whole(pieces, Audio(np.concatenate([NO_SAMPLES, *sound, kept]), rate), words), Audio(NO_SAMPLES, rate)
 
 
 def _whole(pieces: Sequence[Speech], audio: Audio, words: Sequence[WordTime]) -> Speech:
@@ -69,17 +67,17 @@ def _whole(pieces: Sequence[Speech], audio: Audio, words: Sequence[WordTime]) ->
 
 
 class SentenceStream:
-    """A sentence that is passed on as it comes, all but its end, of which only the last chunk shows how much is silence."""
+    """Passes on the audio of a streamed sentence, except its end, whose silence can be measured only after the last chunk."""
 
     def __init__(self, rate: int) -> None:
-        """``rate`` is that of the sound, Hz."""
+        """Start a sentence at the sample rate ``rate``, Hz."""
         self._rate = rate
         self.nothing = Audio(np.zeros(0, dtype=np.float32), rate)
         self._held = np.zeros(0, dtype=np.float32)
         self._sounds: list[Audio] = []
 
     def add(self, audio: Audio) -> Audio:
-        """What may be passed on once ``audio`` has come."""
+        """Add a chunk and return the audio that can be passed on."""
         self._sounds.append(audio)
         held = np.concatenate([self._held, audio.samples])
         keep = min(len(held), round(HELD_SECONDS * self._rate))
@@ -87,7 +85,7 @@ class SentenceStream:
         return Audio(passed, self._rate)
 
     def end(self, *, last: bool) -> tuple[Audio, Audio]:
-        """The end of the sentence and the silence left over, as `join` makes them; ``last`` says whether the text ends here."""
+        """Return the end of the sentence and the remaining silence, as `join` does; ``last`` tells whether the text ends here."""
         level = silence_level(concatenate(self._sounds, self._rate))
         _, tail = quiet_edges(Audio(self._held, self._rate), level)
         sound, silence = self._held[: len(self._held) - tail], self._held[len(self._held) - tail :]
@@ -98,14 +96,12 @@ class SentenceStream:
 
 
 def _within(word: WordTime, first: float, last: float, at: float) -> WordTime:
-    """A word's times kept to where its piece sounds, from ``first`` to ``last``, then moved by ``at``; all in seconds."""
+    """Return the word with its times clipped to ``[first, last]``, then shifted by ``at``; all in seconds."""
     return replace(word, start=min(max(word.start, first), last) + at, end=min(max(word.end, first), last) + at)
 
 
-def _fit(
-    tail: NDArray[np.float32], lead: NDArray[np.float32], wanted_ms: int | None, rate: int, *, exact: bool
-) -> NDArray[np.float32]:
-    """The silence between two sounds: the end of one and the start of the next, with zeros between or the middle left out."""
+def _fit(tail: Samples, lead: Samples, wanted_ms: int | None, rate: int, *, exact: bool) -> Samples:
+    """Return the silence between two sounds: ``tail`` and ``lead``, with zeros inserted between them or their middle removed."""
     natural = len(tail) + len(lead)
     if wanted_ms is None:
         return np.concatenate([tail, lead])

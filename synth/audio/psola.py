@@ -1,8 +1,8 @@
-"""Pitch, length and loudness of words, changed in the sound itself.
+"""Changes pitch, duration and loudness of recorded words by pitch-synchronous overlap-add (PSOLA).
 
-Pitch-synchronous overlap-add: E. Moulines and F. Charpentier, "Pitch-synchronous waveform processing techniques for text-to-speech
-synthesis using diphones", Speech Communication 9 (1990). The sound of a word is taken apart into grains, one a pitch period where
-it is voiced, and put together with the grains closer or further apart, more of them or fewer. Spectrum and voice stay.
+E. Moulines and F. Charpentier, "Pitch-synchronous waveform processing techniques for text-to-speech synthesis using diphones",
+Speech Communication 9 (1990). A word is split into grains, one a pitch period where it is voiced, and rebuilt with the grains
+closer together or further apart, repeated or left out. The spectrum, and so the timbre of the voice, does not change.
 """
 
 from collections.abc import Sequence
@@ -13,47 +13,55 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synth.audio import pitch
+from synth.audio.signal import Samples
 
-Samples = NDArray[np.float32]
 Curve = NDArray[np.float64]
-Places = NDArray[np.int64]
+"""A value for every sample, shape [n]."""
+SampleIndices = NDArray[np.int64]
 
-Points = tuple[tuple[float, float], ...]
-"""Points of (place in 0..1 of what is voiced of a word, semitones), with straight lines between them."""
+PitchPoints = tuple[tuple[float, float], ...]
+"""Pitch contour as points (position in the voiced part of a word, 0 to 1; semitones), interpolated linearly."""
 
-_CONTEXT_SECONDS = 0.060
-_CONTEXT_FRAMES = 12
-_NOISE_HOP_SECONDS = 0.005
-_RAMP_SECONDS = 0.015
-_PEAK = 0.99
-_CONSONANT_STRETCH = 0.4  # of what voiced sound is stretched: speakers lengthen vowels
-_SEARCH = 0.15  # of a period, around where the next one should be
-_FEWEST_PULSES = 3
-_BRIDGED_FRAMES = 3  # without a clear pitch, where it moves too fast to be measured
+_CONTEXT_SECONDS = 0.060  # audio on either side of an edit that pitch tracking sees
+_CONTEXT_FRAMES = 12  # the same in frames of `pitch.track`
+_NOISE_HOP_SECONDS = 0.005  # spacing of grains in unvoiced sound
+_RAMP_SECONDS = 0.015  # fade of a gain change at the edges of an edit
+_PEAK = 0.99  # highest amplitude after a gain
+_CONSONANT_STRETCH = 0.4  # lengthening of unvoiced sound relative to voiced sound: speakers mostly lengthen vowels
+_SEARCH = 0.15  # search range for the next pulse, as a fraction of a period
+_MIN_PULSES = 3  # of a voiced run; shorter runs are treated as unvoiced
+_BRIDGED_FRAMES = 3  # longest gap within a voiced run, where the pitch changes too fast to be tracked
 
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """A change of the samples ``[start, end)``: the factor of their duration, and by how much energy and pitch change."""
+    """A change of the samples ``[start, end)``.
+
+    Attributes:
+        stretch: factor of the duration.
+        gain_db: change of the level, dB.
+        semitones: change of the pitch over the voiced part.
+    """
 
     start: int
     end: int
     stretch: float
     gain_db: float
-    semitones: Points
+    semitones: PitchPoints
 
 
 def modify(samples: Samples, rate: int, edits: Sequence[Edit], lowest: float = pitch.LOWEST_HZ) -> tuple[Samples, Curve, Curve]:
-    """Apply ``edits``, which are in order and do not overlap. What lies outside them stays as it is, sample for sample.
+    """Apply edits to a recording. Samples outside the edits do not change.
 
     Args:
         samples: float32 of shape [n].
-        rate: Hz.
-        edits: what to change.
-        lowest: the lowest pitch of the voice, Hz.
+        rate: sample rate, Hz.
+        edits: changes, in order and without overlap.
+        lowest: lowest F0 of the voice, Hz.
 
     Returns:
-        The new samples; and, for `numpy.interp`, points of time of the old sound and the same of the new, in samples.
+        The new samples, and two arrays of the same length for `numpy.interp`: positions in the old samples and the corresponding
+        positions in the new ones.
     """
     pieces: list[Samples] = []
     old, new = [np.zeros(1)], [np.zeros(1)]
@@ -73,30 +81,30 @@ def modify(samples: Samples, rate: int, edits: Sequence[Edit], lowest: float = p
 
 
 def modify_curves(samples: Samples, rate: int, start: int, stretch: Curve, semitones: Curve, hertz: Curve) -> tuple[Curve, Curve]:
-    """The sound from ``start`` on with its length and pitch changed as the curves say, sample by sample.
+    """Change duration and pitch of the m samples from ``start`` on by curves with a value for every sample.
 
     Args:
         samples: float32 of shape [n].
-        rate: Hz.
+        rate: sample rate, Hz.
         start: the first sample to change.
-        stretch: factors of duration, shape [m]; what follows the m samples stays.
-        semitones: changes of pitch, shape [m].
-        hertz: the fundamental frequency of ``samples`` in the frames of `pitch.track`.
+        stretch: factors of the duration, shape [m].
+        semitones: changes of the pitch, shape [m].
+        hertz: F0 of ``samples``, in Hz, in the frames of `pitch.track`.
 
     Returns:
-        The new sound of these m samples, and for each of them, end included, where it lies in it.
+        The new samples, float64, and the position in them of each of the m samples and of their end, shape [m + 1].
     """
     end, hop = start + len(stretch), pitch.hop(rate)
     first, last = max(0, start // hop - _CONTEXT_FRAMES), end // hop + _CONTEXT_FRAMES
     context = samples[first * hop : (last + 1) * hop]
     runs = _voiced_runs(context, rate, start - first * hop, end - first * hop, hertz[first : last + 1])
-    warp = _whole(np.concatenate([[0.0], np.cumsum(stretch)]))
-    bend = np.append(semitones, semitones[-1:])
-    return _overlap_add(samples, start, _grains(runs, warp, rate, bend), round(warp[-1])), warp
+    warp = _ending_whole(np.concatenate([[0.0], np.cumsum(stretch)]))
+    changes = np.append(semitones, semitones[-1:])
+    return _overlap_add(samples, start, _grains(runs, warp, rate, changes), round(warp[-1])), warp
 
 
 def _edited(samples: Samples, rate: int, edit: Edit, lowest: float) -> tuple[Samples, Curve]:
-    """The new sound of one edit, and for every sample of the old one, end included, where it lies in the new one."""
+    """Return the new samples of one edit, and the position in them of every old sample and of the end."""
     count = edit.end - edit.start
     margin = round(_CONTEXT_SECONDS * rate)
     origin = max(0, edit.start - margin)
@@ -106,74 +114,79 @@ def _edited(samples: Samples, rate: int, edit: Edit, lowest: float) -> tuple[Sam
     for pulses in runs:
         weight[pulses[0] : pulses[-1]] = 1.0
     slope = 1.0 + weight * (edit.stretch - 1.0) * count / weight.sum()
-    warp = _whole(np.concatenate([[0.0], np.cumsum(slope)]))
-    sound = _overlap_add(samples, edit.start, _grains(runs, warp, rate, _bend(runs, warp, edit.semitones)), round(warp[-1]))
+    warp = _ending_whole(np.concatenate([[0.0], np.cumsum(slope)]))
+    sound = _overlap_add(
+        samples, edit.start, _grains(runs, warp, rate, _pitch_changes(runs, warp, edit.semitones)), round(warp[-1])
+    )
     return _with_level(sound, samples[edit.start : edit.end], rate, edit.gain_db), warp
 
 
-def _whole(warp: Curve) -> Curve:
-    """``warp`` with its end at a whole sample."""
+def _ending_whole(warp: Curve) -> Curve:
+    """Return ``warp`` scaled so that it ends at a whole sample."""
     scaled: Curve = warp * max(1, round(warp[-1])) / warp[-1]
     return scaled
 
 
-def _bend(runs: list[Places], warp: Curve, points: Points) -> Curve:
-    """The change of pitch at every sample of the old sound, end included."""
+def _pitch_changes(runs: list[SampleIndices], warp: Curve, points: PitchPoints) -> Curve:
+    """Return the change of pitch in semitones at every old sample and at the end."""
     if not runs:
         return np.zeros(len(warp))
-    places, values = zip(*points, strict=True)
+    positions, values = zip(*points, strict=True)
     first, last = warp[runs[0][0]], warp[runs[-1][-1]]
-    return np.asarray(np.interp((warp - first) / (last - first), places, values))
+    return np.asarray(np.interp((warp - first) / (last - first), positions, values))
 
 
-def _voiced_runs(context: Samples, rate: int, first: int, limit: int, frequency: Curve) -> list[Places]:
-    """The pitch pulses of each voiced stretch of ``[first, limit)``, one a period, counted from ``first``.
+def _voiced_runs(context: Samples, rate: int, first: int, limit: int, frequency: Curve) -> list[SampleIndices]:
+    """Return the pitch pulses of each voiced run in ``[first, limit)``, one a period, as offsets from ``first``.
 
-    ``frequency`` is that of ``context``, in Hz, in the frames of `pitch.track`.
+    ``frequency`` is the F0 of ``context``, in Hz, in the frames of `pitch.track`.
     """
     voiced = np.flatnonzero(~np.isnan(frequency))
     runs = []
     for run in np.split(voiced, np.flatnonzero(np.diff(voiced) > _BRIDGED_FRAMES + 1) + 1):
-        places = run * pitch.hop(rate)
-        inside = places[(places >= first) & (places <= limit)]
+        positions = run * pitch.hop(rate)
+        inside = positions[(positions >= first) & (positions <= limit)]
         if len(inside) < 2:
             continue
-        periods = rate / np.interp(np.arange(len(context)), places, frequency[run])
+        periods = rate / np.interp(np.arange(len(context)), positions, frequency[run])
         pulses = _pulses(context.astype(np.float64), int(inside[0]), int(inside[-1]), periods)
-        if len(pulses) >= _FEWEST_PULSES:
+        if len(pulses) >= _MIN_PULSES:
             runs.append(pulses - first)
     return runs
 
 
-def _pulses(sound: Curve, start: int, end: int, periods: Curve) -> Places:
-    """One place a period in ``[start, end)``: from the strongest peak on, each where the sound is most like at the one before."""
+def _pulses(sound: Curve, start: int, end: int, periods: Curve) -> SampleIndices:
+    """Return one sample index a period in ``[start, end)``.
+
+    Starts at the strongest peak; each further pulse is where the sound correlates best with the sound around the one before.
+    """
     strongest = start + int(np.argmax(np.abs(sound[start:end])))
     found = [strongest]
     for direction in (1, -1):
-        place = _next_pulse(sound, strongest, direction * float(periods[strongest]))
-        while start <= place < end:
-            found.append(place)
-            place = _next_pulse(sound, place, direction * float(periods[place]))
+        pulse = _next_pulse(sound, strongest, direction * float(periods[strongest]))
+        while start <= pulse < end:
+            found.append(pulse)
+            pulse = _next_pulse(sound, pulse, direction * float(periods[pulse]))
     return np.array(sorted(found))
 
 
-def _next_pulse(sound: Curve, place: int, distance: float) -> int:
-    """The place about ``distance`` from ``place`` where the sound is most like there."""
+def _next_pulse(sound: Curve, pulse: int, distance: float) -> int:
+    """Return the index about ``distance`` samples from ``pulse`` where the sound correlates best with the sound there."""
     half, slack = round(abs(distance) / 2), round(abs(distance) * _SEARCH)
-    expected = place + round(distance)
+    expected = pulse + round(distance)
     low, high = expected - slack - half, expected + slack + half + 1
-    if min(low, place - half) < 0 or max(high, place + half + 1) > len(sound):
+    if min(low, pulse - half) < 0 or max(high, pulse + half + 1) > len(sound):
         return expected
-    template, reach = sound[place - half : place + half + 1], sound[low:high]
+    template, reach = sound[pulse - half : pulse + half + 1], sound[low:high]
     energy = np.convolve(reach**2, np.ones(len(template)), "valid")
-    likeness = np.correlate(reach, template, "valid") / np.sqrt(np.maximum(energy, 1e-12))
-    return expected - slack + int(np.argmax(likeness))
+    correlation = np.correlate(reach, template, "valid") / np.sqrt(np.maximum(energy, 1e-12))
+    return expected - slack + int(np.argmax(correlation))
 
 
-def _grains(runs: list[Places], warp: Curve, rate: int, semitones: Curve) -> list[tuple[int, int]]:
-    """Where each grain stands in the new sound and where it was in the old, both counted from their starts and ends included.
+def _grains(runs: list[SampleIndices], warp: Curve, rate: int, semitones: Curve) -> list[tuple[int, int]]:
+    """Return the grains as pairs (position in the new sound, position in the old sound), with start and end included.
 
-    ``semitones`` is the change of pitch at every sample of the old sound, end included.
+    ``semitones`` is the change of pitch at every old sample and at the end.
     """
     total, count = round(warp[-1]), len(warp) - 1
     grains = [(0, 0)]
@@ -188,45 +201,45 @@ def _grains(runs: list[Places], warp: Curve, rate: int, semitones: Curve) -> lis
     return [grain for grain, following in pairwise(grains) if following[0] > grain[0]] + [grains[-1]]
 
 
-def _voiced_grains(pulses: Places, new: Places, old: Curve, ratio: Curve) -> list[tuple[int, int]]:
-    """A whole number of periods from the first pulse to the last, each ``ratio`` times as frequent as it was."""
+def _voiced_grains(pulses: SampleIndices, new: SampleIndices, old: Curve, ratio: Curve) -> list[tuple[int, int]]:
+    """Return the grains of a voiced run: a whole number of periods, their frequency multiplied by ``ratio``."""
     interval = np.clip(np.searchsorted(pulses, old, "right") - 1, 0, len(pulses) - 2)
     phase = np.concatenate([[0.0], np.cumsum(ratio / np.diff(pulses)[interval])])[:-1]
     turns = np.linspace(0.0, phase[-1], max(1, round(phase[-1])) + 1)
-    places = np.round(np.interp(turns, phase, new)).astype(np.int64)
-    nearest = np.abs(old[places - new[0]][:, None] - pulses[None]).argmin(axis=1)
-    return list(zip(places.tolist(), pulses[nearest].tolist(), strict=True))
+    positions = np.round(np.interp(turns, phase, new)).astype(np.int64)
+    nearest = np.abs(old[positions - new[0]][:, None] - pulses[None]).argmin(axis=1)
+    return list(zip(positions.tolist(), pulses[nearest].tolist(), strict=True))
 
 
 def _noise_grains(start: int, end: int, warp: Curve, rate: int) -> list[tuple[int, int]]:
-    """Grains for what is not voiced between two places of the new sound: evenly spaced, each from where that is in the old."""
+    """Return evenly spaced grains for unvoiced sound between two positions of the new sound, each from its position in the old."""
     spacing = round(_NOISE_HOP_SECONDS * rate)
-    places = np.arange(start + spacing, end - spacing // 2, spacing)
-    sources = np.round(np.interp(places, warp, np.arange(len(warp)))).astype(np.int64)
-    return list(zip(places.tolist(), sources.tolist(), strict=True))
+    positions = np.arange(start + spacing, end - spacing // 2, spacing)
+    sources = np.round(np.interp(positions, warp, np.arange(len(warp)))).astype(np.int64)
+    return list(zip(positions.tolist(), sources.tolist(), strict=True))
 
 
 def _overlap_add(samples: Samples, start: int, grains: list[tuple[int, int]], total: int) -> Curve:
-    """Lay the grains over each other. Each fades out while the next fades in, so that the weights sum to 1."""
+    """Add the grains up. Each fades out while the next fades in, so the weights sum to 1."""
     sound = np.zeros(total)
-    for (place, source), (next_place, next_source) in pairwise(grains):
-        width = next_place - place
+    for (position, source), (next_position, next_source) in pairwise(grains):
+        width = next_position - position
         fade = 0.5 + 0.5 * np.cos(np.pi * np.arange(width) / width)
-        leaving = _taken(samples, start + source, width)
-        coming = _taken(samples, start + next_source - width, width)
-        sound[place:next_place] = fade * leaving + (1.0 - fade) * coming
+        leaving = _slice(samples, start + source, width)
+        coming = _slice(samples, start + next_source - width, width)
+        sound[position:next_position] = fade * leaving + (1.0 - fade) * coming
     return sound
 
 
-def _taken(samples: Samples, start: int, width: int) -> Samples:
-    """``width`` samples from ``start`` on, with zeros where there are none."""
+def _slice(samples: Samples, start: int, width: int) -> Samples:
+    """Return ``width`` samples from ``start`` on, padded with zeros beyond the edges."""
     before, after = max(0, -start), max(0, start + width - len(samples))
     inside = samples[max(0, start) : max(0, start + width)]
     return np.pad(inside, (before, after))[:width] if before or after else inside
 
 
 def _with_level(sound: Curve, before: Samples, rate: int, gain_db: float) -> Samples:
-    """``sound`` at ``gain_db`` over the level of ``before``, or as much as fits, faded into its neighbours."""
+    """Return ``sound`` at ``gain_db`` above the level of ``before``, limited to `_PEAK` and faded at its edges."""
     old, new = (float(np.sqrt(np.mean(np.square(part, dtype=np.float64)))) for part in (before, sound))
     if not old or not new:
         return sound.astype(np.float32)

@@ -1,4 +1,4 @@
-"""Sound as samples: levels, silence, joining and resampling."""
+"""Operations on samples: silence level and edges, concatenation, resampling."""
 
 from collections.abc import Sequence
 
@@ -7,13 +7,19 @@ from numpy.typing import NDArray
 
 from synth.base import Audio
 
+Samples = NDArray[np.float32]
+"""Mono samples, shape [n], in [-1, 1]."""
+
+NO_SAMPLES: Samples = np.zeros(0, dtype=np.float32)
+
 FRAME_SECONDS = 0.010
 SILENCE_DB = 40.0
+"""A frame this far below the loud parts of a recording counts as silence."""
 FADE_SECONDS = 0.002
 
 
 def silence_level(audio: Audio) -> float:
-    """The RMS below which a 10 ms frame of ``audio`` counts as silence: 40 dB under the 95th percentile of its frames."""
+    """Return the RMS below which a 10 ms frame of ``audio`` counts as silence: 40 dB under the 95th percentile of its frames."""
     frame = _frame(audio.rate)
     usable = len(audio.samples) // frame * frame
     if not usable:
@@ -23,9 +29,9 @@ def silence_level(audio: Audio) -> float:
 
 
 def quiet_edges(audio: Audio, level: float) -> tuple[int, int]:
-    """Samples of silence at the start and at the end: what lies in 10 ms windows whose RMS is below ``level``.
+    """Return the number of silent samples at the start and at the end: those in 10 ms windows whose RMS is below ``level``.
 
-    Windows that reach past an edge see zeros there, as they will once silence stands beside it. All silence: ``(n, 0)``.
+    Windows that extend past an edge are padded with zeros, as if silence were appended. If all is silent, the result is ``(n, 0)``.
     """
     frame = _frame(audio.rate)
     padded = np.concatenate([np.zeros(frame), audio.samples.astype(np.float64) ** 2, np.zeros(frame)])
@@ -33,28 +39,29 @@ def quiet_edges(audio: Audio, level: float) -> tuple[int, int]:
     loud = np.flatnonzero(energy[frame:] - energy[:-frame] > level**2 * frame)
     if not len(loud):
         return len(audio.samples), 0
-    # The last silent window before the first loud one ends one sample before it does; likewise at the end.
+    # The last silent window ends one sample before the first loud window does; likewise at the end.
     lead = int(loud[0]) + frame - 1 - frame
     tail = len(audio.samples) - (int(loud[-1]) + 1 - frame)
     return max(0, min(lead, len(audio.samples))), max(0, min(tail, len(audio.samples)))
 
 
 def silence(samples: int, rate: int) -> Audio:
+    """Return that many samples of digital silence at ``rate`` Hz."""
     return Audio(np.zeros(samples, dtype=np.float32), rate)
 
 
 def concatenate(parts: Sequence[Audio], rate: int) -> Audio:
-    """All parts in a row; they must have the rate given."""
-    return Audio(np.concatenate([np.zeros(0, dtype=np.float32), *(part.samples for part in parts)]), rate)
+    """Return the parts joined one after another; each must have the sample rate ``rate``."""
+    return Audio(np.concatenate([NO_SAMPLES, *(part.samples for part in parts)]), rate)
 
 
 def resample(audio: Audio, rate: int) -> Audio:
-    """``audio`` at another rate, in high quality; itself if it has that rate already."""
+    """Return ``audio`` resampled to ``rate`` Hz in high quality, or ``audio`` itself if it has that rate."""
     if audio.rate == rate or not len(audio.samples):
         return audio if audio.rate == rate else silence(0, rate)
     import soxr
 
-    samples: NDArray[np.float32] = soxr.resample(audio.samples, audio.rate, rate, quality="HQ")
+    samples: Samples = soxr.resample(audio.samples, audio.rate, rate, quality="HQ")
     return Audio(samples, rate)
 
 

@@ -1,8 +1,8 @@
-"""espeak-ng, as the wheel `espeakng-loader` brings it: its voices, and the one worker of this process that speaks with it.
+"""espeak-ng from the wheel `espeakng-loader`: its voices, and the worker that runs it.
 
-The worker is a thread with a bounded queue. It owns a child process (`synth.embedded.espeak_process`) in which the library
-lives, starts it at the first request and again if it has died. Any number of event loops and threads may ask it. A text that
-crashes the library is an error for its own caller and nothing to any other. It needs /dev/fd and poll (Linux, macOS).
+The worker is a thread with a bounded queue, one per process. It owns a child process (`synth.embedded.espeak_process`) that loads
+the library, starts it at the first request and restarts it if it dies. Any number of event loops and threads may use it. A text
+that crashes the library fails only its own request. Needs /dev/fd and poll (Linux, macOS).
 """
 
 import asyncio
@@ -32,18 +32,24 @@ RATE = 22_050
 """Sample rate of the library's voices, Hz."""
 
 SLOWEST, FASTEST = 80, 449
-"""Words a minute. The library speaks no slower, and from 450 on it compresses its sound, which its word times do not follow."""
+"""Range of the rate in words per minute. From 450 on the library compresses its audio, and its word times are wrong."""
 
 _QUEUE_LENGTH = 64
-_FULL_QUEUE_SECONDS = 0.005
-_PATIENCE_SECONDS = 60.0
-_HOW_TO_GET = "run: pip install --force-reinstall espeakng-loader"
+_RETRY_SECONDS = 0.005
+_TIMEOUT_SECONDS = 60.0
+_INSTALL_ADVICE = "run: pip install --force-reinstall espeakng-loader"
 _SCRIPT = Path(__file__).with_name("espeak_process.py")
 
 
 @dataclass(frozen=True, slots=True)
 class EspeakVoice:
-    """A voice of the library: its file, its name in English, and its languages as BCP 47 tags, the main one first."""
+    """A voice of the library.
+
+    Attributes:
+        path: its file.
+        title: its name in English.
+        languages: BCP 47 tags, the main language first.
+    """
 
     path: Path
     title: str
@@ -51,8 +57,16 @@ class EspeakVoice:
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
-    """What to speak and how: ``rate`` in words a minute, ``pitch`` 0 to 99, ``end_pause`` the silence after a sentence."""
+class EspeakRequest:
+    """One text to speak.
+
+    Attributes:
+        text: plain text, as `sanitise` returns it.
+        voice: file of the voice.
+        rate: words per minute.
+        pitch: 0 to 99.
+        end_pause: whether the last sentence is followed by the library's silence.
+    """
 
     text: str
     voice: Path
@@ -63,70 +77,70 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Utterance:
-    """What the library made of a request.
+    """The result of a request.
 
     Attributes:
         samples: float32 of shape [n] in [-1, 1], at `RATE`.
-        words: for each word that the library found, in order: the offset into the text, the sample at which it starts.
+        words: (offset in the text, first sample) of each word that the library found, in order.
     """
 
     samples: NDArray[np.float32]
     words: tuple[tuple[int, int], ...]
 
 
-SILENT = Utterance(np.zeros(0, np.float32), ())
+EMPTY_UTTERANCE = Utterance(np.zeros(0, np.float32), ())
 
 
-LONGEST_RUN = 60
-"""Characters without a space that the library is given. It loses the end of a run of more than about 100."""
+MAX_RUN = 60
+"""Longest run of characters without a space in the library's input. It drops the end of runs of more than about 100."""
 
-# What reaches the library: letters, marks, digits, the punctuation that shapes its intonation, and signs that it has words for.
-# Other symbols crash it in one language or another: backticks, brackets, circled letters, Braille.
+# The library gets letters, combining marks, digits, punctuation that shapes its intonation, and symbols that it can read. Other
+# symbols crash it in some languages: backticks, brackets, circled letters, Braille.
 _UNREADABLE = regex.compile(
     r"[^\p{L}\p{M}\p{N}\u200c\u200d"
     r".,;:!?…—–\-'’\"“”„«»()¿¡/%&@#$€£¥+=*°_~।॥。、，！？；：؟،؛۔‥・།་၊။៖។፡።፣፤፥፦፧՜՝՞։־]"
 )
-_PILE = regex.compile(r"(?<!\p{L}\p{M}{0,4})\p{M}++|(?<=\p{M}{4})\p{M}++")
+_EXCESS_MARKS = regex.compile(r"(?<!\p{L}\p{M}{0,4})\p{M}++|(?<=\p{M}{4})\p{M}++")
 _INNER_STOP = regex.compile(r"\.(?=[^\x00-\x7f])")
-_LONG_RUN = regex.compile(rf"\S{{{LONGEST_RUN}}}(?=\S)")
+_LONG_RUN = regex.compile(rf"\S{{{MAX_RUN}}}(?=\S)")
 
 
 def lowest_pitch(pitch: int) -> float:
-    """About the lowest pitch in Hz of a voice whose own is ``pitch``, 0 to 99: 50 Hz in the middle, an octave every 50 steps."""
+    """Return the approximate lowest F0 in Hz for a pitch setting of 0 to 99: 50 Hz at 50, an octave for every 50 steps."""
     return LOWEST_HZ * float(2.0 ** ((pitch - 50) / 50))
 
 
-def readable(text: str) -> str:
-    """``text`` without what the library cannot read or what breaks it, white space trimmed to single spaces.
+def sanitise(text: str) -> str:
+    """Return ``text`` without characters that the library cannot read or that crash it, with single spaces.
 
-    Control characters, private and unassigned ones and most symbols become spaces; a letter keeps four combining marks; a run
-    longer than `LONGEST_RUN` is cut.
+    Control, private-use and unassigned characters and most symbols become spaces; a letter keeps at most four combining marks; a
+    run longer than `MAX_RUN` is split.
     """
-    text = _PILE.sub("", _UNREADABLE.sub(" ", text))
+    text = _EXCESS_MARKS.sub("", _UNREADABLE.sub(" ", text))
     text = _LONG_RUN.sub(r"\g<0> ", _INNER_STOP.sub(". ", text))
     return " ".join(text.split())
 
 
 @lru_cache(maxsize=1)
 def voices() -> tuple[EspeakVoice, ...]:
-    """The voices that espeak_ListVoices lists, less those that lack a dictionary, in order of their files' names.
+    """Return the voices of espeak_ListVoices that have a dictionary, sorted by file name.
 
-    MBROLA's voices, which need data that the wheel does not bring, are not among them.
+    MBROLA voices are left out, because the wheel does not contain their data.
 
     Raises:
-        BackendUnavailable: the package is missing or holds no voices.
+        BackendUnavailable: the package is missing or contains no voices.
     """
     _, data = _library()
     dictionaries = {path.name.removesuffix("_dict") for path in data.glob("*_dict")}
     files = sorted((path for path in (data / "lang").rglob("*") if path.is_file()), key=lambda path: path.name.lower())
-    found = tuple(voice for voice, dictionary in map(_read_voice, files) if dictionary in dictionaries)
+    found = tuple(voice for voice, dictionary in map(_read_voice_file, files) if dictionary in dictionaries)
     if not found:
-        raise BackendUnavailable(f"there are no espeak-ng voices in {data}; {_HOW_TO_GET}")
+        raise BackendUnavailable(f"there are no espeak-ng voices in {data}; {_INSTALL_ADVICE}")
     return found
 
 
-def _read_voice(path: Path) -> tuple[EspeakVoice, str]:
-    """A voice file, and the dictionary that it needs. Each line is an attribute and its value; comments follow ``//``."""
+def _read_voice_file(path: Path) -> tuple[EspeakVoice, str]:
+    """Read a voice file and return the voice and its dictionary. A line is an attribute and its value; ``//`` starts a comment."""
     title, dictionary = path.name, ""
     languages: list[str] = []
     for line in path.read_text("utf-8").splitlines():
@@ -141,133 +155,137 @@ def _read_voice(path: Path) -> tuple[EspeakVoice, str]:
 
 
 def _library() -> tuple[Path, Path]:
-    """The library and its data folder."""
+    """Return the paths of the library and of its data folder.
+
+    Raises:
+        BackendUnavailable: the package is missing or broken.
+    """
     try:
         import espeakng_loader
 
         return Path(espeakng_loader.get_library_path()), Path(espeakng_loader.get_data_path())
     except (ImportError, RuntimeError) as error:
-        raise BackendUnavailable(f"the embedded voice needs the package espeakng-loader ({error}); {_HOW_TO_GET}") from error
+        raise BackendUnavailable(f"the embedded voice needs the package espeakng-loader ({error}); {_INSTALL_ADVICE}") from error
 
 
-_Wire = tuple[str, str, int, int, bool]
+_WireRequest = tuple[str, str, int, int, bool]
 
 
 @dataclass(slots=True, eq=False)
-class _Job:
-    """A request and who waits for it. Without a request: end the process."""
+class _QueuedRequest:
+    """A queued request and the future of its result. A request of None ends the process."""
 
-    request: Request | None
+    request: EspeakRequest | None
     future: "Future[Utterance | None]" = field(default_factory=Future)
     abandoned: bool = False
 
 
-class Worker:
-    """The only one that speaks with the library. `WORKER` is this process's."""
+class EspeakWorker:
+    """Runs requests one after another in a child process. Use the instance `WORKER`; there is one per process."""
 
     def __init__(self) -> None:
         self._reset()
 
     def _reset(self) -> None:
-        self._jobs: queue.Queue[_Job] = queue.Queue(_QUEUE_LENGTH)
-        self._state = threading.Lock()  # for the three that follow
+        self._queue: queue.Queue[_QueuedRequest] = queue.Queue(_QUEUE_LENGTH)
+        self._state_lock = threading.Lock()  # guards the next three attributes
         self._thread: threading.Thread | None = None
-        self._current: _Job | None = None
+        self._current: _QueuedRequest | None = None
         self._exiting = False
-        self._talk = threading.Lock()  # held while a request is under way, so that no fork falls into one
+        self._protocol_lock = threading.Lock()  # held during a request, so that no fork happens within one
         self._process: subprocess.Popen[bytes] | None = None
 
-    def wake(self) -> None:
-        """Start the process, if none ever was, while the caller gets its request ready."""
-        with self._state:
+    def start(self) -> None:
+        """Start the thread and its process if they are not running, so that they start while the caller prepares a request."""
+        with self._state_lock:
             if self._thread is None:
-                self._thread = threading.Thread(target=self._serve, name="espeak", daemon=True)
+                self._thread = threading.Thread(target=self._run_requests, name="espeak", daemon=True)
                 self._thread.start()
 
-    async def speak(self, request: Request) -> Utterance:
-        """Speak one request. Cancelling takes it out of the queue, or stops the library if it is at it.
+    async def speak(self, request: EspeakRequest) -> Utterance:
+        """Process one request. Cancelling removes it from the queue, or kills the process if it is running.
 
         Raises:
             BackendUnavailable: the library is missing or does not start.
-            BackendTimeout: it did not answer.
-            BackendError: it failed on this text.
+            BackendTimeout: the library did not answer in time.
+            BackendError: the library failed on this text.
         """
-        utterance = await self._run(_Job(request))
+        utterance = await self._submit(_QueuedRequest(request))
         assert utterance is not None
         return utterance
 
-    async def rest(self) -> None:
-        """End the process once the requests before this one are done. The next request starts another."""
+    async def stop(self) -> None:
+        """End the process after the pending requests. The next request starts another."""
         if self._process is not None:
-            await self._run(_Job(None))
+            await self._submit(_QueuedRequest(None))
 
-    async def _run(self, job: _Job) -> Utterance | None:
-        self.wake()
+    async def _submit(self, queued: _QueuedRequest) -> Utterance | None:
+        self.start()
         while True:
             try:
-                self._jobs.put_nowait(job)
+                self._queue.put_nowait(queued)
                 break
             except queue.Full:
-                await asyncio.sleep(_FULL_QUEUE_SECONDS)
+                await asyncio.sleep(_RETRY_SECONDS)
         try:
-            return await asyncio.wrap_future(job.future)
+            return await asyncio.wrap_future(queued.future)
         except asyncio.CancelledError:
-            self._abandon(job)
+            self._abandon(queued)
             raise
 
-    def _abandon(self, job: _Job) -> None:
-        with self._state:
-            job.abandoned = True
-            if self._current is job and self._process is not None:
+    def _abandon(self, queued: _QueuedRequest) -> None:
+        with self._state_lock:
+            queued.abandoned = True
+            if self._current is queued and self._process is not None:
                 self._process.kill()
 
-    def _serve(self) -> None:
-        with self._talk, contextlib.suppress(BackendError):  # the first request will say what is wrong
-            self._start()
+    def _run_requests(self) -> None:
+        with self._protocol_lock, contextlib.suppress(BackendError):  # the first request reports the error
+            self._start_process()
         while True:
-            job = self._jobs.get()
-            if not job.future.set_running_or_notify_cancel():
+            queued = self._queue.get()
+            if not queued.future.set_running_or_notify_cancel():
                 continue
-            with self._state:
-                self._current = job
+            with self._state_lock:
+                self._current = queued
             result: Utterance | BaseException | None
             try:
-                with self._talk:
-                    result = self._do(job)
+                with self._protocol_lock:
+                    result = self._process_request(queued)
             except Exception as error:
                 result = error
-            with self._state:
+            with self._state_lock:
                 self._current = None
             if isinstance(result, BaseException):
-                job.future.set_exception(result)
+                queued.future.set_exception(result)
             else:
-                job.future.set_result(result)
+                queued.future.set_result(result)
 
-    def _do(self, job: _Job) -> Utterance | None:
-        if job.request is None:
-            self._end()
+    def _process_request(self, queued: _QueuedRequest) -> Utterance | None:
+        if queued.request is None:
+            self._end_process()
             return None
-        request = job.request
-        wire: _Wire = (request.text, str(request.voice), request.rate, request.pitch, request.end_pause)
-        for _ in range(2):  # an earlier caller may have stopped the process just after it was served
-            if job.abandoned or self._exiting:
+        request = queued.request
+        message: _WireRequest = (request.text, str(request.voice), request.rate, request.pitch, request.end_pause)
+        for _ in range(2):  # cancelling an earlier request may have killed the process
+            if queued.abandoned or self._exiting:
                 break
-            process = self._process or self._start()
+            process = self._process or self._start_process()
             try:
-                answer = _ask(process, wire)
+                answer = _ask(process, message)
             except EOFError:
-                self._end()
+                self._end_process()
                 continue
             except TimeoutError:
-                self._end()
-                raise BackendTimeout(f"espeak-ng did not answer within {_PATIENCE_SECONDS:.0f} s; give a shorter text") from None
+                self._end_process()
+                raise BackendTimeout(f"espeak-ng did not answer within {_TIMEOUT_SECONDS:.0f} s; give a shorter text") from None
             if isinstance(answer, str):
                 raise BackendError(f"espeak-ng failed: {answer}")
             pcm, words = answer
             return Utterance(np.frombuffer(pcm, np.int16).astype(np.float32) / np.float32(32768), tuple(words))
         raise BackendError(f"espeak-ng broke down on {request.text[:60]!r} with {request.voice.name}; change the text or the voice")
 
-    def _start(self) -> subprocess.Popen[bytes]:
+    def _start_process(self) -> subprocess.Popen[bytes]:
         library, data = _library()
         command = [sys.executable, "-I", "-S", str(_SCRIPT), str(library), str(data)]
         try:
@@ -280,52 +298,57 @@ class Worker:
         except (EOFError, TimeoutError):
             rate = "its process ended at once"
         if rate != RATE:
-            self._end()
-            raise BackendUnavailable(f"espeak-ng does not start from {library}: {rate}; {_HOW_TO_GET}")
+            self._end_process()
+            raise BackendUnavailable(f"espeak-ng does not start from {library}: {rate}; {_INSTALL_ADVICE}")
         return process
 
-    def _end(self) -> None:
+    def _end_process(self) -> None:
         process, self._process = self._process, None
         if process is not None:
             process.kill()
             _close(process)
 
     def _exit(self) -> None:
-        """At the end of this process: stop, whatever is under way."""
-        with self._state:
+        """Kill the child process at interpreter exit."""
+        with self._state_lock:
             self._exiting = True
             if self._process is not None:
                 self._process.kill()
                 self._process.wait()
 
     def _before_fork(self) -> None:
-        self._talk.acquire()
-        self._state.acquire()
+        self._protocol_lock.acquire()
+        self._state_lock.acquire()
 
     def _after_fork(self) -> None:
-        self._state.release()
-        self._talk.release()
+        self._state_lock.release()
+        self._protocol_lock.release()
 
     def _after_fork_in_child(self) -> None:
-        """The thread and the process are the parent's: let go of them and start anew."""
+        """Start without a thread and a child process, because the existing ones belong to the parent."""
         process = self._process
         self._reset()
         if process is not None:
-            process.returncode = 0  # not ours to wait for
+            process.returncode = 0  # only the parent can wait for it
             _close(process)
 
 
 def _close(process: "subprocess.Popen[bytes]") -> None:
-    """Close its pipes and wait for its end."""
-    with contextlib.suppress(OSError):  # what it did not live to read
+    """Close the pipes of a process and wait for its end."""
+    with contextlib.suppress(OSError):  # unread data in a pipe of a dead process
         process.__exit__(None, None, None)
 
 
-def _ask(process: "subprocess.Popen[bytes]", wire: _Wire) -> Any:
-    """One request and its answer. Raises EOFError if the process died, TimeoutError if it does not answer."""
+def _ask(process: "subprocess.Popen[bytes]", message: _WireRequest) -> Any:
+    """Send one request and return its answer.
+
+    Raises:
+        EOFError: the process died.
+        TimeoutError: the process did not answer.
+    """
     assert process.stdin is not None
     try:
-        marshal.dump(wire, process.stdin)
+        marshal.dump(message, process.stdin)
         process.stdin.flush()
     except OSError as error:
         raise EOFError from error
@@ -336,14 +359,14 @@ def _receive(process: "subprocess.Popen[bytes]") -> Any:
     assert process.stdout is not None
     poll = select.poll()
     poll.register(process.stdout, select.POLLIN)
-    if not poll.poll(_PATIENCE_SECONDS * 1000):
+    if not poll.poll(_TIMEOUT_SECONDS * 1000):
         raise TimeoutError
     try:
         return marshal.load(process.stdout)
-    except ValueError as error:  # cut off in the middle
+    except ValueError as error:  # the message is truncated
         raise EOFError from error
 
 
-WORKER = Worker()
+WORKER = EspeakWorker()
 atexit.register(WORKER._exit)
 os.register_at_fork(before=WORKER._before_fork, after_in_parent=WORKER._after_fork, after_in_child=WORKER._after_fork_in_child)

@@ -1,8 +1,8 @@
-"""The process that holds espeak-ng. It runs as a script of its own and imports nothing but the standard library.
+"""The child process that loads espeak-ng. It runs as a script and imports only the standard library.
 
-The library is one machine with global state, not thread-safe, and some texts crash it. So it lives in a process apart, which
-serves one request at a time and whose death ends nothing else. Requests come on stdin and answers go to stdout, as `marshal`
-writes them: both ends run the same interpreter.
+The library has global state, is not thread-safe, and crashes on some texts. It therefore runs in a process of its own that handles
+one request at a time. Requests arrive on stdin and answers leave on stdout, serialised by `marshal`, since both ends run the same
+interpreter.
 """
 
 import ctypes
@@ -23,11 +23,11 @@ _END_PAUSE = 0x1000
 _RATE, _VOLUME, _PITCH, _RANGE = 1, 2, 3, 4
 _EVENT_LIST_TERMINATED, _EVENT_WORD = 0, 1
 
-_VOLUME_PERCENT = 50  # half of what clips in the loudest languages: stressed words need the rest
+_VOLUME_PERCENT = 50  # half of the volume that clips in the loudest languages, as headroom for emphasis
 _RANGE_DEFAULT = 50
 
-# Flutter (a slow wobble of the pitch) and roughness (uneven cycles) go on where the last text left them, whatever that was:
-# without them the same request is the same sound. "roughness 9" is past the end of the library's table, which means none.
+# Flutter (slow variation of the pitch) and roughness (uneven periods) carry state over from the last text. Without them, equal
+# requests return equal samples. "roughness 9" is past the end of the library's table, which turns it off.
 _STEADY = b"\nflutter 0\nroughness 9\n"
 
 
@@ -68,11 +68,13 @@ class _Espeak:
         self._library.espeak_SetSynthCallback(self._callback)
 
     def synthesise(self, text: str, voice: str, rate: int, pitch: int, end_pause: bool) -> tuple[bytes, list[tuple[int, int]]]:
-        """Speak ``text`` from a state that does not depend on what was spoken before.
+        """Speak ``text``, independent of the texts before it.
 
         Returns:
-            The sound as 16-bit samples, and for each word that the library found where it starts: the offset into ``text`` and
-            the sample.
+            The audio as 16-bit samples, and (offset in ``text``, first sample) of each word that the library found.
+
+        Raises:
+            OSError: the library reports an error.
         """
         self._set_voice(voice)
         self._library.espeak_ng_SetRandSeed(1)
@@ -87,7 +89,7 @@ class _Espeak:
         return b"".join(self._pcm), self._words
 
     def _set_voice(self, voice: str) -> None:
-        """Load a voice file with `_STEADY` added. The library takes a path of at most 59 letters, all small, hence /dev/fd."""
+        """Load a voice file with `_STEADY` appended. The library accepts only short lower-case paths (59 characters): /dev/fd."""
         with open(voice, "rb") as source, _unnamed_file() as file:
             file.write(source.read() + _STEADY)
             file.flush()
@@ -114,11 +116,11 @@ def _unnamed_file() -> IO[bytes]:
 
 
 def main(library: str, data: str) -> None:
-    """Say the sample rate, then answer requests until stdin ends. A failure is answered by its message."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl-C is for the process that owns this one
+    """Send the sample rate, then answer requests until stdin ends. The answer to a failed request is the error message."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process handles Ctrl-C
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     with open(os.devnull, "wb") as nowhere:
-        os.dup2(nowhere.fileno(), 1)  # the library prints there now and then
+        os.dup2(nowhere.fileno(), 1)  # the library sometimes prints to stdout
 
     def answer(value: int | str | tuple[bytes, list[tuple[int, int]]]) -> None:
         marshal.dump(value, answers)

@@ -8,8 +8,9 @@ import numpy as np
 import regex
 from numpy.typing import NDArray
 
-from synth.audio.decoding import StreamDecoder, TruncatedAudio, sniff
+from synth.audio.file_types import sniff
 from synth.audio.signal import FADE_SECONDS
+from synth.audio.stream_decoding import StreamDecoder, TruncatedAudio
 from synth.errors import BackendError
 from synth.higgs_http.dialects import MEDIA, SpeechPayload, media_of
 from synth.higgs_http.errors import Endpoint, RequestFailed

@@ -1,4 +1,4 @@
-"""Text that a tagger does not know: pauses at its punctuation, no emphasis, and a word about it."""
+"""Text in unsupported languages: pauses at its punctuation, no emphasis, and a warning."""
 
 import json
 import shutil
@@ -70,7 +70,7 @@ def shipped() -> ProsodyTagger:
     return ProsodyTagger.load()
 
 
-def judged(text: str, languages: tuple[str, ...] | None = ("en",), before: Verdict | None = None) -> Verdict:
+def verdict_on(text: str, languages: tuple[str, ...] | None = ("en",), before: Verdict | None = None) -> Verdict:
     return known_words(text, segment_words(text), segment_sentences(text), languages, before)
 
 
@@ -99,14 +99,14 @@ def test_another_language_has_pauses_at_its_punctuation_and_no_emphasis(shipped:
 
 @pytest.mark.parametrize("language", [name for name, text in FOREIGN.items() if text.upper() != text])
 def test_also_in_capitals(language: str) -> None:
-    assert not judged(FOREIGN[language].upper()).known.any()
+    assert not verdict_on(FOREIGN[language].upper()).known.any()
 
 
 @pytest.mark.parametrize("text", ENGLISH)
 def test_english_never_loses_its_emphasis(text: str) -> None:
     for form in (text, text.upper(), text.lower()):
-        assert judged(form).known.all()
-    assert judged(text).writable.all()
+        assert verdict_on(form).known.all()
+    assert verdict_on(text).writable.all()
 
 
 def test_english_needs_no_identifier() -> None:
@@ -155,10 +155,10 @@ def test_a_long_text_in_another_language(shipped: ProsodyTagger) -> None:
 
 @settings(deadline=None, max_examples=100)
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=200))
-def test_any_text_is_judged(text: str) -> None:
-    verdict = judged(text)
+def test_any_text_has_a_verdict(text: str) -> None:
+    verdict = verdict_on(text)
     assert len(verdict.known) == len(verdict.writable) == len(segment_words(text))
-    assert judged(text, None).known.all()
+    assert verdict_on(text, None).known.all()
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def test_any_text_is_judged(text: str) -> None:
     ],
 )
 def test_an_adapter_for_other_languages(text: str, languages: tuple[str, ...], known: bool) -> None:
-    assert set(judged(text, languages).known.tolist()) == {known}
+    assert set(verdict_on(text, languages).known.tolist()) == {known}
 
 
 def test_what_an_adapter_declares(tiny_tagger: Path, tmp_path: Path) -> None:
@@ -195,7 +195,7 @@ def test_what_an_adapter_declares(tiny_tagger: Path, tmp_path: Path) -> None:
 
 def test_threads_share_the_identifier() -> None:
     found: list[bool] = []
-    threads = [threading.Thread(target=lambda: found.append(bool(judged(FOREIGN["it"]).known.any()))) for _ in range(8)]
+    threads = [threading.Thread(target=lambda: found.append(bool(verdict_on(FOREIGN["it"]).known.any()))) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -207,8 +207,8 @@ def test_a_tag_names_its_language() -> None:
     assert [primary_language(tag) for tag in ("en", "EN-gb", "zh_Hant")] == ["en", "en", "zh"]
 
 
-def test_pauses_of_a_tagger_that_knows_the_text_are_its_own(shipped: ProsodyTagger) -> None:
-    """The rule is for what the tagger does not know, and for nothing else."""
+def test_a_supported_text_has_the_pauses_of_the_tagger(shipped: ProsodyTagger) -> None:
+    """Pauses by punctuation are used only for unsupported languages."""
     knows_all = ProsodyTagger(shipped.model, replace(shipped.thresholds, languages=None))
     text = "It was late, and nobody knew what to do. Then the rain came down for days."
     assert shipped.tag(text) == knows_all.tag(text)

@@ -1,4 +1,4 @@
-"""Marks beside a text, and the notation for the two together."""
+"""Marked text and its inline notation."""
 
 from collections.abc import Callable
 
@@ -52,12 +52,12 @@ def test_parse_undoes_render(marked: MarkedText) -> None:
 
 
 @given(TEXTS)
-def test_plain_text_comes_back_whatever_it_holds(text: str) -> None:
+def test_any_plain_text_comes_back(text: str) -> None:
     assert parse(render(plain(text))) == plain(text) == MarkedText(text, ())
 
 
 @pytest.mark.parametrize("source", ["a <emph>  b", "a <emph><pause_long>  b", " <emph>  ", "a <emph>b", "a<emph>  b", "a  <emph>b"])
-def test_a_mark_between_two_spaces_is_written_with_the_one_that_it_takes(source: str) -> None:
+def test_a_mark_between_two_spaces_is_written_with_the_space_it_removes(source: str) -> None:
     assert render(parse(source)) == source
 
 
@@ -94,12 +94,12 @@ def test_what_parse_reads(source: str, text: str, marks: tuple[Mark, ...]) -> No
     assert parse(source) == MarkedText(text, marks)
 
 
-def test_a_place_keeps_the_order_of_its_marks() -> None:
+def test_marks_at_one_offset_keep_their_order() -> None:
     doubled = parse("<pause_long><emph><pause_short><pause_long:5ms>a")
     assert [mark.kind for mark in doubled.marks] == ["pause_long", "emph", "pause_short", "pause_long"]
 
 
-# What is refused
+# Errors
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_a_place_keeps_the_order_of_its_marks() -> None:
         ("<pause_short:99999ms>x", ["99999", "60000", "line 1, column 1"]),
     ],
 )
-def test_bad_marks_are_named_with_their_place(source: str, parts: list[str]) -> None:
+def test_bad_marks_are_named_with_line_and_column(source: str, parts: list[str]) -> None:
     with pytest.raises(MarkupError) as caught:
         parse(source)
     for part in parts:
@@ -146,7 +146,7 @@ def test_lone_surrogates_are_refused(refuse: Callable[[str], object]) -> None:
         (lambda: MarkedText("abc", (Mark("emph", 4),)), "offset 4 is past the text's end, 3"),
     ],
 )
-def test_marks_that_cannot_be(make: Callable[[], object], message: str) -> None:
+def test_invalid_marks(make: Callable[[], object], message: str) -> None:
     with pytest.raises(MarkupError, match=message):
         make()
 
@@ -159,7 +159,7 @@ def test_marks_are_kept_in_order_of_offset() -> None:
     assert marked.marks == (Mark("pause_long", 0), Mark("emph", 2), Mark("pause_short", 2))
 
 
-def test_how_long_a_mark_is_silent() -> None:
+def test_the_silence_of_a_mark() -> None:
     assert Mark("pause_short", 0).silence_ms == PAUSE_MS["pause_short"] == 250
     assert Mark("pause_long", 0).silence_ms == PAUSE_MS["pause_long"] == 700
     assert Mark("pause_long", 0, 0).silence_ms == 0
@@ -175,7 +175,7 @@ def test_a_slice_has_its_own_offsets() -> None:
 
 
 @given(marked_texts(), st.data())
-def test_slices_share_the_marks_out(marked: MarkedText, data: st.DataObject) -> None:
+def test_every_mark_is_in_one_slice(marked: MarkedText, data: st.DataObject) -> None:
     cut = data.draw(st.integers(0, len(marked.text)))
     left, right = marked.slice(0, cut), marked.slice(cut, len(marked.text), with_end=True)
     assert left.text + right.text == marked.text
@@ -230,10 +230,10 @@ def test_normalise_keeps_aliases() -> None:
     assert normalise(marked) == marked
 
 
-# Small things
+# Helpers
 
 
-def test_places_are_counted_from_one() -> None:
+def test_lines_and_columns_are_counted_from_one() -> None:
     assert line_column("ab\nc", 0) == "line 1, column 1"
     assert line_column("ab\nc", 3) == "line 2, column 1"
     assert line_column("ab\nc", 4) == "line 2, column 2"
@@ -245,7 +245,7 @@ def test_the_closest_name() -> None:
     assert closest("xyzzy", KINDS) is None
 
 
-# Hostile text: a million of anything takes time by its length alone
+# Hostile text takes linear time
 
 
 HOSTILE: dict[str, Callable[[int], str]] = {

@@ -211,7 +211,7 @@ def test_where_sentences_end(text: str, expected: list[str]) -> None:
     assert split(text) == expected
 
 
-# Hostile text: a million of anything takes time by its length alone
+# Hostile text takes linear time
 
 
 @pytest.mark.parametrize(

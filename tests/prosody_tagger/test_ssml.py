@@ -18,8 +18,8 @@ def speak(inside: str, attributes: str = "") -> MarkedText:
     return from_ssml(f"<speak{attributes}>{inside}</speak>")
 
 
-def shown(inside: str, attributes: str = "") -> str:
-    """What is read, in the notation of `markup`."""
+def rendered(inside: str, attributes: str = "") -> str:
+    """Return the result in the notation of `markup`."""
     return render(speak(inside, attributes))
 
 
@@ -85,10 +85,10 @@ def test_white_space_becomes_single_spaces(inside: str, text: str) -> None:
 
 def test_white_space_that_is_preserved() -> None:
     assert speak(" \n a  \t b&#13; \r\n", ' xml:space="preserve"').text == " \n a  \t b\r \n"
-    assert shown("a<break/>  <emphasis> b </emphasis>", ' xml:space="preserve"') == "a<pause_short>   <emph>b "
+    assert rendered("a<break/>  <emphasis> b </emphasis>", ' xml:space="preserve"') == "a<pause_short>   <emph>b "
 
 
-def test_text_longer_than_the_parser_hands_over_at_once() -> None:
+def test_text_longer_than_the_parser_buffer() -> None:
     text = "one two  \n" * 20_000
     assert speak(text).text == " ".join(text.split())
     assert speak(text, ' xml:space="preserve"').text == text
@@ -159,7 +159,7 @@ def test_every_part_is_a_sentence_or_more(parts: list[tuple[str, str]], preserve
     assert text.split() == " ".join(piece + "a" for _, piece in parts).split()
 
 
-def test_marks_and_aliases_keep_their_words_when_parts_are_set_apart() -> None:
+def test_marks_and_aliases_keep_their_words_when_parts_are_separated() -> None:
     inside = '<s>One</s><s><break/><emphasis>two</emphasis></s><s><sub alias="3">three</sub></s><s><sub alias="4">four</sub></s>'
     for attributes in ("", ' xml:space="preserve"'):
         marked = speak(inside, attributes)
@@ -195,7 +195,7 @@ def test_marks_and_aliases_keep_their_words_when_parts_are_set_apart() -> None:
     ],
 )
 def test_breaks(attributes: str, mark: str) -> None:
-    assert shown(f"a <break {attributes}/> b") == f"a {mark}b"
+    assert rendered(f"a <break {attributes}/> b") == f"a {mark}b"
 
 
 @pytest.mark.parametrize(
@@ -216,7 +216,7 @@ def test_breaks(attributes: str, mark: str) -> None:
     ],
 )
 def test_where_breaks_stand(inside: str, marked: str) -> None:
-    assert shown(inside) == marked
+    assert rendered(inside) == marked
 
 
 # Emphasis and pitch
@@ -267,7 +267,7 @@ def test_where_breaks_stand(inside: str, marked: str) -> None:
     ],
 )
 def test_emphasis_and_pitch(inside: str, marked: str) -> None:
-    assert shown(inside) == marked
+    assert rendered(inside) == marked
 
 
 # Aliases
@@ -288,7 +288,7 @@ def test_an_alias_that_says_nothing() -> None:
     assert speak('a <sub alias="">(sic)</sub>').aliases == (Alias(2, 7, ""),)
 
 
-# What is refused
+# Errors
 
 
 BOMB = '<!DOCTYPE speak [<!ENTITY a "ha"><!ENTITY b "&a;&a;&a;">]><speak>&b;</speak>'
@@ -374,7 +374,7 @@ BOMB = '<!DOCTYPE speak [<!ENTITY a "ha"><!ENTITY b "&a;&a;&a;">]><speak>&b;</sp
         ("<speak><s>a<s>b</s></s></speak>", ["<s> stands within <s>"]),
     ],
 )
-def test_what_is_refused(source: str, parts: list[str]) -> None:
+def test_errors(source: str, parts: list[str]) -> None:
     with pytest.raises(MarkupError) as caught:
         from_ssml(source)
     message = str(caught.value)
@@ -383,7 +383,7 @@ def test_what_is_refused(source: str, parts: list[str]) -> None:
     assert len(message) < 400
 
 
-def test_how_deep_elements_may_stand() -> None:
+def test_the_deepest_nesting() -> None:
     def nested(depth: int) -> str:
         return "<say-as>" * (depth - 1) + "a" + "</say-as>" * (depth - 1)
 
@@ -392,7 +392,7 @@ def test_how_deep_elements_may_stand() -> None:
         speak(nested(MAX_DEPTH + 1))
 
 
-def test_a_bomb_is_not_set_off() -> None:
+def test_an_entity_bomb_is_rejected() -> None:
     entities = '<!ENTITY a0 "ha">' + "".join(f'<!ENTITY a{i + 1} "{f"&a{i};" * 10}">' for i in range(20))
     with pytest.raises(MarkupError, match="DTD"):
         from_ssml(f"<!DOCTYPE speak [{entities}]><speak>&a20;</speak>")

@@ -1,4 +1,4 @@
-"""Recordings that are taken and recordings that are refused, each with the reason."""
+"""Reference recordings: valid ones, and invalid ones with the reason."""
 
 import os
 from pathlib import Path
@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prosody_tagger.errors import BadInput
-from synth.audio.decoding import decode, sniff
+from synth.audio.decoding import decode
 from synth.audio.encoding import encode
+from synth.audio.file_types import sniff
 from synth.base import Audio
 from synth.reference import MAX_BYTES, MAX_SECONDS, as_wav, read_reference
 
@@ -18,18 +19,18 @@ RATE = 16_000
 TEXT = "The train leaves at nine."
 
 
-def recording(seconds: float = 4.0, form: str = "wav", level: float = 0.3, rate: int = RATE) -> bytes:
+def recording(seconds: float = 4.0, audio_format: str = "wav", level: float = 0.3, rate: int = RATE) -> bytes:
     noise = np.random.default_rng(0).standard_normal(round(seconds * rate)).clip(-3, 3) / 3
-    return encode(Audio((level * noise).astype(np.float32), rate), form)
+    return encode(Audio((level * noise).astype(np.float32), rate), audio_format)
 
 
-@pytest.mark.parametrize("form", ["wav", "flac", "mp3", "opus"])
-def test_a_recording_is_kept_as_it_is(form: str, tmp_path: Path) -> None:
-    data = recording(form=form)
+@pytest.mark.parametrize("audio_format", ["wav", "flac", "mp3", "opus"])
+def test_a_recording_is_kept_as_it_is(audio_format: str, tmp_path: Path) -> None:
+    data = recording(audio_format=audio_format)
     path = tmp_path / "voice.txt"
     path.write_bytes(data)
     from_file = read_reference(path, TEXT)
-    assert (from_file.audio, from_file.form, from_file.text) == (data, form, TEXT)
+    assert (from_file.audio, from_file.form, from_file.text) == (data, audio_format, TEXT)
     assert read_reference(data, f"\n {TEXT}\t").digest == from_file.digest
 
 
@@ -109,7 +110,7 @@ def test_a_huge_file_is_refused_unread(tmp_path: Path, monkeypatch: pytest.Monke
         ("nul\0", r"'\\x00'"),
         ("half \ud800", r"'\\ud800'"),
         ("del\x7f", r"'\\x7f'"),
-        ("a" * 161, r"161 characters, more than anybody says in 4\.0 s"),
+        ("a" * 161, r"161 characters, too many for a recording of 4\.0 s"),
         ("many words " * 100_000, "1099999 characters"),
     ],
 )
@@ -141,16 +142,16 @@ def test_any_text_is_taken_or_refused(text: str) -> None:
     assert outcome()
 
 
-@pytest.mark.parametrize("form", ["wav", "flac", "mp3", "opus"])
-def test_as_wav(form: str) -> None:
-    made = as_wav(read_reference(recording(form=form), TEXT))
+@pytest.mark.parametrize("audio_format", ["wav", "flac", "mp3", "opus"])
+def test_as_wav(audio_format: str) -> None:
+    made = as_wav(read_reference(recording(audio_format=audio_format), TEXT))
     assert sniff(made) == "wav"
     audio = decode(made)
     assert audio.rate == RATE
-    np.testing.assert_allclose(audio.samples, decode(recording(form=form)).samples, atol=1e-4)
+    np.testing.assert_allclose(audio.samples, decode(recording(audio_format=audio_format)).samples, atol=1e-4)
 
 
 def test_as_wav_fits_the_limit_at_any_rate() -> None:
-    made = as_wav(read_reference(recording(30, form="flac", rate=96_000, level=0.01), TEXT))
+    made = as_wav(read_reference(recording(30, audio_format="flac", rate=96_000, level=0.01), TEXT))
     assert len(made) < MAX_BYTES
     assert decode(made).rate == 48_000

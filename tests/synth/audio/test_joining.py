@@ -1,4 +1,4 @@
-"""Pauses to the sample, measured by a ruler of our own: 10 ms RMS every millisecond, 40 dB under the clip's 95th percentile."""
+"""Pauses are exact, measured independently: 10 ms RMS every millisecond, 40 dB below the clip's 95th percentile."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ RATE = 24_000
 
 
 def tone(seconds: float, lead: float = 0.0, tail: float = 0.0, decay: float = 0.0) -> Audio:
-    """A tone with silence at its edges, and if ``decay`` a fall of so many seconds to nothing at its end."""
+    """Return a tone with silence at its edges, fading out over the last ``decay`` seconds."""
     samples = 0.5 * np.sin(2 * np.pi * 180 * np.arange(int(seconds * RATE)) / RATE)
     if decay:
         n = int(decay * RATE)
@@ -20,7 +20,7 @@ def tone(seconds: float, lead: float = 0.0, tail: float = 0.0, decay: float = 0.
 
 
 def silences(audio: Audio) -> list[tuple[float, float]]:
-    """Start and length in seconds of each silence, by windows of 10 ms, one a millisecond."""
+    """Return start and length in seconds of each silence, by windows of 10 ms, one a millisecond."""
     window, hop = RATE // 100, RATE // 1000
     x = audio.samples.astype(np.float64)
     rms = np.array([np.sqrt(np.mean(x[i : i + window] ** 2)) for i in range(0, len(x) - window + 1, hop)])

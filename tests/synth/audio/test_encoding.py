@@ -1,4 +1,4 @@
-"""Sound to bytes: what was encoded is decoded again by others' decoders and compared with what went in."""
+"""Encoding: the bytes are decoded by independent decoders and compared with the input."""
 
 import gc
 import hashlib
@@ -21,8 +21,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from prosody_tagger.errors import BadInput
-from synth.audio.decoding import StreamDecoder, decode
+from synth.audio.decoding import decode
 from synth.audio.encoding import FORMATS, MEDIA_TYPES, Encoder, encode
+from synth.audio.stream_decoding import StreamDecoder
 from synth.base import Audio
 
 RATE = 24_000
@@ -35,7 +36,7 @@ Samples = NDArray[np.float32]
 
 @cache
 def voice(seconds: float = 1.5, rate: int = RATE) -> Samples:
-    """Harmonics that glide and swell as a voice does, with a little breath: codecs for speech are at home with it."""
+    """Return gliding harmonics with a little noise, similar to a voice, because the codecs are tuned to speech."""
     time = np.arange(round(seconds * rate)) / rate
     phase = 2 * np.pi * np.cumsum(120 + 40 * np.sin(2 * np.pi * 1.3 * time)) / rate
     tones = sum(np.sin(k * phase) / k for k in range(1, 20))
@@ -44,8 +45,8 @@ def voice(seconds: float = 1.5, rate: int = RATE) -> Samples:
     return (loudness * tones + 0.001 * noise).astype(np.float32)
 
 
-def stream(form: str, samples: Samples, cuts: Iterable[int] = (), rate: int = RATE) -> bytes:
-    encoder = Encoder(form, rate)
+def stream(audio_format: str, samples: Samples, cuts: Iterable[int] = (), rate: int = RATE) -> bytes:
+    encoder = Encoder(audio_format, rate)
     edges = [0, *sorted(cuts), len(samples)]
     return b"".join([encoder.encode(Audio(samples[a:b], rate)) for a, b in pairwise(edges)] + [encoder.finish()])
 
@@ -54,9 +55,9 @@ def cuts(every: int, samples: Samples) -> range:
     return range(every, len(samples), every)
 
 
-def with_ffmpeg(data: bytes, form: str, rate: int = RATE) -> Samples:
-    """``data`` as FFmpeg hears it, at ``rate``; what players based on it (Chrome, mpv) play."""
-    if form == "pcm":
+def with_ffmpeg(data: bytes, audio_format: str, rate: int = RATE) -> Samples:
+    """Return ``data`` as decoded by FFmpeg at ``rate`` Hz, as players based on it (Chrome, mpv) do."""
+    if audio_format == "pcm":
         return np.frombuffer(data, "<i2") / np.float32(32_768)
     with av.open(io.BytesIO(data)) as file:
         to_floats = av.AudioResampler(format="flt", layout="mono", rate=file.streams.audio[0].rate)
@@ -67,40 +68,40 @@ def with_ffmpeg(data: bytes, form: str, rate: int = RATE) -> Samples:
 
 
 def snr(heard: Samples, meant: Samples) -> float:
-    """Signal to error in dB over the length of ``meant``."""
+    """Return the signal-to-error ratio in dB over the length of ``meant``."""
     error = heard[: len(meant)].astype(np.float64) - meant
     return float(10 * np.log10(np.sum(meant.astype(np.float64) ** 2) / (np.sum(error**2) + 1e-12)))
 
 
-def lead_in(form: str, streamed: bool) -> int:
-    """Samples at 24 kHz before the sound."""
-    return 1024 if form == "aac" else 1105 if form == "mp3" and streamed else 0
+def lead_in(audio_format: str, streamed: bool) -> int:
+    """Return the samples at 24 kHz before the sound."""
+    return 1024 if audio_format == "aac" else 1105 if audio_format == "mp3" and streamed else 0
 
 
 # Whole files
 
 
-@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("audio_format", FORMATS)
 @pytest.mark.parametrize("rate", [8_000, 16_000, 22_050, RATE, 44_100, 48_000])
-def test_a_file_holds_the_sound_and_its_length(form: str, rate: int) -> None:
+def test_a_file_holds_the_sound_and_its_length(audio_format: str, rate: int) -> None:
     meant = voice(1.0, rate)
-    heard = with_ffmpeg(encode(Audio(meant, rate), form), form, rate)
-    if form == "aac":
-        with av.open(io.BytesIO(encode(Audio(meant, rate), form))) as file:
+    heard = with_ffmpeg(encode(Audio(meant, rate), audio_format), audio_format, rate)
+    if audio_format == "aac":
+        with av.open(io.BytesIO(encode(Audio(meant, rate), audio_format))) as file:
             assert file.streams.audio[0].rate == rate
         assert 0 <= len(heard) - len(meant) - 1024 < 1024
         heard = heard[1024:]
     else:
         assert len(heard) == len(meant)
-    assert snr(heard, meant) > LEAST_SNR[form] - (10 if rate == 8_000 else 0)
+    assert snr(heard, meant) > LEAST_SNR[audio_format] - (10 if rate == 8_000 else 0)
 
 
-@pytest.mark.parametrize("form", ["wav", "flac", "mp3", "opus"])
-def test_libsndfile_hears_the_same(form: str) -> None:
-    heard, rate = soundfile.read(io.BytesIO(encode(Audio(voice(), RATE), form)), dtype="float32")
+@pytest.mark.parametrize("audio_format", ["wav", "flac", "mp3", "opus"])
+def test_libsndfile_hears_the_same(audio_format: str) -> None:
+    heard, rate = soundfile.read(io.BytesIO(encode(Audio(voice(), RATE), audio_format)), dtype="float32")
     assert rate == RATE
     assert len(heard) == len(voice())
-    assert snr(heard, voice()) > LEAST_SNR[form]
+    assert snr(heard, voice()) > LEAST_SNR[audio_format]
 
 
 def test_a_wav_says_what_it_is() -> None:
@@ -124,7 +125,7 @@ def test_flac_loses_nothing() -> None:
 
 
 def test_more_than_a_block_at_once() -> None:
-    """The resampler and the codec go on over the blocks in which a long sound is handed to them."""
+    """Resampler and codec keep their state across the blocks of a long recording."""
     meant = voice(7.0, 22_050)
     heard = with_ffmpeg(encode(Audio(meant, 22_050), "opus"), "opus", 22_050)
     assert len(heard) == len(meant)
@@ -134,23 +135,23 @@ def test_more_than_a_block_at_once() -> None:
 # Streams
 
 
-@pytest.mark.parametrize("form", FORMATS)
-def test_a_stream_is_the_same_sound_as_the_file(form: str) -> None:
-    whole = with_ffmpeg(encode(Audio(voice(), RATE), form), form)[lead_in(form, False) :]
-    streamed = with_ffmpeg(stream(form, voice(), cuts(480, voice())), form)[lead_in(form, True) :]
+@pytest.mark.parametrize("audio_format", FORMATS)
+def test_a_stream_is_the_same_sound_as_the_file(audio_format: str) -> None:
+    whole = with_ffmpeg(encode(Audio(voice(), RATE), audio_format), audio_format)[lead_in(audio_format, False) :]
+    streamed = with_ffmpeg(stream(audio_format, voice(), cuts(480, voice())), audio_format)[lead_in(audio_format, True) :]
     np.testing.assert_array_equal(streamed[: len(voice())], whole[: len(voice())])
-    assert 0 <= len(streamed) - len(voice()) <= 2 * FRAME.get(form, 0)
+    assert 0 <= len(streamed) - len(voice()) <= 2 * FRAME.get(audio_format, 0)
     assert np.abs(streamed[len(voice()) + 64 :]).max(initial=0) < 0.1  # what a codec fills up with is no sound
 
 
-@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("audio_format", FORMATS)
 @pytest.mark.parametrize("rate", [16_000, 22_050, RATE, 44_100])
-def test_the_lead_in_is_where_the_sound_begins(form: str, rate: int) -> None:
+def test_the_lead_in_is_where_the_sound_begins(audio_format: str, rate: int) -> None:
     click = np.zeros(rate // 2, dtype=np.float32)
     click[:64] = 0.8 * np.hanning(64)
-    heard = with_ffmpeg(stream(form, click, rate=rate), form, rate)
+    heard = with_ffmpeg(stream(audio_format, click, rate=rate), audio_format, rate)
     late = (np.argmax(heard) - np.argmax(click)) / rate
-    assert late == pytest.approx(Encoder(form, rate).lead_in, abs=2 / rate)
+    assert late == pytest.approx(Encoder(audio_format, rate).lead_in, abs=2 / rate)
 
 
 @settings(max_examples=40, deadline=None)
@@ -159,25 +160,27 @@ def test_the_lead_in_is_where_the_sound_begins(form: str, rate: int) -> None:
     st.sampled_from([RATE, 22_050]),
     st.lists(st.integers(0, 6_000), max_size=12),
 )
-def test_cutting_changes_no_byte(form: str, rate: int, places: Sequence[int]) -> None:
+def test_cutting_changes_no_byte(audio_format: str, rate: int, places: Sequence[int]) -> None:
     samples = voice(0.25, rate)
-    assert stream(form, samples, [min(place, len(samples)) for place in places], rate) == stream(form, samples, rate=rate)
+    assert stream(audio_format, samples, [min(place, len(samples)) for place in places], rate) == stream(
+        audio_format, samples, rate=rate
+    )
 
 
-@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("audio_format", FORMATS)
 @pytest.mark.parametrize("rate", [RATE, 22_050])
-def test_a_sample_at_a_time(form: str, rate: int) -> None:
+def test_a_sample_at_a_time(audio_format: str, rate: int) -> None:
     samples = voice(0.1, rate)
-    assert stream(form, samples, range(1, len(samples)), rate) == stream(form, samples, rate=rate)
+    assert stream(audio_format, samples, range(1, len(samples)), rate) == stream(audio_format, samples, rate=rate)
 
 
 @pytest.mark.parametrize(
-    ("form", "seconds"),
+    ("audio_format", "seconds"),
     [("wav", 0.0005), ("pcm", 0.0005), ("flac", 0.03), ("opus", 0.045), ("mp3", 0.05), ("aac", 0.09)],
 )
-def test_sound_leaves_early(form: str, seconds: float) -> None:
-    """Sound of which so much went in can be heard, if only its beginning, and what follows is never later than that."""
-    encoder = Encoder(form, RATE)
+def test_sound_leaves_early(audio_format: str, seconds: float) -> None:
+    """After so many seconds of input, output begins, and it never lags further behind."""
+    encoder = Encoder(audio_format, RATE)
     step = 12
     sizes = [len(encoder.encode(Audio(voice()[at : at + step], RATE))) for at in range(0, len(voice()), step)]
     full = np.flatnonzero(np.array(sizes[1:]))  # a header leaves with the first call
@@ -185,37 +188,37 @@ def test_sound_leaves_early(form: str, seconds: float) -> None:
     assert gaps.max() <= seconds
 
 
-@pytest.mark.parametrize("form", FORMATS)
-def test_the_header_leaves_before_there_is_sound(form: str) -> None:
-    head = Encoder(form, RATE).encode(Audio(np.zeros(0, dtype=np.float32), RATE))
-    begins = {"wav": b"RIFF\xff\xff\xff\xffWAVEfmt ", "flac": b"fLaC", "opus": b"OggS"}.get(form, b"")
+@pytest.mark.parametrize("audio_format", FORMATS)
+def test_the_header_leaves_before_there_is_sound(audio_format: str) -> None:
+    head = Encoder(audio_format, RATE).encode(Audio(np.zeros(0, dtype=np.float32), RATE))
+    begins = {"wav": b"RIFF\xff\xff\xff\xffWAVEfmt ", "flac": b"fLaC", "opus": b"OggS"}.get(audio_format, b"")
     assert head.startswith(begins)
     assert bool(head) == bool(begins)
 
 
-@pytest.mark.parametrize("form", FORMATS)
-def test_what_has_come_so_far_can_be_played(form: str) -> None:
-    encoder = Encoder(form, RATE)
+@pytest.mark.parametrize("audio_format", FORMATS)
+def test_what_has_come_so_far_can_be_played(audio_format: str) -> None:
+    encoder = Encoder(audio_format, RATE)
     come = b"".join(encoder.encode(Audio(voice()[at : at + 480], RATE)) for at in range(0, 24_000, 480))
-    heard = with_ffmpeg(come, form)[lead_in(form, True) :]
+    heard = with_ffmpeg(come, audio_format)[lead_in(audio_format, True) :]
     assert len(heard) >= 24_000 - 4 * 1024
-    assert snr(heard[:20_000], voice()[:20_000]) > LEAST_SNR[form]
+    assert snr(heard[:20_000], voice()[:20_000]) > LEAST_SNR[audio_format]
 
 
-@pytest.mark.parametrize("form", ["wav", "flac", "mp3", "opus", "pcm"])
-def test_our_own_decoder_takes_what_we_stream(form: str) -> None:
-    decoder = StreamDecoder(form, RATE)
-    encoder = Encoder(form, RATE)
+@pytest.mark.parametrize("audio_format", ["wav", "flac", "mp3", "opus", "pcm"])
+def test_our_own_decoder_takes_what_we_stream(audio_format: str) -> None:
+    decoder = StreamDecoder(audio_format, RATE)
+    encoder = Encoder(audio_format, RATE)
     parts = [decoder.feed(encoder.encode(Audio(voice()[at : at + 999], RATE))) for at in range(0, len(voice()), 999)]
-    heard = np.concatenate([*parts, decoder.feed(encoder.finish()), decoder.finish()])[lead_in(form, True) :]
-    assert 0 <= len(heard) - len(voice()) <= 2 * FRAME.get(form, 0)
-    assert snr(heard, voice()) > LEAST_SNR[form]
+    heard = np.concatenate([*parts, decoder.feed(encoder.finish()), decoder.finish()])[lead_in(audio_format, True) :]
+    assert 0 <= len(heard) - len(voice()) <= 2 * FRAME.get(audio_format, 0)
+    assert snr(heard, voice()) > LEAST_SNR[audio_format]
 
 
-@pytest.mark.parametrize("form", ["wav", "flac", "mp3", "opus"])
-def test_a_streamed_file_that_was_saved_can_be_read(form: str) -> None:
-    heard = decode(stream(form, voice())).samples[lead_in(form, True) :]
-    assert snr(heard, voice()) > LEAST_SNR[form]
+@pytest.mark.parametrize("audio_format", ["wav", "flac", "mp3", "opus"])
+def test_a_streamed_file_that_was_saved_can_be_read(audio_format: str) -> None:
+    heard = decode(stream(audio_format, voice())).samples[lead_in(audio_format, True) :]
+    assert snr(heard, voice()) > LEAST_SNR[audio_format]
 
 
 def test_readers_take_the_wav_without_a_length() -> None:
@@ -227,23 +230,23 @@ def test_readers_take_the_wav_without_a_length() -> None:
     assert len(with_ffmpeg(data, "wav")) == len(voice())
 
 
-# What can go wrong
+# Errors
 
 
-@pytest.mark.parametrize("form", [form for form in FORMATS if form != "pcm"])
+@pytest.mark.parametrize("audio_format", [audio_format for audio_format in FORMATS if audio_format != "pcm"])
 @pytest.mark.parametrize("streamed", [False, True])
-def test_speech_without_length_is_a_file_that_plays(form: str, streamed: bool) -> None:
+def test_speech_without_length_is_a_file_that_plays(audio_format: str, streamed: bool) -> None:
     nothing = np.zeros(0, dtype=np.float32)
-    data = stream(form, nothing) if streamed else encode(Audio(nothing, RATE), form)
+    data = stream(audio_format, nothing) if streamed else encode(Audio(nothing, RATE), audio_format)
     with av.open(io.BytesIO(data)) as file:
         sound = [frame.to_ndarray() for frame in file.decode(audio=0)]
     assert sum(part.shape[1] for part in sound) < 4_000
     assert all(np.abs(part).max() < 1e-3 for part in sound)
 
 
-@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("audio_format", FORMATS)
 @pytest.mark.parametrize("streamed", [False, True])
-def test_no_number_is_too_wild(form: str, streamed: bool) -> None:
+def test_nan_infinite_and_huge_samples(audio_format: str, streamed: bool) -> None:
     wild = voice(0.5).copy()
     wild[1_000:1_003] = np.nan, np.inf, -np.inf
     wild[5_000:5_004] = 1e30, -1e30, 1.0, -1.0
@@ -252,30 +255,30 @@ def test_no_number_is_too_wild(form: str, streamed: bool) -> None:
     tame[5_000:5_002] = 1, -1
     for samples in (wild, tame):
         samples.setflags(write=False)
-    made = [stream(form, samples) if streamed else encode(Audio(samples, RATE), form) for samples in (wild, tame)]
+    made = [stream(audio_format, samples) if streamed else encode(Audio(samples, RATE), audio_format) for samples in (wild, tame)]
     assert made[0] == made[1]
-    heard = with_ffmpeg(made[0], form)[lead_in(form, streamed) :]
+    heard = with_ffmpeg(made[0], audio_format)[lead_in(audio_format, streamed) :]
     assert np.isfinite(heard).all()
-    assert heard[5_002] * heard[5_003] < 0 or form in ("mp3", "opus", "aac")  # clipped, not wrapped around
+    assert heard[5_002] * heard[5_003] < 0 or audio_format in ("mp3", "opus", "aac")  # clipped, not wrapped around
 
 
 @pytest.mark.parametrize("level", [1.0, -1.0])
 def test_full_scale_does_not_wrap(level: float) -> None:
     samples = np.full(2_000, level, dtype=np.float32)
-    for form in ("wav", "flac"):
-        heard, _ = soundfile.read(io.BytesIO(encode(Audio(samples, RATE), form)), dtype="float32")
+    for audio_format in ("wav", "flac"):
+        heard, _ = soundfile.read(io.BytesIO(encode(Audio(samples, RATE), audio_format)), dtype="float32")
         np.testing.assert_allclose(heard, samples, atol=1e-4)
 
 
 @pytest.mark.parametrize(
-    ("form", "nearest"),
+    ("audio_format", "nearest"),
     [("mpeg3", "mp3"), ("WAV", "wav"), ("opuss", "opus"), ("flak", "flac"), ("", None), ("\0" * 5, None), ("../wav", "wav")],
 )
-def test_an_unknown_format_is_named(form: str, nearest: str | None) -> None:
-    for make in (lambda: encode(Audio(voice(), RATE), form), lambda: Encoder(form, RATE)):
+def test_an_unknown_format_is_named(audio_format: str, nearest: str | None) -> None:
+    for make in (lambda: encode(Audio(voice(), RATE), audio_format), lambda: Encoder(audio_format, RATE)):
         with pytest.raises(BadInput, match="give one of wav, flac, mp3, opus, aac, pcm") as error:
             make()
-        assert repr(form) in str(error.value)
+        assert repr(audio_format) in str(error.value)
         assert (f"did you mean {nearest}?" in str(error.value)) == (nearest is not None)
 
 
@@ -290,10 +293,10 @@ def test_an_encoder_is_for_one_stream_of_one_rate() -> None:
         encoder.encode(Audio(voice(), RATE))
 
 
-@pytest.mark.parametrize("form", FORMATS)
-def test_a_stream_that_nobody_ends_leaves_nothing(form: str) -> None:
+@pytest.mark.parametrize("audio_format", FORMATS)
+def test_a_stream_that_is_not_finished_leaks_nothing(audio_format: str) -> None:
     for _ in range(20):
-        Encoder(form, RATE).encode(Audio(voice(0.2), RATE))
+        Encoder(audio_format, RATE).encode(Audio(voice(0.2), RATE))
     gc.collect()  # an error while it is let go of would be a warning, and so an error here
     assert not [kept for kept in gc.get_objects() if type(kept) is Encoder]
 
@@ -304,7 +307,7 @@ def test_every_form_has_a_media_type() -> None:
 
 
 def test_streams_side_by_side_do_not_mix() -> None:
-    jobs = [(form, voice(0.5 + 0.1 * k)) for k in range(3) for form in CODED]
+    jobs = [(audio_format, voice(0.5 + 0.1 * k)) for k in range(3) for audio_format in CODED]
     expected = [stream(*job) for job in jobs]
     with ThreadPoolExecutor(8) as threads:
         assert list(threads.map(lambda job: stream(*job, cuts(300, job[1])), jobs)) == expected
@@ -318,14 +321,16 @@ from synth.audio.encoding import FORMATS, Encoder, encode
 heavy = {"av", "soxr", "soundfile", "torch"} & set(sys.modules)
 assert not heavy, heavy
 audio = Audio(np.sin(np.arange(12_000, dtype=np.float32) / 20) / 2, 24_000)
-for form in FORMATS:
-    encoder = Encoder(form, 24_000)
-    print(hashlib.sha256(encode(audio, form) + encoder.encode(audio) + encoder.finish()).hexdigest())
+for audio_format in FORMATS:
+    encoder = Encoder(audio_format, 24_000)
+    print(hashlib.sha256(encode(audio, audio_format) + encoder.encode(audio) + encoder.finish()).hexdigest())
 """
 
 
 def test_the_bytes_are_the_same_from_run_to_run_and_the_import_is_light() -> None:
     audio = Audio(np.sin(np.arange(12_000, dtype=np.float32) / 20) / 2, RATE)
-    here = [hashlib.sha256(encode(audio, form) + stream(form, audio.samples)).hexdigest() for form in FORMATS]
+    here = [
+        hashlib.sha256(encode(audio, audio_format) + stream(audio_format, audio.samples)).hexdigest() for audio_format in FORMATS
+    ]
     there = subprocess.run([sys.executable, "-c", _DIGESTS], capture_output=True, text=True, check=True, timeout=60)
     assert there.stdout.split() == here

@@ -1,11 +1,10 @@
-"""The embedded voice: what it says, when each word is heard, how its marks come out, and that nothing breaks it."""
+"""The embedded voice: its output, word times and marks, and its robustness."""
 
 import asyncio
 import os
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from scaling import is_linear
 
 from prosody_tagger.markup import KINDS, Alias, Mark, MarkedText, parse, plain
 from prosody_tagger.segment import segment_words
@@ -33,7 +33,7 @@ async def spoken(request: SpeechRequest, voice: EmbeddedVoice | None = None) -> 
 
 
 def speak(text: str | MarkedText, embedded: EmbeddedVoice | None = None, **options: object) -> Speech:
-    """A text, marked if it is a string, spoken by a voice or the default one."""
+    """Speak a text with the given or the default backend; a string is parsed as marked text."""
     marked = parse(text) if isinstance(text, str) else text
     return asyncio.run(spoken(SpeechRequest(marked, **options), embedded))  # type: ignore[arg-type]
 
@@ -52,7 +52,7 @@ def level(speech: Speech, index: int) -> float:
 
 
 def frequencies(speech: Speech, index: int) -> np.ndarray:
-    """F0 of the voiced frames of a word, in semitones over 1 Hz."""
+    """Return the F0 of the voiced frames of a word, in semitones above 1 Hz."""
     hop = pitch.hop(espeak.RATE) / espeak.RATE
     found = pitch.track(speech.audio.samples, espeak.RATE)
     found = found[round(speech.words[index].start / hop) : round(speech.words[index].end / hop) + 1]
@@ -60,7 +60,7 @@ def frequencies(speech: Speech, index: int) -> np.ndarray:
 
 
 def rise(speech: Speech, index: int) -> float:
-    """Semitones from the first third of what is voiced of a word to its last."""
+    """Return the change of F0 in semitones from the first to the last third of the voiced part of a word."""
     found = frequencies(speech, index)
     third = len(found) // 3
     return float(np.median(found[-third:]) - np.median(found[:third]))
@@ -71,7 +71,7 @@ def others(speech: Speech, index: int) -> list[bytes]:
 
 
 def check_times(speech: Speech, text: str) -> None:
-    """One time for each word of the text, in order, within the sound."""
+    """Check that each word of the text has a time, in order, within the audio."""
     runs = segment_words(text)
     assert [(word.word, word.offset) for word in speech.words] == [(run.core(text), run.core_start) for run in runs]
     times = [time for word in speech.words for time in (word.start, word.end)]
@@ -79,16 +79,16 @@ def check_times(speech: Speech, text: str) -> None:
     assert not times or (times[0] >= 0 and times[-1] <= speech.audio.seconds + 1e-9)
 
 
-# What it says of itself
+# Capabilities, voices, settings
 
 
 def test_capabilities_name_every_mark() -> None:
-    told = EmbeddedVoice().capabilities
-    assert {kind for kind in KINDS if told.marks[kind] == "rendered"} == set(KINDS) - {"pause_short", "pause_long"}
-    assert {told.marks["pause_short"], told.marks["pause_long"]} == {"realised"}
-    assert told.rate == 22_050 == speak(SENTENCE).audio.rate
-    assert told.word_times
-    assert {"en-us", "en-gb", "de", "cmn", "ar"} <= set(told.languages)
+    capabilities = EmbeddedVoice().capabilities
+    assert {kind for kind in KINDS if capabilities.marks[kind] == "rendered"} == set(KINDS) - {"pause_short", "pause_long"}
+    assert {capabilities.marks["pause_short"], capabilities.marks["pause_long"]} == {"realised"}
+    assert capabilities.rate == 22_050 == speak(SENTENCE).audio.rate
+    assert capabilities.word_times
+    assert {"en-us", "en-gb", "de", "cmn", "ar"} <= set(capabilities.languages)
 
 
 def test_voices_are_listed_with_the_default_first() -> None:
@@ -160,7 +160,7 @@ def test_a_long_text_is_refused_and_the_longest_is_not() -> None:
     check_times(speak(plain(text)), text)
 
 
-# When each word is heard
+# Word times
 
 
 @pytest.mark.parametrize(
@@ -188,7 +188,7 @@ def test_word_times_are_keyed_to_the_text(text: str, voice: str | None) -> None:
 
 
 def test_words_lie_where_they_are_heard() -> None:
-    """A word's sound is the same wherever it stands, so its place can be found by looking for it."""
+    """A word has the same samples at every position, so it can be found by correlation."""
     speech = speak("Six, six, six.")
     first = part(speech, 0)
     for index in (0, 1):
@@ -232,7 +232,7 @@ def test_nothing_to_say_is_no_sound(text: str) -> None:
     assert speech.audio.samples.dtype == np.float32
 
 
-# How marks come out
+# Marks
 
 SENTENCES = (
     "I never said <>she stole my money.",
@@ -249,7 +249,7 @@ SENTENCES = (
 
 
 def with_and_without(sentence: str, *kinds: str, **options: object) -> tuple[Speech, Speech, int]:
-    """The sentence with marks at <>, without them, and the index of the marked word."""
+    """Speak the sentence with marks at <> and without; return both and the index of the marked word."""
     marked = parse(sentence.replace("<>", "".join(f"<{kind}>" for kind in kinds)))
     after, before = speak(marked, **options), speak(MarkedText(marked.text), **options)
     index = [run.start >= marked.marks[0].offset for run in segment_words(marked.text)].index(True)
@@ -347,7 +347,7 @@ def test_emphasis_lengthens_at_every_speed(speed: float, strength: Strength) -> 
     assert seconds(after, 3) > 1.25 * seconds(before, 3)
 
 
-def test_what_is_not_done_is_left() -> None:
+def test_unrealised_marks_are_returned() -> None:
     marked = parse("<pause_short>One <pause_long:900ms>two <emph>😀 <emph>three.<pause_short> <emph>")
     speech = speak(marked)
     done = next(mark for mark in marked.marks if mark.kind == "emph" and marked.text.startswith("three", mark.offset))
@@ -386,7 +386,7 @@ def test_the_pitch_of_a_known_sound_is_found() -> None:
     assert np.isnan(pitch.track(np.zeros(22_050, np.float32), 22_050)).all()
 
 
-# The same each time
+# Reproducibility
 
 
 def test_the_same_request_is_the_same_sound() -> None:
@@ -446,14 +446,13 @@ def test_nothing_in_the_text_commands_the_engine() -> None:
     assert seconds(phonemes, 1) != pytest.approx(seconds(speak("x hello y"), 1), abs=0.05)
 
 
-def test_cleaning_is_linear() -> None:
-    started = time.perf_counter()
-    for text in ("\u0301" * 200_000, "a\u0301\u0301" * 100_000, "." * 200_000, "x" * 200_000, "a." * 100_000):
-        espeak.readable(text)
-    assert time.perf_counter() - started < 3
+@pytest.mark.parametrize("unit", ["\u0301", "a\u0301\u0301", ".", "x", "a."])
+def test_cleaning_is_linear(unit: str) -> None:
+    count = 50_000 // len(unit)
+    assert is_linear(espeak.sanitise, unit * count, unit * count * 4)
 
 
-# Many at once, and what goes wrong
+# Concurrency and errors
 
 
 def test_many_requests_at_once_get_their_own_sound() -> None:
@@ -479,28 +478,37 @@ def test_several_loops_share_the_worker() -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(120)
     assert heard == [True] * 20
 
 
-def test_a_cancelled_request_blocks_no_other() -> None:
+def test_a_cancelled_request_blocks_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of thirty long requests that are cancelled, the engine processes only those that it began before."""
     expected = speak(SENTENCE).audio.samples
+    begun: list[str] = []
+    ask = espeak._ask
 
-    async def cancelling() -> tuple[Speech, float]:
+    def counted(process: "subprocess.Popen[bytes]", message: tuple[str, str, int, int, bool]) -> object:
+        begun.append(message[0])
+        return ask(process, message)
+
+    monkeypatch.setattr(espeak, "_ask", counted)
+
+    async def cancelling() -> tuple[Speech, int]:
         long = [asyncio.create_task(spoken(SpeechRequest(plain("7391 " * 400)))) for _ in range(30)]
-        await asyncio.sleep(0.2)
+        while not begun:  # noqa: ASYNC110 (the worker's thread appends)
+            await asyncio.sleep(0.01)
         for task in long:
             task.cancel()
-        started = time.perf_counter()
+        before = len(begun)
         speech = await spoken(SpeechRequest(plain(SENTENCE)))
-        waited = time.perf_counter() - started
         results = await asyncio.gather(*long, return_exceptions=True)
         assert any(isinstance(result, asyncio.CancelledError) for result in results)
-        return speech, waited
+        return speech, before
 
-    speech, waited = asyncio.run(cancelling())
+    speech, before = asyncio.run(cancelling())
     assert np.array_equal(speech.audio.samples, expected)
-    assert waited < 2
+    assert len(begun) <= before + 5  # our own request, and a few that began before their cancellation
 
 
 def test_closing_lets_go_and_a_later_request_starts_again() -> None:
@@ -515,12 +523,12 @@ def test_closing_lets_go_and_a_later_request_starts_again() -> None:
     assert np.array_equal(first.audio.samples, second.audio.samples)
 
 
-def request_to(worker: espeak.Worker, text: str = "hello") -> espeak.Utterance:
+def request_to(worker: espeak.EspeakWorker, text: str = "hello") -> espeak.Utterance:
     async def once() -> espeak.Utterance:
         try:
-            return await worker.speak(espeak.Request(text, Path("some/voice"), 165, 50, True))
+            return await worker.speak(espeak.EspeakRequest(text, Path("some/voice"), 165, 50, True))
         finally:
-            await worker.rest()
+            await worker.stop()
 
     return asyncio.run(once())
 
@@ -533,8 +541,8 @@ def test_an_engine_that_died_is_started_again() -> None:
     assert np.array_equal(speak(SENTENCE).audio.samples, expected)
 
 
-def script(folder: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> espeak.Worker:
-    """A worker whose process says the rate and then does what ``body`` says."""
+def script(folder: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> espeak.EspeakWorker:
+    """Return a worker whose process sends the rate and then runs ``body``."""
     path = folder / "worker.py"
     path.write_text(
         "import marshal, os, sys, time\n"
@@ -542,7 +550,7 @@ def script(folder: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> espeak.W
         f"marshal.load(sys.stdin.buffer)\n{body}\n"
     )
     monkeypatch.setattr(espeak, "_SCRIPT", path)
-    return espeak.Worker()
+    return espeak.EspeakWorker()
 
 
 def test_a_crash_is_an_error_of_that_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -550,14 +558,14 @@ def test_a_crash_is_an_error_of_that_request(tmp_path: Path, monkeypatch: pytest
         request_to(script(tmp_path, monkeypatch, "os.abort()"))
 
 
-def test_an_engine_that_does_not_answer_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(espeak, "_PATIENCE_SECONDS", 0.5)
+def test_an_engine_that_does_not_answer_times_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(espeak, "_TIMEOUT_SECONDS", 0.5)
     with pytest.raises(BackendTimeout, match="did not answer"):
         request_to(script(tmp_path, monkeypatch, "time.sleep(60)"))
 
 
 def test_cancelling_stops_the_engine_at_its_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(espeak, "_PATIENCE_SECONDS", 10)
+    monkeypatch.setattr(espeak, "_TIMEOUT_SECONDS", 60)
     mark = tmp_path / "once"
     worker = script(
         tmp_path,
@@ -565,11 +573,11 @@ def test_cancelling_stops_the_engine_at_its_work(tmp_path: Path, monkeypatch: py
         f"if os.path.exists({str(mark)!r}):\n"
         "    marshal.dump((bytes(20), []), sys.stdout.buffer); sys.stdout.flush(); sys.stdin.read()\n"
         f"open({str(mark)!r}, 'w').close()\n"
-        "time.sleep(8)",
+        "time.sleep(600)",
     )
 
     async def cancelled() -> None:
-        task = asyncio.create_task(worker.speak(espeak.Request("one", Path("some/voice"), 165, 50, True)))
+        task = asyncio.create_task(worker.speak(espeak.EspeakRequest("one", Path("some/voice"), 165, 50, True)))
         while not mark.exists():  # noqa: ASYNC110 (the other process makes it)
             await asyncio.sleep(0.01)
         task.cancel()
@@ -577,12 +585,11 @@ def test_cancelling_stops_the_engine_at_its_work(tmp_path: Path, monkeypatch: py
             await task
 
     asyncio.run(cancelled())
-    started = time.perf_counter()
+    # The script sleeps far beyond the timeout, so an answer shows that its process was killed and replaced.
     assert len(request_to(worker).samples) == 10
-    assert time.perf_counter() - started < 4
 
 
-def test_a_failure_of_the_engine_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_of_the_engine_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BackendError, match="no more memory"):
         request_to(script(tmp_path, monkeypatch, "marshal.dump('no more memory', sys.stdout.buffer); sys.stdout.flush()"))
 
@@ -590,7 +597,7 @@ def test_a_failure_of_the_engine_is_told(tmp_path: Path, monkeypatch: pytest.Mon
 def test_a_library_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "espeakng_loader", None)
     with pytest.raises(BackendUnavailable, match="pip install"):
-        request_to(espeak.Worker())
+        request_to(espeak.EspeakWorker())
     espeak.voices.cache_clear()
     with pytest.raises(BackendUnavailable, match="espeakng-loader"):
         espeak.voices()
@@ -599,12 +606,12 @@ def test_a_library_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_library_that_does_not_start_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(espeak, "_library", lambda: (tmp_path / "nowhere.so", tmp_path))
     with pytest.raises(BackendUnavailable, match=r"does not start.*nowhere\.so.*pip install"):
-        request_to(espeak.Worker())
+        request_to(espeak.EspeakWorker())
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_a_fork_speaks_for_itself() -> None:
+def test_a_forked_process_starts_its_own_engine() -> None:
     expected = speak(SENTENCE).audio.samples
     child = os.fork()
     if child == 0:
@@ -618,7 +625,7 @@ def test_a_fork_speaks_for_itself() -> None:
     assert np.array_equal(speak(SENTENCE).audio.samples, expected)
 
 
-def test_the_end_of_the_program_waits_for_nothing() -> None:
+def test_the_interpreter_exits_without_waiting() -> None:
     program = (
         "import asyncio\n"
         "from prosody_tagger.markup import plain\n"
@@ -628,10 +635,11 @@ def test_the_end_of_the_program_waits_for_nothing() -> None:
         "async def main():\n"
         "    async for speech in EmbeddedVoice().speak(SpeechRequest(plain('hello'))): pass\n"
         "    voice = espeak.voices()[0].path\n"
-        "    for _ in range(60): espeak.WORKER._jobs.put(espeak._Job(espeak.Request('7391 ' * 400, voice, 165, 50, True)))\n"
+        "    request = espeak.EspeakRequest('7391 ' * 400, voice, 165, 50, True)\n"
+        "    for _ in range(60): espeak.WORKER._queue.put(espeak._QueuedRequest(request))\n"
         "asyncio.run(main())\n"
     )
-    ended = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, timeout=20, check=False)
+    ended = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, timeout=60, check=False)
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, b"", b"")
 
 

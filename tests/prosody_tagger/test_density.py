@@ -1,4 +1,4 @@
-"""How many words are stressed: in any domain as many as asked for, whatever else is in the batch."""
+"""Emphasis density: texts of any domain have the requested share of emphases, independent of the rest of the batch."""
 
 import random
 from dataclasses import replace
@@ -46,11 +46,11 @@ DIALOGUE = """"I never said that you could take the car, and you know perfectly 
 "Look, I would rather lose the whole farm than sign one more paper that your brother has put in front of me!" """.split("\n")
 CAPITALS = [line.upper() for line in NOVEL + NEWS]
 DOMAINS = {"novel": NOVEL, "manual": MANUAL, "news": NEWS, "dialogue": DIALOGUE, "capitals": CAPITALS}
-INTENSITIES = ["low", "medium", "high", 0.05, 0.07, 0.09, 0.12, 0.18, 0.3]
+ALL_DENSITIES = ["low", "medium", "high", 0.05, 0.07, 0.09, 0.12, 0.18, 0.3]
 
 
 class ScoresOnce:
-    """The model of a tagger, which scores each window once, however often it is asked."""
+    """A tagger model that caches the scores of each window."""
 
     def __init__(self, model: TaggerModel) -> None:
         self.tokenizer, self.max_tokens, self._model = model.tokenizer, model.max_tokens, model
@@ -80,7 +80,7 @@ def tiny(tiny_tagger: Path) -> ProsodyTagger:
 
 
 def text_of(domain: str, count: int = 1100) -> str:
-    """Sentences of a domain in random order, a paragraph after every fourth, of so many words or some more."""
+    """Return at least ``count`` words of a domain: its sentences in random order, four to a paragraph."""
     draw = random.Random(domain)
     parts: list[str] = []
     while len(segment_words("".join(parts))) < count:
@@ -89,60 +89,58 @@ def text_of(domain: str, count: int = 1100) -> str:
 
 
 def stressed(marked: MarkedText) -> list[int]:
-    """Indices of the words that are stressed."""
+    """Return the indices of the stressed words."""
     index = {word.start: place for place, word in enumerate(segment_words(marked.text))}
     return [index[mark.offset] for mark in marked.marks if mark.kind == "emph"]
 
 
 @pytest.mark.parametrize("domain", DOMAINS)
-def test_a_long_text_has_as_many_emphases_as_asked_for(shipped: ProsodyTagger, domain: str) -> None:
+def test_a_long_text_has_the_requested_density(shipped: ProsodyTagger, domain: str) -> None:
     text = text_of(domain)
     count = len(segment_words(text))
-    for intensity, tagged in zip(INTENSITIES, shipped.tag_batch([text] * len(INTENSITIES), INTENSITIES), strict=True):
-        assert len(stressed(tagged.marked)) / count == pytest.approx(density_of(intensity), rel=0.1), intensity
+    for density, tagged in zip(ALL_DENSITIES, shipped.tag_batch([text] * len(ALL_DENSITIES), ALL_DENSITIES), strict=True):
+        assert len(stressed(tagged.marked)) / count == pytest.approx(density_of(density), rel=0.1), density
 
 
-@pytest.mark.parametrize("intensity", INTENSITIES)
-def test_so_has_that_of_a_tagger_whose_thresholds_are_far_off(tiny: ProsodyTagger, intensity: str | float) -> None:
+@pytest.mark.parametrize("density", ALL_DENSITIES)
+def test_density_holds_with_wrong_thresholds(tiny: ProsodyTagger, density: str | float) -> None:
     text = text_of("news")
     for calibrated in (tiny.thresholds.emph, dict.fromkeys(DENSITIES, 0.0), dict.fromkeys(DENSITIES, 1.0)):
         tagger = ProsodyTagger(tiny.model, replace(tiny.thresholds, emph=calibrated))
-        assert len(stressed(tagger.mark(text, intensity))) / len(segment_words(text)) == pytest.approx(
-            density_of(intensity), rel=0.1
-        )
+        assert len(stressed(tagger.mark(text, density))) / len(segment_words(text)) == pytest.approx(density_of(density), rel=0.1)
 
 
-def test_portions_are_the_whole_and_keep_one_account(shipped: ProsodyTagger) -> None:
+def test_portions_equal_the_whole_text_and_share_a_budget(shipped: ProsodyTagger) -> None:
     text = text_of("novel", 1900)
-    for intensity in ("low", 0.12):
+    for density in ("low", 0.12):
         whole, offset = [], 0
-        for portion in shipped.tag_in_portions(text, intensity):
+        for portion in shipped.tag_in_portions(text, density):
             whole += [Mark(mark.kind, mark.offset + offset, mark.ms) for mark in portion.marked.marks]
             offset += len(portion.marked.text)
         assert offset == len(text)
-        assert tuple(whole) == shipped.mark(text, intensity).marks
+        assert tuple(whole) == shipped.mark(text, density).marks
 
 
-def test_a_text_gets_the_same_marks_in_any_company(model: TaggerModel, shipped: ProsodyTagger) -> None:
-    shipped = ProsodyTagger(model, shipped.thresholds)  # what a score is may depend, in its last digits, on what is scored with it
+def test_a_text_gets_the_same_marks_in_any_batch(model: TaggerModel, shipped: ProsodyTagger) -> None:
+    shipped = ProsodyTagger(model, shipped.thresholds)  # the last digits of a score may depend on the batch
     texts = ["How much?", text_of("news", 150), "", text_of("manual", 300), "He never came back.", text_of("dialogue", 100)]
     asked = ["high", "low", "medium", 0.12, "medium", "high"]
-    alone = [shipped.mark(text, intensity) for text, intensity in zip(texts, asked, strict=True)]
+    alone = [shipped.mark(text, density) for text, density in zip(texts, asked, strict=True)]
     order = [4, 2, 0, 5, 3, 1, 1, 0]
     together = shipped.tag_batch([texts[place] for place in order], [asked[place] for place in order])
     assert [tagged.marked for tagged in together] == [alone[place] for place in order]
 
 
-@pytest.mark.parametrize("intensity", ["low", 0.03, 0.08])
-def test_below_medium_no_neighbours_are_stressed(shipped: ProsodyTagger, intensity: str | float) -> None:
+@pytest.mark.parametrize("density", ["low", 0.03, 0.08])
+def test_below_medium_no_neighbours_are_stressed(shipped: ProsodyTagger, density: str | float) -> None:
     for domain in DOMAINS:
-        assert all(right - left > 1 for left, right in pairwise(stressed(shipped.mark(text_of(domain), intensity))))
+        assert all(right - left > 1 for left, right in pairwise(stressed(shipped.mark(text_of(domain), density))))
 
 
-@pytest.mark.parametrize("intensity", ["medium", "high", 0.1])
-def test_from_medium_on_every_longer_sentence_has_an_emphasis(shipped: ProsodyTagger, intensity: str | float) -> None:
+@pytest.mark.parametrize("density", ["medium", "high", 0.1])
+def test_from_medium_on_every_longer_sentence_has_an_emphasis(shipped: ProsodyTagger, density: str | float) -> None:
     text = text_of("novel", 600) + " " + "Go. Come here. I said no more. That is all there is. " * 60
-    runs, found = segment_words(text), stressed(shipped.mark(text, intensity))
+    runs, found = segment_words(text), stressed(shipped.mark(text, density))
     for start, end in segment_sentences(text):
         inside = [index for index, word in enumerate(runs) if start <= word.start < end]
         assert len(inside) < 4 or set(inside) & set(found)
@@ -153,36 +151,36 @@ def test_where_every_sentence_has_one_already_nothing_is_added(shipped: ProsodyT
     assert len(stressed(shipped.mark(text))) == len(segment_sentences(text))
 
 
-def test_a_short_text_goes_by_its_scores() -> None:
-    """In one sentence, rank says little: a dull one has no emphasis, and a lively one several."""
+def test_a_short_text_follows_its_scores() -> None:
+    """A single sentence may have no emphasis or several, because the rank within it means little."""
     calibrated = {"low": 0.8, "medium": 0.6, "high": 0.4}
     for scores, count in (([0.2] * 9, 0), ([0.2] * 6 + [0.9, 0.2, 0.95], 2)):
-        account = EmphasisBudget(0.08, calibrated)
-        assert len(account.choose(np.array(scores, np.float32), np.ones(9, bool), [], [])) == count
+        budget = EmphasisBudget(0.08, calibrated)
+        assert len(budget.choose(np.array(scores, np.float32), np.ones(9, bool), [], [])) == count
 
 
 @settings(deadline=None, max_examples=50)
-@given(st.lists(st.integers(1, 60), min_size=1, max_size=40), st.sampled_from(INTENSITIES), st.integers(0, 2**32 - 1))
-def test_the_account_comes_out_even(portions: list[int], intensity: str | float, seed: int) -> None:
-    """However a text is cut, whatever its scores: within the slack, without a rule that adds or forbids."""
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=40), st.sampled_from(ALL_DENSITIES), st.integers(0, 2**32 - 1))
+def test_the_budget_balances(portions: list[int], density: str | float, seed: int) -> None:
+    """Any scores, any division into parts: the density is within the tolerance if no rule adds or forbids emphases."""
     draw = np.random.default_rng(seed)
-    account = EmphasisBudget(density_of(intensity), {"low": 0.8, "medium": 0.6, "high": 0.4})
+    budget = EmphasisBudget(density_of(density), {"low": 0.8, "medium": 0.6, "high": 0.4})
     total = 0
     for size in portions:
         scores = draw.beta(*draw.uniform(0.2, 5, 2), size * 30).astype(np.float32)
-        total += len(account.choose(scores, np.ones(len(scores), bool), [], []))
+        total += len(budget.choose(scores, np.ones(len(scores), bool), [], []))
     count = sum(portions) * 30
-    aim = density_of(intensity) * count
-    assert abs(total - aim) <= 0.02 * aim + 20 * density_of(intensity) + 0.5
+    aim = density_of(density) * count
+    assert abs(total - aim) <= 0.02 * aim + 20 * density_of(density) + 0.5
 
 
-def test_none_and_all(tiny: ProsodyTagger) -> None:
+def test_density_zero_and_one(tiny: ProsodyTagger) -> None:
     text = text_of("manual", 200)
     assert stressed(tiny.mark(text, 0)) == []
     assert len(stressed(tiny.mark(text, 1.0))) > 0.85 * len(segment_words(text))
 
 
-def test_the_name_nearest_to_a_number() -> None:
+def test_the_nearest_level() -> None:
     assert [nearest_level(density) for density in ("low", 0, 0.06, 0.1, 0.13, 0.14, 1)] == [
         "low",
         "low",
@@ -201,7 +199,7 @@ def test_thresholds_between_and_beyond_the_named_ones() -> None:
     assert [at[1], at[3], at[5]] == pytest.approx([0.8, 0.6, 0.4])
 
 
-@pytest.mark.parametrize("intensity", ["loud", "", float("nan"), float("inf"), -0.1, 1.5, True, 9])
-def test_an_intensity_that_is_none_of_them(tiny: ProsodyTagger, intensity: str | float) -> None:
+@pytest.mark.parametrize("density", ["loud", "", float("nan"), float("inf"), -0.1, 1.5, True, 9])
+def test_an_invalid_density(tiny: ProsodyTagger, density: str | float) -> None:
     with pytest.raises(BadInput, match=r"low, medium, high, or emphases a word as a number from 0 to 1"):
-        tiny.mark("Go.", intensity)
+        tiny.mark("Go.", density)

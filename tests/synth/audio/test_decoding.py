@@ -1,4 +1,4 @@
-"""Bytes to sound: streams in any cutting, headers that lie, bodies that are no audio, files that try to fill the memory."""
+"""Decoding: streams split anywhere, wrong headers, bodies that are not audio, files that would fill the memory."""
 
 import io
 import struct
@@ -15,9 +15,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from prosody_tagger.errors import BadInput
-from synth.audio.decoding import StreamDecoder, TruncatedAudio, UndecodableAudio, decode, sniff
+from synth.audio.decoding import decode
 from synth.audio.encoding import encode
+from synth.audio.file_types import sniff
 from synth.audio.signal import resample
+from synth.audio.stream_decoding import StreamDecoder, TruncatedAudio, UndecodableAudio
 from synth.base import Audio
 from synth.errors import BackendError
 
@@ -31,8 +33,8 @@ def tone(seconds: float, rate: int = RATE, hertz: float = 180) -> Audio:
     return Audio(samples.astype(np.float32), rate)
 
 
-def run(data: bytes, form: str, rate: int = RATE, cuts: Sequence[int] = (), source_rate: int = RATE) -> NDArray[np.float32]:
-    decoder = StreamDecoder(form, rate, source_rate)
+def run(data: bytes, audio_format: str, rate: int = RATE, cuts: Sequence[int] = (), source_rate: int = RATE) -> NDArray[np.float32]:
+    decoder = StreamDecoder(audio_format, rate, source_rate)
     edges = [0, *sorted(cuts), len(data)]
     parts = [decoder.feed(data[start:end]) for start, end in pairwise(edges)]
     return np.concatenate([*parts, decoder.finish()])
@@ -50,7 +52,7 @@ def wav(
     after: bytes = b"",
     extensible: bool = False,
 ) -> bytes:
-    """A wav put together by hand, so that each field can lie."""
+    """Return a WAV in which every field can be set to a wrong value."""
     width = channels * bits // 8
     head = struct.pack("<HHIIHH", 0xFFFE if extensible else tag, channels, rate, rate * width, width, bits)
     if extensible:
@@ -65,8 +67,8 @@ def chunk(name: bytes, content: bytes) -> bytes:
 
 
 @cache
-def body(form: str) -> bytes:
-    return encode(tone(0.4), form)
+def body(audio_format: str) -> bytes:
+    return encode(tone(0.4), audio_format)
 
 
 # Streams
@@ -87,27 +89,27 @@ def test_pcm_is_bit_exact_however_it_is_cut(data: bytes, cuts: list[int]) -> Non
     st.sampled_from([RATE, 16_000, 44_100, 48_000]),
     st.lists(st.integers(0, 19_000), max_size=12),
 )
-def test_cutting_changes_nothing(form: str, rate: int, cuts: list[int]) -> None:
-    data = body(form)
-    whole = run(data, form, rate)
-    np.testing.assert_allclose(run(data, form, rate, [min(cut, len(data)) for cut in cuts]), whole, atol=1e-6)
+def test_cutting_changes_nothing(audio_format: str, rate: int, cuts: list[int]) -> None:
+    data = body(audio_format)
+    whole = run(data, audio_format, rate)
+    np.testing.assert_allclose(run(data, audio_format, rate, [min(cut, len(data)) for cut in cuts]), whole, atol=1e-6)
     assert len(whole) == pytest.approx(0.4 * rate, abs=0.05 * rate)
 
 
-@pytest.mark.parametrize("form", ["pcm", "wav"])
+@pytest.mark.parametrize("audio_format", ["pcm", "wav"])
 @pytest.mark.parametrize("rate", [RATE, 48_000])
-def test_a_byte_at_a_time(form: str, rate: int) -> None:
-    data = body(form)[:4_001] if form == "pcm" else wav(body("pcm")[:4_000])
-    np.testing.assert_allclose(run(data, form, rate, range(1, len(data))), run(data, form, rate), atol=1e-6)
+def test_a_byte_at_a_time(audio_format: str, rate: int) -> None:
+    data = body(audio_format)[:4_001] if audio_format == "pcm" else wav(body("pcm")[:4_000])
+    np.testing.assert_allclose(run(data, audio_format, rate, range(1, len(data))), run(data, audio_format, rate), atol=1e-6)
 
 
-@pytest.mark.parametrize("form", ["pcm", "wav"])
-def test_sound_leaves_before_the_last_byte_has_come(form: str) -> None:
-    decoder = StreamDecoder(form, RATE)
-    early = decoder.feed(body(form)[:2_000])
+@pytest.mark.parametrize("audio_format", ["pcm", "wav"])
+def test_sound_leaves_before_the_last_byte_has_come(audio_format: str) -> None:
+    decoder = StreamDecoder(audio_format, RATE)
+    early = decoder.feed(body(audio_format)[:2_000])
     assert len(early) >= 970
-    decoder = StreamDecoder(form, 48_000)
-    assert len(decoder.feed(body(form)[:9_600])) > 0.1 * 48_000
+    decoder = StreamDecoder(audio_format, 48_000)
+    assert len(decoder.feed(body(audio_format)[:9_600])) > 0.1 * 48_000
 
 
 @pytest.mark.parametrize(("source", "rate"), [(16_000, 24_000), (48_000, 24_000), (24_000, 44_100)])
@@ -170,7 +172,7 @@ def test_sizes_that_cannot_be_true_mean_until_the_end(size: int) -> None:
 
 
 @pytest.mark.parametrize("cuts", [(), (45,), range(0, 30_000, 41)])
-def test_what_stands_beside_the_sound_is_not_heard(cuts: Sequence[int]) -> None:
+def test_other_chunks_are_skipped(cuts: Sequence[int]) -> None:
     before = chunk(b"JUNK", b"\x55" * 101) + chunk(b"LIST", b"INFOISFT" + b"x" * 5_000)
     data = wav(body("pcm"), before=before, after=chunk(b"LIST", b"INFO" + b"\x7f" * 300))
     np.testing.assert_array_equal(run(data, "wav", cuts=[min(cut, len(data)) for cut in cuts]), run(body("pcm"), "pcm"))
@@ -207,7 +209,7 @@ def test_a_wav_that_stops_in_its_header(length: int) -> None:
         (bytes(range(200)), "does not begin as one"),
     ],
 )
-def test_wavs_that_make_no_sense(data: bytes, words: str) -> None:
+def test_invalid_wavs(data: bytes, words: str) -> None:
     with pytest.raises(UndecodableAudio, match=words):
         run(data, "wav", cuts=range(0, min(len(data), 500), 9))
 
@@ -217,7 +219,7 @@ def test_floats_over_full_scale_are_clipped_without_warning() -> None:
     np.testing.assert_array_equal(run(data, "wav"), [0, 0.75] * 4)
 
 
-@pytest.mark.parametrize("form", ["pcm", "wav", "mp3", "opus", "flac"])
+@pytest.mark.parametrize("audio_format", ["pcm", "wav", "mp3", "opus", "flac"])
 @pytest.mark.parametrize(
     ("data", "kind"),
     [
@@ -227,32 +229,32 @@ def test_floats_over_full_scale_are_clipped_without_warning() -> None:
         ("模型正在加载，请稍后再试。".encode(), "text"),
     ],
 )
-def test_text_in_place_of_audio_is_named_and_not_quoted(form: str, data: bytes, kind: str) -> None:
-    with pytest.raises(UndecodableAudio, match=f"^{kind} came in place of {form} audio") as caught:
-        run(data, form, cuts=[1, 2, 3])
+def test_text_in_place_of_audio_is_named_and_not_quoted(audio_format: str, data: bytes, kind: str) -> None:
+    with pytest.raises(UndecodableAudio, match=f"^{kind} came in place of {audio_format} audio") as caught:
+        run(data, audio_format, cuts=[1, 2, 3])
     assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize("asked", ["pcm", "wav", "mp3", "opus", "flac"])
 @pytest.mark.parametrize("sent", ["wav", "flac", "opus"])
-def test_a_server_that_sends_another_form_is_understood(asked: str, sent: str) -> None:
+def test_another_format_than_requested_is_decoded(asked: str, sent: str) -> None:
     np.testing.assert_array_equal(run(body(sent), asked, cuts=[5, 11, 70]), run(body(sent), sent))
 
 
-def test_a_form_that_nobody_decodes_is_named() -> None:
+def test_a_format_that_cannot_be_decoded_is_named() -> None:
     with pytest.raises(UndecodableAudio, match="m4a came where mp3"):
         run(b"\0\0\0\x20ftypM4A " + bytes(100), "mp3")
 
 
-@pytest.mark.parametrize("form", ["mp3", "opus", "flac"])
+@pytest.mark.parametrize("audio_format", ["mp3", "opus", "flac"])
 @pytest.mark.parametrize("data", [b"", b"\xff", bytes(5_000), bytes(range(256)) * 20])
-def test_what_is_no_audio_is_refused_at_the_end(form: str, data: bytes) -> None:
+def test_data_that_are_not_audio_are_rejected_at_the_end(audio_format: str, data: bytes) -> None:
     with pytest.raises(UndecodableAudio):
-        run(data, form)
+        run(data, audio_format)
 
 
 def test_collecting_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("synth.audio.decoding.MAX_BYTES", 1_000)
+    monkeypatch.setattr("synth.audio.stream_decoding.MAX_BYTES", 1_000)
     decoder = StreamDecoder("mp3", RATE)
     decoder.feed(body("mp3")[:990])
     with pytest.raises(UndecodableAudio, match="more than 1000 bytes of mp3"):
@@ -272,10 +274,10 @@ def test_a_long_stream_takes_no_memory() -> None:
     assert peak < 20 * len(piece)
 
 
-@pytest.mark.parametrize(("form", "rate"), [("aac", RATE), ("", RATE), ("pcm", 0), ("pcm", -5)])
-def test_what_cannot_be_asked_for(form: str, rate: int) -> None:
+@pytest.mark.parametrize(("audio_format", "rate"), [("aac", RATE), ("", RATE), ("pcm", 0), ("pcm", -5)])
+def test_invalid_formats_and_rates(audio_format: str, rate: int) -> None:
     with pytest.raises(BadInput):
-        StreamDecoder(form, rate)
+        StreamDecoder(audio_format, rate)
 
 
 def test_a_server_with_an_impossible_rate() -> None:
@@ -295,11 +297,11 @@ def test_a_decoder_is_for_one_body() -> None:
 # Whole files
 
 
-@pytest.mark.parametrize("form", ["wav", "flac", "mp3", "opus"])
+@pytest.mark.parametrize("audio_format", ["wav", "flac", "mp3", "opus"])
 @pytest.mark.parametrize("said", [None, "wav", "mp3"])
-def test_a_file_is_known_by_its_content(form: str, said: str | None) -> None:
-    assert sniff(body(form)) == form
-    audio = decode(body(form), said)
+def test_a_file_is_known_by_its_content(audio_format: str, said: str | None) -> None:
+    assert sniff(body(audio_format)) == audio_format
+    audio = decode(body(audio_format), said)
     assert audio.rate == RATE
     assert audio.samples.dtype == np.float32
     assert audio.seconds == pytest.approx(0.4, abs=0.05)
@@ -317,7 +319,7 @@ def test_vorbis_and_tagged_mp3() -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "form"),
+    ("data", "audio_format"),
     [
         (b"\0\0\0\x20ftypM4A ", "m4a"),
         (b"\xff\xf1\x50\x80", "aac"),
@@ -333,8 +335,8 @@ def test_vorbis_and_tagged_mp3() -> None:
         (JSON, None),
     ],
 )
-def test_sniff(data: bytes, form: str | None) -> None:
-    assert sniff(data) == form
+def test_sniff(data: bytes, audio_format: str | None) -> None:
+    assert sniff(data) == audio_format
 
 
 @pytest.mark.parametrize(
@@ -364,9 +366,9 @@ def test_a_flac_cut_short_is_refused() -> None:
         decode(data[: len(data) // 2])
 
 
-@pytest.mark.parametrize("form", ["flac", "opus", "mp3"])
-def test_a_small_file_does_not_fill_the_memory(form: str) -> None:
-    data = encode(Audio(np.zeros(8_000 * 200, np.float32), 8_000), form)
+@pytest.mark.parametrize("audio_format", ["flac", "opus", "mp3"])
+def test_a_small_file_does_not_fill_the_memory(audio_format: str) -> None:
+    data = encode(Audio(np.zeros(8_000 * 200, np.float32), 8_000), audio_format)
     tracemalloc.start()
     with pytest.raises(BadInput, match="longer than 5 s"):
         decode(data, max_seconds=5)
@@ -396,7 +398,7 @@ STARTS = [
 
 
 def sound_or_reason(read: Callable[[], NDArray[np.float32]]) -> bool:
-    """Whether it gives sound within full scale, or one of the declared errors in few words; any other error passes through."""
+    """Return True for audio within full scale or a declared error with a short message; other errors pass through."""
     try:
         return bool(np.abs(read()).max(initial=0) <= 1)  # False for NaN too
     except (BadInput, UndecodableAudio, TruncatedAudio) as error:
@@ -410,10 +412,10 @@ def sound_or_reason(read: Callable[[], NDArray[np.float32]]) -> bool:
     st.binary(max_size=600),
     st.lists(st.integers(0, 600), max_size=4),
 )
-def test_garbage_raises_nothing_else(form: str, start: bytes, rest: bytes, cuts: list[int]) -> None:
+def test_garbage_raises_nothing_else(audio_format: str, start: bytes, rest: bytes, cuts: list[int]) -> None:
     data = start + rest
-    assert sound_or_reason(lambda: run(data, form, 16_000, [min(cut, len(data)) for cut in cuts]))
-    assert sound_or_reason(lambda: decode(data, form).samples)
+    assert sound_or_reason(lambda: run(data, audio_format, 16_000, [min(cut, len(data)) for cut in cuts]))
+    assert sound_or_reason(lambda: decode(data, audio_format).samples)
 
 
 @settings(max_examples=120, deadline=2_000)
@@ -421,9 +423,9 @@ def test_garbage_raises_nothing_else(form: str, start: bytes, rest: bytes, cuts:
     st.sampled_from(["wav", "mp3", "opus", "flac"]),
     st.lists(st.tuples(st.integers(0, 300), st.integers(0, 255)), min_size=1, max_size=12),
 )
-def test_damaged_files_raise_nothing_else(form: str, changes: list[tuple[int, int]]) -> None:
-    data = bytearray(body(form))
+def test_damaged_files_raise_nothing_else(audio_format: str, changes: list[tuple[int, int]]) -> None:
+    data = bytearray(body(audio_format))
     for place, value in changes:
         data[place] = value
-    assert sound_or_reason(lambda: run(bytes(data), form, 48_000))
+    assert sound_or_reason(lambda: run(bytes(data), audio_format, 48_000))
     assert sound_or_reason(lambda: decode(bytes(data), max_seconds=5).samples)
