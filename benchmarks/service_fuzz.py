@@ -35,9 +35,9 @@ def measure(cases: int, seed: int) -> dict[str, object]:
         began = time.perf_counter()
         url = f"http://{own_server.HOST}:{running.port}"
         # Half the run warms up what is made once; the memory of the other half is what requests leave behind.
-        first = fuzz(url, cases // 2, seed=seed, recording=recording(running.port), told=tell)
+        first = fuzz(url, cases // 2, seed=seed, recording=recording(running.port), progress=print_progress)
         megabytes = running.megabytes()
-        second = fuzz(url, cases - first.cases, seed=seed + 1, recording=recording(running.port), told=tell)
+        second = fuzz(url, cases - first.cases, seed=seed + 1, recording=recording(running.port), progress=print_progress)
         after = running.megabytes()
         running.wait_until_ready()
         taken = own_server.taken(running.metrics())
@@ -53,7 +53,7 @@ def measure(cases: int, seed: int) -> dict[str, object]:
     }
 
 
-def tell(line: str) -> None:
+def print_progress(line: str) -> None:
     Console(stderr=True).print(line, highlight=False, markup=False)
 
 

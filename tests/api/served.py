@@ -20,6 +20,7 @@ from ai_core.settings import Settings, TaggerSettings
 from api.app import create_app
 from api.service import Service
 from api.settings import ApiSettings
+from synth.base import Synthesizer
 
 SENTENCE = "The train leaves at nine."
 MARKED = "It's <emph>only $299 <pause_short:300ms>today."
@@ -43,10 +44,10 @@ class Server:
     loop: asyncio.AbstractEventLoop
 
     def running(self, backend: str) -> int:
-        return self.service.stage.gate(backend).running
+        return self.service.scheduler.limiter(backend).running
 
     def waiting(self, backend: str) -> int:
-        return self.service.stage.gate(backend).waiting
+        return self.service.scheduler.limiter(backend).waiting
 
     def tasks(self) -> int:
         """How many tasks there are on its loop, beside the one that counts."""
@@ -58,11 +59,16 @@ class Server:
 
 
 @contextmanager
-def serving(tagger: Path, api: ApiSettings | None = None, **settings: Any) -> Iterator[Server]:
-    """A service of its own, with the tagger of the folder ``tagger``; ``settings`` are those of `ai_core.settings`."""
+def serving(tagger: Path, api: ApiSettings | None = None, *, voice: Synthesizer | None = None, **settings: Any) -> Iterator[Server]:
+    """Run a service with the tagger of the folder ``tagger``; ``settings`` are those of `ai_core.settings`.
+
+    With ``voice``, such as a `fake_voice.FakeVoice`, that is the default backend.
+    """
+    if voice is not None:
+        settings = {"backend": voice.name} | settings
     chosen = Settings(tagger=TaggerSettings(adapter=tagger), fallback="none", **settings)
     api = api or ApiSettings()
-    app = create_app(chosen, api)
+    app = create_app(chosen, api, {} if voice is None else {voice.name: voice})
     config = uvicorn.Config(
         app,
         port=0,

@@ -5,7 +5,6 @@ import contextlib
 import json
 import random
 import socket
-import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,14 +13,14 @@ from pathlib import Path
 import httpx
 import pytest
 from fake_higgs import Fake, Options, serve
-from served import SENTENCE, Server, head, serving, talk, value_of, wait_until
+from served import FOREVER, SENTENCE, Server, head, serving, talk, value_of, wait_until
 
 from api.settings import ApiSettings
 from synth.higgs_http.settings import HiggsSettings
 
-AT_ONCE = 0.1  # seconds in which a place is free again
 TRIES = 5
-LONG = " ".join(f"This is sentence number {number} of a long text." for number in range(60))
+SENTENCES = 60
+LONG = " ".join(f"This is sentence number {number} of a long text." for number in range(SENTENCES))
 
 
 @dataclass(frozen=True)
@@ -47,8 +46,8 @@ def slowly(tagger: Path, **options: float) -> Iterator[Slow]:
 
 @pytest.fixture(scope="module")
 def silent(tiny_tagger: Path) -> Iterator[Slow]:
-    """Nothing is heard for 20 s."""
-    with slowly(tiny_tagger, delay_ms=20_000) as slow:
+    """No audio comes for longer than any test waits, so a place that gets free was freed by the client's leaving."""
+    with slowly(tiny_tagger, delay_ms=20_000 * FOREVER) as slow:
         yield slow
 
 
@@ -97,23 +96,20 @@ WAITING = {
 @LEAVE
 @pytest.mark.parametrize("request_", WAITING.values(), ids=WAITING.keys())
 def test_who_leaves_while_it_is_spoken(silent: Slow, request_: bytes, leave: Leave):
-    times = []
     for _ in range(TRIES):
         known = len(silent.fake.requests)
         with asked(silent, request_) as connection:
             wait_until(lambda known=known: len(silent.fake.requests) > known)
             assert silent.server.running("higgs-http") == 1
             leave(connection)
-            times.append(wait_until(lambda: silent.idle))
+            wait_until(lambda: silent.idle)
         upstream = silent.fake.requests[known]
-        assert upstream.ended.wait(1)
+        assert upstream.ended.wait(FOREVER)
         assert upstream.disconnected is not None
-    assert statistics.median(times) < AT_ONCE
 
 
 @LEAVE
 def test_who_leaves_the_queue(silent: Slow, leave: Leave):
-    times = []
     known = len(silent.fake.requests)
     with asked(silent, asking(text="Somebody holds the place.")) as holder:
         wait_until(lambda: len(silent.fake.requests) > known)
@@ -121,10 +117,9 @@ def test_who_leaves_the_queue(silent: Slow, leave: Leave):
             with asked(silent, asking()) as connection:
                 wait_until(lambda: silent.server.waiting("higgs-http") == 1)
                 leave(connection)
-                times.append(wait_until(lambda: silent.server.waiting("higgs-http") == 0))
+                wait_until(lambda: silent.server.waiting("higgs-http") == 0)
         assert silent.server.running("higgs-http") == 1
         cut(holder)
-    assert statistics.median(times) < AT_ONCE
     wait_until(lambda: silent.idle)
     assert len(silent.fake.requests) == known + 1
 
@@ -132,20 +127,19 @@ def test_who_leaves_the_queue(silent: Slow, leave: Leave):
 @LEAVE
 @pytest.mark.parametrize("accept", ["*/*", "text/event-stream"])
 def test_who_leaves_while_it_streams(dripping: Slow, accept: str, leave: Leave):
-    times = []
+    wait_until(lambda: dripping.idle)
+    tasks = dripping.server.tasks()
     for _ in range(TRIES):
+        known = len(dripping.fake.requests)
         with asked(dripping, asking(text=LONG, accept=accept, stream=True)) as connection:
             assert b"200 OK" in connection.recv(65536)
             assert connection.recv(65536)
             assert dripping.server.running("higgs-http") == 1
             leave(connection)
-            times.append(wait_until(lambda: dripping.idle))
-        assert all(upstream.ended.wait(1) for upstream in dripping.fake.requests)
-    assert statistics.median(times) < AT_ONCE
-    time.sleep(0.2)  # what was on its way has come
-    known = len(dripping.fake.requests)
-    time.sleep(0.3)
-    assert len(dripping.fake.requests) == known  # nothing is asked for any more
+            wait_until(lambda: dripping.idle)
+        assert all(upstream.ended.wait(FOREVER) for upstream in dripping.fake.requests)
+        assert len(dripping.fake.requests) - known < SENTENCES / 2  # it stopped in the middle
+    wait_until(lambda: dripping.server.tasks() <= tasks)  # nothing runs that could ask for more
 
 
 def test_the_place_goes_to_the_next_one(silent: Slow):
@@ -154,10 +148,8 @@ def test_the_place_goes_to_the_next_one(silent: Slow):
         wait_until(lambda: len(silent.fake.requests) == known + 1 and silent.server.waiting("higgs-http") == 1)
         wait_until(lambda: silent.fake.requests[known].body)
         gone, stays = (first, second) if b"first" in silent.fake.requests[known].body else (second, first)
-        began = time.monotonic()
         cut(gone)
         wait_until(lambda: len(silent.fake.requests) == known + 2)
-        assert time.monotonic() - began < 3 * AT_ONCE
         cut(stays)
     wait_until(lambda: silent.idle)
 
@@ -201,7 +193,7 @@ def test_who_only_closes_its_own_side_is_taken_to_have_left(silent: Slow):
     with asked(silent, asking()) as connection:
         wait_until(lambda: len(silent.fake.requests) > known)
         connection.shutdown(socket.SHUT_WR)
-        assert wait_until(lambda: silent.idle) < 1
+        wait_until(lambda: silent.idle)
 
 
 def test_a_crowd_that_leaves_at_random_leaves_nothing(dripping: Slow):
@@ -222,9 +214,9 @@ def test_a_crowd_that_leaves_at_random_leaves_nothing(dripping: Slow):
             await asyncio.gather(*(one(client, number) for number in range(200)))
 
     asyncio.run(crowd())
-    wait_until(lambda: dripping.idle, 2)
-    wait_until(lambda: dripping.server.tasks() <= before, 2)
-    assert not dripping.server.service.stage._under_way
-    assert all(upstream.ended.wait(1) for upstream in dripping.fake.requests)
-    answer = httpx.post(f"{dripping.server.url}/speak", json={"text": "Hello.", "marked": True}, trust_env=False)
+    wait_until(lambda: dripping.idle)
+    wait_until(lambda: dripping.server.tasks() <= before)
+    assert not dripping.server.service.scheduler._active
+    assert all(upstream.ended.wait(FOREVER) for upstream in dripping.fake.requests)
+    answer = httpx.post(f"{dripping.server.url}/speak", json={"text": "Hello.", "marked": True}, trust_env=False, timeout=30)
     assert answer.status_code == 200

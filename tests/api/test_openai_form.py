@@ -292,7 +292,7 @@ def failing(tiny_tagger: Path) -> Iterator[Server]:
 
 def test_a_stream_that_cannot_go_on_does_not_look_whole(failing: Server):
     body = {"input": LONG, "marked": True, "response_format": "pcm"}
-    with httpx.stream("POST", f"{failing.url}/v1/audio/speech", json=body, trust_env=False) as answer:
+    with httpx.stream("POST", f"{failing.url}/v1/audio/speech", json=body, trust_env=False, timeout=30) as answer:
         assert answer.status_code == 200
         with pytest.raises(httpx.RemoteProtocolError):
             answer.read()
@@ -302,7 +302,7 @@ def test_events_that_cannot_go_on_say_why(failing: Server):
     body = {"input": LONG, "marked": True, "response_format": "pcm", "stream_format": "sse"}
     events = []
     with (
-        httpx.stream("POST", f"{failing.url}/v1/audio/speech", json=body, trust_env=False) as answer,
+        httpx.stream("POST", f"{failing.url}/v1/audio/speech", json=body, trust_env=False, timeout=30) as answer,
         contextlib.suppress(httpx.RemoteProtocolError),
     ):
         for line in answer.iter_lines():

@@ -18,15 +18,15 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:schemathesis
 CASES = 300
 
 
-def test_no_request_gets_an_answer_that_is_not_described(served: Server, client: httpx.Client):
-    recording = client.post("/speak", json={"text": MARKED, "marked": True}).content
-    found = fuzz(served.url, CASES, recording=recording)
+def test_no_request_gets_an_answer_that_is_not_described(fake_served: Server, fake_client: httpx.Client):
+    recording = fake_client.post("/speak", json={"text": MARKED, "marked": True}).content
+    found = fuzz(fake_served.url, CASES, recording=recording)
     assert not found.faults
     assert found.cases >= 0.9 * CASES
     for operation in ("POST /speak", "POST /mark", "POST /v1/audio/speech", "GET /v1/audio/voices"):
         assert found.statuses[operation, 200], operation
         assert found.statuses[operation, 422], operation
-    assert found.slowest[0] < 10
+    assert found.costliest[0] < 10, found.costliest
 
 
 class Told(BaseModel):

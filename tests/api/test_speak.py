@@ -200,7 +200,9 @@ def test_the_seed_makes_no_difference_to_a_voice_that_does_not_sample(client):
 
 def test_what_was_not_done_as_asked_is_told(higgs):
     server, _ = higgs
-    answer = httpx.post(f"{server.url}/speak", json={"text": "A seed. Then more.", "marked": True, "seed": 7}, trust_env=False)
+    answer = httpx.post(
+        f"{server.url}/speak", json={"text": "A seed. Then more.", "marked": True, "seed": 7}, trust_env=False, timeout=30
+    )
     assert answer.status_code == 200, answer.text
     assert "the seed was not used" in told(answer, "warnings")
 
@@ -508,7 +510,7 @@ def test_docs_and_schema(client):
             assert operation["summary"], where
             for status in ("401", "413", "422", "429", "500"):
                 found = operation["responses"][status]["content"]["application/json"]["schema"]
-                assert found == {"$ref": "#/components/schemas/Problem"}, where
+                assert found == {"$ref": "#/components/schemas/ErrorBody"}, where
 
 
 def test_the_references_of_the_schema_lead_somewhere(client):
@@ -529,7 +531,7 @@ def test_a_key_is_asked_for_where_one_is_set(tiny_tagger):
     key = "a-long-enough-key-1"
     with (
         serving(tiny_tagger, ApiSettings(keys=key, rate_limit="2/minute")) as server,
-        httpx.Client(base_url=server.url, trust_env=False) as client,
+        httpx.Client(base_url=server.url, trust_env=False, timeout=30) as client,
     ):
         assert client.post("/mark", json={"text": "a"}).status_code == 401
         assert client.get("/metrics").status_code == 401
