@@ -28,14 +28,14 @@ def server(tiny_tagger: Path) -> Iterator[Server]:
 
 @pytest.fixture
 def voice(server: Server) -> FakeVoice:
-    """The voice of the service, as new."""
+    """The voice of the service, reset for each test."""
     voice = server.service.runtime.backend("fake")
     assert isinstance(voice, FakeVoice)
     voice.reset()
     return voice
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def client(server: Server) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=server.url, timeout=30, trust_env=False) as client:
         yield client
