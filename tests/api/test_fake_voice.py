@@ -1,4 +1,4 @@
-"""The service with the fake voice: it needs no engine, and every part of it that does not depend on one can be tested so."""
+"""The service with the fake voice, which needs no engine: errors of a backend, density and strength, a service without espeak."""
 
 import base64
 import subprocess
@@ -183,7 +183,7 @@ def test_intensity_sets_density_and_strength_and_each_overrides_it(
 @pytest.mark.parametrize("path", ["/speak", "/v1/audio/speech", "/mark"])
 @pytest.mark.parametrize("field", ["density", "strength"])
 @pytest.mark.parametrize("value", ["extreme", True, -0.1, 1.1, ["low"]], ids=str)
-def test_values_that_are_none(client: httpx.Client, path: str, field: str, value: object) -> None:
+def test_invalid_values(client: httpx.Client, path: str, field: str, value: object) -> None:
     answer = client.post(path, json={"input" if path.startswith("/v1") else "text": SENTENCE, field: value})
     assert answer.status_code == 422
     assert str(error_of(answer)["param"]).startswith(field)

@@ -1,4 +1,4 @@
-"""Reference voices are kept by what they hold: whole, bounded, and by nothing but their ids."""
+"""The voice store: entries are whole, bounded in number and size, and reachable by their ids only."""
 
 import errno
 import logging
@@ -45,14 +45,14 @@ def recording(seed: int = 0, seconds: float = 3.0, form: str = "wav") -> bytes:
 
 @pytest.fixture(params=["memory", "folder"])
 def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path | None:
-    return tmp_path / "kept" / "voices" if request.param == "folder" else None
+    return tmp_path / "store" / "voices" if request.param == "folder" else None
 
 
 def names(folder: Path) -> list[str]:
     return sorted(entry.name for entry in folder.iterdir())
 
 
-def test_kept_listed_fetched_forgotten(folder: Path | None) -> None:
+def test_add_list_get_delete(folder: Path | None) -> None:
     store = VoiceStore(folder)
     data = recording(form="flac")
     voice = store.add(data, f" {TEXT}\n", "Anna")
@@ -76,7 +76,7 @@ def test_the_same_upload_is_the_same_voice(folder: Path | None) -> None:
     assert store.add(recording(), TEXT, "Berta").name == "Berta"
 
 
-def test_other_words_or_other_sound_are_another_voice(folder: Path | None) -> None:
+def test_another_transcript_or_recording_is_another_voice(folder: Path | None) -> None:
     store = VoiceStore(folder)
     made = [store.add(recording(), TEXT), store.add(recording(), "Another text."), store.add(recording(1), TEXT)]
     assert len({voice.id for voice in made}) == 3
@@ -90,7 +90,7 @@ def test_voices_outlive_the_process(tmp_path: Path) -> None:
     assert again.get(voice.id).audio == recording()
 
 
-def test_files_are_for_their_owner_alone(tmp_path: Path) -> None:
+def test_files_are_readable_by_their_owner_only(tmp_path: Path) -> None:
     voice = VoiceStore(tmp_path / "voices").add(recording(), TEXT)
     for path in (tmp_path / "voices", tmp_path / "voices" / voice.id):
         assert path.stat().st_mode & 0o077 == 0
@@ -109,7 +109,7 @@ def test_files_are_for_their_owner_alone(tmp_path: Path) -> None:
         (recording(), "a\0b", "x00"),
     ],
 )
-def test_what_is_no_voice_is_refused(folder: Path | None, audio: bytes, text: str, words: str) -> None:
+def test_invalid_recordings_and_transcripts_are_refused(folder: Path | None, audio: bytes, text: str, words: str) -> None:
     store = VoiceStore(folder)
     with pytest.raises(BadInput, match=words):
         store.add(audio, text)
@@ -213,7 +213,7 @@ def test_a_damaged_entry(tmp_path: Path, caplog: pytest.LogCaptureFixture, damag
     with pytest.raises(DamagedVoice, match="upload the recording again, or delete it"):
         store.get(voice.id)
     assert whole in store.list()
-    assert store.add(recording(), TEXT).id == voice.id  # sent again it is whole again, also where the store is full
+    assert store.add(recording(), TEXT).id == voice.id  # uploading again repairs it, even when the store is full
     assert store.get(voice.id).audio == recording()
     file.write_bytes(b"")
     caplog.clear()
@@ -232,7 +232,7 @@ def test_an_entry_of_another_length_is_not_listed(tmp_path: Path, damage: Callab
     assert store.list() == []
 
 
-def test_what_else_lies_in_the_folder_is_left_alone(tmp_path: Path) -> None:
+def test_other_files_in_the_folder_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     (tmp_path / ("voice_" + "0" * 64)).mkdir()
     store = VoiceStore(tmp_path, max_voices=1)
@@ -272,7 +272,7 @@ except StoreFull as error:
 """
 
 
-def test_a_file_that_the_system_cuts_short(tmp_path: Path) -> None:
+def test_a_file_over_the_size_limit_of_the_system(tmp_path: Path) -> None:
     sound = tmp_path / "sound.wav"
     sound.write_bytes(recording())
     command = [sys.executable, "-c", LIMITED, str(sound), str(tmp_path / "voices")]
@@ -281,7 +281,7 @@ def test_a_file_that_the_system_cuts_short(tmp_path: Path) -> None:
     assert names(tmp_path / "voices") == [".lock"]
 
 
-def test_a_folder_that_is_gone(tmp_path: Path) -> None:
+def test_a_missing_folder(tmp_path: Path) -> None:
     store = VoiceStore(tmp_path / "voices")
     (tmp_path / "voices" / ".lock").unlink()
     (tmp_path / "voices").rmdir()
@@ -291,14 +291,14 @@ def test_a_folder_that_is_gone(tmp_path: Path) -> None:
         assert str(tmp_path) not in str(caught.value)
 
 
-def test_a_folder_that_is_none(tmp_path: Path) -> None:
+def test_invalid_folders(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for folder in (tmp_path / "file", tmp_path / "file" / "below", Path("a\0b")):
         with pytest.raises(BadInput, match="give a folder that can be written"):
             VoiceStore(folder)
 
 
-def test_what_a_killed_process_left_is_cleared(tmp_path: Path) -> None:
+def test_partial_files_of_a_killed_process_are_deleted(tmp_path: Path) -> None:
     store = VoiceStore(tmp_path)
     (tmp_path / f".voice_{'0' * 64}.abc.part").write_bytes(bytes(1000))
     assert store.list() == []
@@ -306,12 +306,12 @@ def test_what_a_killed_process_left_is_cleared(tmp_path: Path) -> None:
     assert names(tmp_path) == [".lock", voice.id]
 
 
-def test_threads_never_pass_the_bound(folder: Path | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_never_exceed_the_limit(folder: Path | None, monkeypatch: pytest.MonkeyPatch) -> None:
     count = VoiceStore._check_room
 
     def slowly(*given: Any) -> None:
         count(*given)
-        time.sleep(0.01)  # others come between the counting and the writing, if they can
+        time.sleep(0.01)  # lets other threads run between the check and the write
 
     monkeypatch.setattr(VoiceStore, "_check_room", slowly)
     stores = [VoiceStore(folder, max_voices=3) for _ in range(4)] if folder else [VoiceStore(None, max_voices=3)] * 4

@@ -1,4 +1,4 @@
-"""A client that leaves is nobody's any more: its place is free at once, what it asked for is stopped, upstream too."""
+"""Clients that disconnect: their permit is free at once, and their synthesis stops, also at the server behind the backend."""
 
 import asyncio
 import contextlib
@@ -25,7 +25,7 @@ LONG = " ".join(f"This is sentence number {number} of a long text." for number i
 
 @dataclass(frozen=True)
 class Slow:
-    """A service with one place whose voice takes its time, and the server that the voice is at."""
+    """A service with one permit and a slow backend, and the server behind the backend."""
 
     server: Server
     fake: Fake
@@ -46,14 +46,14 @@ def slowly(tagger: Path, **options: float) -> Iterator[Slow]:
 
 @pytest.fixture(scope="module")
 def silent(tiny_tagger: Path) -> Iterator[Slow]:
-    """No audio comes for longer than any test waits, so a place that gets free was freed by the client's leaving."""
+    """No audio comes for longer than any test waits, so only a disconnect can free the permit."""
     with slowly(tiny_tagger, delay_ms=20_000 * FOREVER) as slow:
         yield slow
 
 
 @pytest.fixture(scope="module")
 def dripping(tiny_tagger: Path) -> Iterator[Slow]:
-    """Each sentence takes a while, and there are sixty."""
+    """Audio comes slowly, in small chunks."""
     with slowly(tiny_tagger, delay_ms=10, chunk_bytes=48_000, chunk_delay_ms=60) as slow:
         yield slow
 
@@ -71,13 +71,13 @@ def asked(slow: Slow, request: bytes) -> Iterator[socket.socket]:
 
 
 def cut(connection: socket.socket) -> None:
-    """Leave without a word (RST)."""
+    """Disconnect with RST."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     connection.close()
 
 
 def hang_up(connection: socket.socket) -> None:
-    """Leave politely (FIN)."""
+    """Disconnect with FIN."""
     connection.close()
 
 
@@ -89,13 +89,13 @@ WAITING = {
     "for JSON": asking(accept="application/json"),
     "for a stream": asking(stream=True, text=LONG),
     "for events": asking(accept="text/event-stream"),
-    "in OpenAI's form": asking("/v1/audio/speech", input=SENTENCE),
+    "at the OpenAI endpoint": asking("/v1/audio/speech", input=SENTENCE),
 }
 
 
 @LEAVE
 @pytest.mark.parametrize("request_", WAITING.values(), ids=WAITING.keys())
-def test_who_leaves_while_it_is_spoken(silent: Slow, request_: bytes, leave: Leave):
+def test_disconnect_while_the_text_is_spoken(silent: Slow, request_: bytes, leave: Leave):
     for _ in range(TRIES):
         known = len(silent.fake.requests)
         with asked(silent, request_) as connection:
@@ -109,9 +109,9 @@ def test_who_leaves_while_it_is_spoken(silent: Slow, request_: bytes, leave: Lea
 
 
 @LEAVE
-def test_who_leaves_the_queue(silent: Slow, leave: Leave):
+def test_disconnect_while_in_the_queue(silent: Slow, leave: Leave):
     known = len(silent.fake.requests)
-    with asked(silent, asking(text="Somebody holds the place.")) as holder:
+    with asked(silent, asking(text="This one holds the permit.")) as holder:
         wait_until(lambda: len(silent.fake.requests) > known)
         for _ in range(TRIES):
             with asked(silent, asking()) as connection:
@@ -126,7 +126,7 @@ def test_who_leaves_the_queue(silent: Slow, leave: Leave):
 
 @LEAVE
 @pytest.mark.parametrize("accept", ["*/*", "text/event-stream"])
-def test_who_leaves_while_it_streams(dripping: Slow, accept: str, leave: Leave):
+def test_disconnect_while_audio_is_streamed(dripping: Slow, accept: str, leave: Leave):
     wait_until(lambda: dripping.idle)
     tasks = dripping.server.tasks()
     for _ in range(TRIES):
@@ -139,10 +139,10 @@ def test_who_leaves_while_it_streams(dripping: Slow, accept: str, leave: Leave):
             wait_until(lambda: dripping.idle)
         assert all(upstream.ended.wait(FOREVER) for upstream in dripping.fake.requests)
         assert len(dripping.fake.requests) - known < SENTENCES / 2  # it stopped in the middle
-    wait_until(lambda: dripping.server.tasks() <= tasks)  # nothing runs that could ask for more
+    wait_until(lambda: dripping.server.tasks() <= tasks)  # so nothing is left that could send more requests
 
 
-def test_the_place_goes_to_the_next_one(silent: Slow):
+def test_the_permit_passes_to_the_next_request(silent: Slow):
     known = len(silent.fake.requests)
     with asked(silent, asking(text="The first.")) as first, asked(silent, asking(text="The second.")) as second:
         wait_until(lambda: len(silent.fake.requests) == known + 1 and silent.server.waiting("higgs-http") == 1)
@@ -154,7 +154,7 @@ def test_the_place_goes_to_the_next_one(silent: Slow):
     wait_until(lambda: silent.idle)
 
 
-def test_one_of_two_who_share_leaves(tiny_tagger: Path):
+def test_one_of_two_clients_with_one_synthesis_disconnects(tiny_tagger: Path):
     with slowly(tiny_tagger, delay_ms=400) as slow:
         with asked(slow, asking()) as leaver, asked(slow, asking()) as stayer:
             wait_until(lambda: slow.fake.requests)
@@ -165,7 +165,7 @@ def test_one_of_two_who_share_leaves(tiny_tagger: Path):
         assert slow.fake.requests[0].disconnected is None
 
 
-def test_leaving_is_counted_and_no_error(silent: Slow, caplog: pytest.LogCaptureFixture):
+def test_a_disconnect_is_counted_and_not_logged_as_an_error(silent: Slow, caplog: pytest.LogCaptureFixture):
     def left() -> tuple[float, float]:
         text = silent.server.service.metrics.text().decode()
         return value_of(text, "prosody_cancellations_total"), value_of(text, "prosody_requests_total", path="/speak", status="left")
@@ -178,7 +178,7 @@ def test_leaving_is_counted_and_no_error(silent: Slow, caplog: pytest.LogCapture
     assert not [record for record in caplog.records if record.levelname in ("ERROR", "WARNING")]
 
 
-def test_who_leaves_before_the_body_is_whole(silent: Slow):
+def test_disconnect_before_the_body_is_complete(silent: Slow):
     with asked(silent, head("POST", "/speak", "Content-Length: 1000") + b'{"text": "') as connection:
         time.sleep(0.05)
         cut(connection)
@@ -187,8 +187,8 @@ def test_who_leaves_before_the_body_is_whole(silent: Slow):
     assert talk(silent.server.address, head("GET", "/live")).startswith(b"HTTP/1.1 200")
 
 
-def test_who_only_closes_its_own_side_is_taken_to_have_left(silent: Slow):
-    """As by every ASGI server: no client of HTTP speaks on after that."""
+def test_closing_the_sending_side_is_a_disconnect(silent: Slow):
+    """As ASGI servers do: a client that closes its sending side is treated as disconnected."""
     known = len(silent.fake.requests)
     with asked(silent, asking()) as connection:
         wait_until(lambda: len(silent.fake.requests) > known)
@@ -196,16 +196,16 @@ def test_who_only_closes_its_own_side_is_taken_to_have_left(silent: Slow):
         wait_until(lambda: silent.idle)
 
 
-def test_a_crowd_that_leaves_at_random_leaves_nothing(dripping: Slow):
-    chance = random.Random(0)
+def test_random_disconnects_of_many_clients_leave_nothing_running(dripping: Slow):
+    generator = random.Random(0)
     wait_until(lambda: dripping.idle)
     before = dripping.server.tasks()
 
     async def one(client: httpx.AsyncClient, number: int) -> None:
-        stream, accept = chance.random() < 0.5, chance.choice(["*/*", "application/json", "text/event-stream"])
+        stream, accept = generator.random() < 0.5, generator.choice(["*/*", "application/json", "text/event-stream"])
         body = {"text": f"Text {number % 40}. {LONG}", "marked": True, "stream": stream}
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(chance.random() * 0.4):
+            async with asyncio.timeout(generator.random() * 0.4):
                 await client.post("/speak", json=body, headers={"accept": accept})
 
     async def crowd() -> None:

@@ -24,7 +24,7 @@ def limits(rate: str | None, clock: Clock, **settings: int) -> RateLimits:
     return RateLimits(RateLimitSettings(rate_limit=rate, **settings), clock=clock)
 
 
-def test_so_many_and_then_none_until_the_window_moves() -> None:
+def test_requests_beyond_the_limit_wait_until_the_window_moves() -> None:
     clock = Clock()
     rates = limits("3/minute", clock)
     for _ in range(3):
@@ -42,7 +42,7 @@ def test_so_many_and_then_none_until_the_window_moves() -> None:
     assert rates.check("key 1") is not None
 
 
-def test_waiting_as_long_as_told_is_enough() -> None:
+def test_waiting_for_retry_after_is_enough() -> None:
     clock = Clock()
     rates = limits("5 per 7 seconds", clock)
     for step in range(100):
@@ -152,10 +152,10 @@ def test_the_quietest_client_makes_room() -> None:
         assert rates.check(client) is None
     assert rates.check("a") is not None
     assert rates.check("c") is None
-    assert rates.check("b") is None  # it was forgotten, and starts anew; now a is
+    assert rates.check("b") is None  # b was forgotten and starts again; now a is forgotten
 
 
-def test_requests_that_are_past_make_nobody_forgotten() -> None:
+def test_expired_requests_do_not_make_clients_forgotten() -> None:
     clock = Clock()
     windows = WindowStorage(10, max_hits=20, clock=clock)
     for _ in range(1_000):
@@ -194,7 +194,7 @@ def test_many_clients_cost_no_more_than_one_and_no_thread() -> None:
 
 def test_threads_count_together() -> None:
     def clock() -> float:
-        time.sleep(0)  # others come between the looking and the counting, if they can
+        time.sleep(0)  # lets other threads run between the check and the count
         return time.monotonic()
 
     rates = RateLimits(RateLimitSettings(rate_limit="100/hour"), clock=clock)

@@ -1,4 +1,4 @@
-"""Places, queues and shared synthesis: bounds that hold, turns that are kept, and nothing left whatever ends the work."""
+"""Permits, queues and shared syntheses: limits hold, the queue is fair, and nothing is left, however the work ends."""
 
 import asyncio
 import time
@@ -27,7 +27,7 @@ pytest_plugins = ["one_server"]
 
 
 def run(test: Coroutine[Any, Any, None]) -> None:
-    """Run a test on a loop of its own; it must leave no task."""
+    """Run a test in virtual time; it must leave no task."""
 
     async def whole() -> None:
         async with asyncio.timeout(20):
@@ -40,13 +40,13 @@ def run(test: Coroutine[Any, Any, None]) -> None:
 
 
 async def settle() -> None:
-    """Let everything happen that can happen now."""
+    """Let every task run that can run now."""
     for _ in range(20):
         await asyncio.sleep(0)
 
 
 async def steps_until(holds: Callable[[], bool]) -> None:
-    """One step of the loop at a time, so that nothing else has happened."""
+    """Run the loop one step at a time until the condition holds, so that nothing happens after it."""
     while not holds():  # noqa: ASYNC110
         await asyncio.sleep(0)
 
@@ -60,7 +60,7 @@ def number(found: Result) -> int:
 
 
 class Script:
-    """A source of results that a test holds in its hand: it makes ``count``, each once it is let, and tells what became of it."""
+    """A controlled source of ``count`` results: it waits for ``go`` before each, and counts its starts, results and ends."""
 
     def __init__(self, count: int = 3, *, error: Exception | None = None, free: bool = True) -> None:
         self.count, self.error = count, error
@@ -92,10 +92,10 @@ async def numbers(results: AsyncIterator[Result]) -> list[int]:
     return [number(found) async for found in results]
 
 
-# Gate
+# Limiter
 
 
-def test_no_more_than_its_places_at_once_and_first_come_first_served():
+def test_no_more_than_its_permits_at_once_first_come_first_served():
     async def test() -> None:
         limiter, order, most = Limiter("voice", 3, 100), [], 0
 
@@ -114,7 +114,7 @@ def test_no_more_than_its_places_at_once_and_first_come_first_served():
     run(test())
 
 
-def test_one_who_comes_when_a_place_gets_free_does_not_overtake():
+def test_a_late_request_does_not_overtake_the_queue():
     async def test() -> None:
         limiter, order = Limiter("voice", 1, 10), []
 
@@ -134,7 +134,7 @@ def test_one_who_comes_when_a_place_gets_free_does_not_overtake():
     run(test())
 
 
-def test_a_full_queue_sends_away_at_once():
+def test_a_full_queue_refuses_at_once():
     async def test() -> None:
         limiter = Limiter("voice", 1, 2)
         async with limiter.permit():
@@ -143,7 +143,7 @@ def test_a_full_queue_sends_away_at_once():
             assert (limiter.running, limiter.waiting) == (1, 2)
             with pytest.raises(BackendBusy, match="1 texts are being spoken and 2 wait") as caught:
                 async with limiter.permit():
-                    pytest.fail("there is no place")
+                    pytest.fail("no permit should be free")
             assert 1 <= caught.value.retry_after <= 60
         await asyncio.gather(*waiting)
         assert (limiter.running, limiter.waiting) == (0, 0)
@@ -157,7 +157,7 @@ async def hold(limiter: Limiter, until_set: asyncio.Event | None = None) -> None
             await until_set.wait()
 
 
-def test_without_a_queue_only_places_count():
+def test_without_a_queue_only_permits_count():
     async def test() -> None:
         limiter = Limiter("voice", 1, 0)
         async with limiter.permit():
@@ -186,7 +186,7 @@ def test_retry_after_grows_with_the_queue_and_the_work():
 
 
 @pytest.mark.parametrize("when", ["waiting", "just called", "inside"])
-def test_who_is_cancelled_leaves_no_trace(when):
+def test_a_cancelled_request_leaves_no_trace(when):
     async def test() -> None:
         limiter, stop = Limiter("voice", 1, 10), asyncio.Event()
         holder = asyncio.create_task(hold(limiter, stop))
@@ -201,7 +201,7 @@ def test_who_is_cancelled_leaves_no_trace(when):
             stop.set()
         elif when == "just called":
             stop.set()
-            await steps_until(lambda: limiter.waiting < 2)  # the place is handed over, and its new holder has not run yet
+            await steps_until(lambda: limiter.waiting < 2)  # the permit has been passed on, and its new holder has not run yet
             leaver.cancel()
         else:
             stop.set()
@@ -217,13 +217,13 @@ def test_who_is_cancelled_leaves_no_trace(when):
 
 @settings(max_examples=60, deadline=None)
 @given(
-    places=st.integers(1, 4),
+    permits=st.integers(1, 4),
     queue=st.integers(0, 5),
     steps=st.lists(st.tuples(st.sampled_from(["come", "finish", "cancel", "let run"]), st.integers(0, 30)), max_size=60),
 )
-def test_whatever_happens_the_count_is_right(places, queue, steps):
+def test_the_count_is_right_in_any_order_of_events(permits, queue, steps):
     async def test() -> None:
-        limiter = Limiter("voice", places, queue)
+        limiter = Limiter("voice", permits, queue)
         inside: set[int] = set()
         tasks: dict[int, asyncio.Task[None]] = {}
         doors: dict[int, asyncio.Event] = {}
@@ -248,7 +248,7 @@ def test_whatever_happens_the_count_is_right(places, queue, steps):
                 tasks[alive[which % len(alive)]].cancel()
             else:
                 await settle()
-            assert len(inside) <= limiter.running <= places
+            assert len(inside) <= limiter.running <= permits
             assert limiter.waiting <= queue
         for door in doors.values():
             door.set()
@@ -259,10 +259,10 @@ def test_whatever_happens_the_count_is_right(places, queue, steps):
     run(test())
 
 
-# Synthesis
+# SharedSynthesis
 
 
-def test_everybody_hears_all_of_it_from_the_start():
+def test_every_listener_gets_all_results():
     async def test() -> None:
         script, ended = Script(5), []
         synthesis = SharedSynthesis(script.results(), lambda: ended.append(True))
@@ -278,7 +278,7 @@ def test_everybody_hears_all_of_it_from_the_start():
     run(test())
 
 
-def test_a_slow_listener_makes_it_wait_and_bounds_what_is_kept():
+def test_a_slow_listener_pauses_it_and_bounds_the_buffer():
     async def test() -> None:
         script = Script(1000)
         synthesis = SharedSynthesis(script.results(), lambda: None)
@@ -295,7 +295,7 @@ def test_a_slow_listener_makes_it_wait_and_bounds_what_is_kept():
     run(test())
 
 
-def test_once_the_start_is_gone_nobody_joins():
+def test_no_listener_joins_once_the_first_result_is_dropped():
     async def test() -> None:
         script = Script(100)
         synthesis = SharedSynthesis(script.results(), lambda: None)
@@ -309,7 +309,7 @@ def test_once_the_start_is_gone_nobody_joins():
     run(test())
 
 
-def test_it_ends_when_the_last_one_leaves():
+def test_it_ends_when_the_last_listener_leaves():
     async def test() -> None:
         script, ended = Script(free=False), []
         synthesis = SharedSynthesis(script.results(), lambda: ended.append(True))
@@ -341,7 +341,7 @@ def test_a_listener_that_leaves_does_not_keep_results_from_the_others():
     run(test())
 
 
-def test_what_goes_wrong_is_told_to_everybody_after_what_was_made():
+def test_every_listener_gets_the_results_and_then_the_error():
     async def test() -> None:
         script = Script(2, error=BackendError("it broke"))
         synthesis = SharedSynthesis(script.results(), lambda: None)
@@ -365,7 +365,7 @@ def make_scheduler(**load: Any) -> SynthesisScheduler:
     return SynthesisScheduler(AdmissionSettings(**{"running": 1, "waiting": 10} | load))
 
 
-def test_identical_jobs_at_one_time_are_one():
+def test_identical_concurrent_jobs_share_one_synthesis():
     async def test() -> None:
         scheduler, script = make_scheduler(), Script(4, free=False)
         listeners = [asyncio.create_task(numbers(scheduler.run("key", "voice", script.results))) for _ in range(20)]
@@ -397,7 +397,7 @@ def test_different_jobs_wait_for_each_other_and_other_backends_do_not():
     run(test())
 
 
-def test_who_finds_it_full_is_sent_away_and_the_others_are_served():
+def test_jobs_beyond_the_queue_are_refused_and_the_others_served():
     async def test() -> None:
         scheduler, script = make_scheduler(running=2, waiting=3), Script(free=False)
         asked = [asyncio.create_task(numbers(scheduler.run(key, "voice", script.results))) for key in range(50)]
@@ -450,7 +450,7 @@ def test_the_deadline_counts_all_sentences_together():
     run(test())
 
 
-def test_who_does_not_listen_holds_no_place_and_is_not_waited_for_for_ever():
+def test_an_idle_listener_holds_no_permit_and_is_not_waited_for_for_ever():
     async def test() -> None:
         scheduler, script = make_scheduler(deadline=0.1), Script(1000)
         idle = scheduler.run("key", "voice", script.results)
@@ -465,7 +465,7 @@ def test_who_does_not_listen_holds_no_place_and_is_not_waited_for_for_ever():
     run(test())
 
 
-def test_who_listens_slowly_gets_everything():
+def test_a_slow_listener_gets_everything():
     async def test() -> None:
         scheduler, got = make_scheduler(deadline=0.15), []
         async for result in scheduler.run("key", "voice", Script(40).results):
@@ -477,7 +477,7 @@ def test_who_listens_slowly_gets_everything():
     run(test())
 
 
-def test_a_time_out_of_the_work_itself_frees_the_place():
+def test_a_timeout_of_the_work_itself_frees_the_permit():
     async def test() -> None:
         scheduler, script = make_scheduler(), Script(1, error=BackendTimeout("the server took too long"))
         with pytest.raises(BackendTimeout, match="the server took too long"):
@@ -576,7 +576,7 @@ async def one_comes_as_the_other_leaves(scheduler: SynthesisScheduler, script: S
         one_comes_as_the_other_leaves,
     ],
 )
-def test_nothing_is_left_however_one_leaves(leave: Leave):
+def test_nothing_is_left_however_a_listener_leaves(leave: Leave):
     async def test() -> None:
         scheduler, script = make_scheduler(), Script(30)
         await leave(scheduler, script)
@@ -595,14 +595,14 @@ def test_nothing_is_left_however_one_leaves(leave: Leave):
         st.tuples(st.integers(0, 4), st.integers(0, 3), st.sampled_from(["stay", "leave", "close"]), st.integers(0, 12)),
         max_size=25,
     ),
-    places=st.integers(1, 3),
+    permits=st.integers(1, 3),
     queue=st.integers(0, 6),
 )
-def test_a_crowd_leaves_nothing_and_everybody_hears_their_own(people, places, queue):
-    """Each comes after some steps, asks for one of four texts, and stays, or leaves after some steps."""
+def test_many_clients_leave_nothing_and_get_their_own_results(people, permits, queue):
+    """Each client arrives after some steps, asks for one of four texts, and stays, or leaves after some steps."""
 
     async def test() -> None:
-        scheduler = make_scheduler(running=places, waiting=queue)
+        scheduler = make_scheduler(running=permits, waiting=queue)
 
         def source(key: int) -> Callable[[], AsyncGenerator[Result, None]]:
             async def results() -> AsyncGenerator[Result, None]:
@@ -612,12 +612,12 @@ def test_a_crowd_leaves_nothing_and_everybody_hears_their_own(people, places, qu
 
             return results
 
-        async def person(wait: int, key: int, manner: str, steps: int) -> list[int] | None:
+        async def person(wait: int, key: int, behaviour: str, steps: int) -> list[int] | None:
             for _ in range(wait):
                 await asyncio.sleep(0)
-            if manner == "stay":
+            if behaviour == "stay":
                 return await numbers(scheduler.run(key, "voice", source(key)))
-            if manner == "close":
+            if behaviour == "close":
                 async with aclosing(scheduler.run(key, "voice", source(key))) as results:
                     for _ in range(steps):
                         await anext(results)
@@ -630,8 +630,8 @@ def test_a_crowd_leaves_nothing_and_everybody_hears_their_own(people, places, qu
             return None
 
         ends = await asyncio.gather(*(person(*each) for each in people), return_exceptions=True)
-        for (_, key, manner, _), end in zip(people, ends, strict=True):
-            if manner == "stay":
+        for (_, key, behaviour, _), end in zip(people, ends, strict=True):
+            if behaviour == "stay":
                 assert isinstance(end, BackendBusy) or end == list(range(key, key + 20))
             else:
                 assert end is None or isinstance(end, BackendBusy)
@@ -644,7 +644,7 @@ def test_a_crowd_leaves_nothing_and_everybody_hears_their_own(people, places, qu
 # Settings
 
 
-def test_places():
+def test_permits_by_backend():
     assert AdmissionSettings(running=5).permits("embedded") == AdmissionSettings(running=5).permits("higgs-http") == 5
     assert AdmissionSettings().permits("embedded") >= 1
     assert AdmissionSettings().permits("higgs-http") == 8
@@ -653,7 +653,7 @@ def test_places():
 @pytest.mark.parametrize(
     "wrong", [{"running": 0}, {"waiting": -1}, {"deadline": 0}, {"deadline": float("nan")}, {"connections": 0}, {"permits": 1}]
 )
-def test_settings_that_cannot_be(wrong):
+def test_invalid_settings(wrong):
     with pytest.raises(ValidationError):
         AdmissionSettings(**wrong)
 

@@ -73,7 +73,7 @@ NOT_JSON = {
 
 @pytest.mark.parametrize("path", ["/speak", "/mark", "/v1/audio/speech", "/v1/audio/voices"])
 @pytest.mark.parametrize("body", NOT_JSON.values(), ids=NOT_JSON.keys())
-def test_what_is_not_the_json_asked_for(fake_client, path, body):
+def test_bodies_that_are_not_the_expected_json(fake_client, path, body):
     refused(fake_client.post(path, content=body, headers=JSON), 400, 422)
 
 
@@ -128,12 +128,12 @@ SPEAK_ALONE = [
 
 
 @pytest.mark.parametrize("body", WRONG_FIELDS + SPEAK_ALONE, ids=lambda body: ascii(body)[:60])
-def test_fields_of_speak_that_cannot_be(fake_client, body):
+def test_invalid_fields_of_speak(fake_client, body):
     refused(fake_client.post("/speak", content=json.dumps(body), headers=JSON))
 
 
 @pytest.mark.parametrize("body", WRONG_FIELDS, ids=lambda body: ascii(body)[:60])
-def test_fields_of_mark_that_cannot_be(fake_client, body):
+def test_invalid_fields_of_mark(fake_client, body):
     refused(fake_client.post("/mark", content=json.dumps(body), headers=JSON))
 
 
@@ -161,12 +161,12 @@ def test_fields_of_mark_that_cannot_be(fake_client, body):
     ],
     ids=ascii,
 )
-def test_fields_of_openais_form_that_cannot_be(fake_client, fields):
+def test_invalid_fields_of_openai_speech(fake_client, fields):
     body = {"model": "prosody", "input": SENTENCE, "response_format": "wav"} | fields
     refused(fake_client.post("/v1/audio/speech", content=json.dumps(body), headers=JSON))
 
 
-def test_what_was_wrong_is_named_and_what_was_sent_is_not_repeated(fake_client):
+def test_the_wrong_field_is_named_and_its_value_not_repeated(fake_client):
     found = refused(fake_client.post("/speak", json={"text": SENTENCE, "format": "secret-word"}), 422)
     assert found["param"] == "format"
     assert "secret-word" not in str(found)
@@ -203,7 +203,7 @@ BOMBS = {
 
 
 @pytest.mark.parametrize("text", BOMBS.values(), ids=BOMBS.keys())
-def test_bombs_of_markup(fake_client, text):
+def test_markup_bombs(fake_client, text):
     refused(fake_client.post("/speak", json={"text": text, "marked": True}), 400)
 
 
@@ -252,12 +252,12 @@ XML = {
 
 
 @pytest.mark.parametrize("body", XML.values(), ids=XML.keys())
-def test_bombs_of_xml(fake_client, body):
+def test_xml_bombs(fake_client, body):
     found = refused(fake_client.post("/speak", content=body, headers=SSML), 400)
     assert "root:" not in str(found)
 
 
-def test_more_breaks_than_the_limit_of_silence(fake_client):
+def test_breaks_that_add_up_to_more_than_the_limit(fake_client):
     body = "<speak>a" + '<break time="60s"/>' * 11 + "b</speak>"
     refused(fake_client.post("/speak", content=body, headers=SSML), 400)
 
@@ -277,7 +277,7 @@ def test_more_breaks_than_the_limit_of_silence(fake_client):
     ],
     ids=lambda query: query[:20],
 )
-def test_the_query_beside_ssml(fake_client, query):
+def test_invalid_queries_with_ssml(fake_client, query):
     refused(fake_client.post(f"/speak?{query}", content="<speak>hello</speak>", headers=SSML))
 
 
@@ -307,7 +307,7 @@ def test_wrong_content_types(fake_client, path, kind):
     refused(fake_client.post(path, content=b"\0\xffhello", headers={b"content-type": kind.encode()}), 400, 415, 422)
 
 
-def test_a_form_that_is_none(fake_client):
+def test_malformed_forms(fake_client):
     kind = {"content-type": "multipart/form-data; boundary=x"}
     for body in (b"", b"--x", b"--x\r\n\r\n", b"--x\r\nContent-Disposition: form-data\r\n\r\na\r\n--x--", b"--y--", b"\0" * 5000):
         for path in ("/measure", "/v1/audio/voices"):
@@ -336,7 +336,7 @@ RECORDINGS = {
 
 
 @pytest.mark.parametrize("recording", RECORDINGS.values(), ids=RECORDINGS.keys())
-def test_recordings_that_are_none(fake_client, recording):
+def test_invalid_recordings(fake_client, recording):
     refused(fake_client.post("/measure", files={"audio": recording}, data={"text": SENTENCE}), 400, 422)
     refused(fake_client.post("/v1/audio/voices", files={"audio": recording}, data={"text": SENTENCE}), 400)
 
@@ -358,15 +358,15 @@ def test_recordings_that_are_none(fake_client, recording):
     ],
     ids=ascii,
 )
-def test_uploads_as_json_that_are_none(fake_client, body):
+def test_invalid_uploads_as_json(fake_client, body):
     refused(fake_client.post("/v1/audio/voices", content=json.dumps(body), headers=JSON), 400)
 
 
-# Sizes and speed of what comes
+# Size and speed of bodies
 
 
 @pytest.mark.parametrize("path", ["/speak", "/mark", "/v1/audio/speech", "/measure", "/v1/audio/voices"])
-def test_100_mb_that_are_declared(fake_served, path):
+def test_a_declared_length_of_100_mb(fake_served, path):
     start = time.process_time()
     fields = ("Content-Length: 100000000", "Content-Type: application/json")
     assert status_of(talk(fake_served.address, head("POST", path, *fields), b"{" * 1000)) == 413
@@ -374,7 +374,7 @@ def test_100_mb_that_are_declared(fake_served, path):
 
 
 @pytest.mark.parametrize("path", ["/speak", "/mark", "/v1/audio/speech", "/measure", "/v1/audio/voices"])
-def test_100_mb_that_come_in_chunks(fake_client, path):
+def test_100_mb_in_chunks(fake_client, path):
     taken = 0
 
     def chunks() -> Iterator[bytes]:
@@ -389,7 +389,7 @@ def test_100_mb_that_come_in_chunks(fake_client, path):
     assert taken <= 100_000_000
 
 
-def test_a_body_that_does_not_come(tiny_tagger):
+def test_a_body_that_does_not_arrive(tiny_tagger):
     with serving(tiny_tagger, ApiSettings(body_timeout=0.3)) as server:
         fields = ("Content-Length: 1000", "Content-Type: application/json")
         silent = talk(server.address, head("POST", "/speak", *fields), b'{"te')
@@ -412,12 +412,12 @@ def drip(address: tuple[str, int], start: bytes, *, pieces: int, pause: float) -
 
 
 @pytest.mark.parametrize("length", ["-1", "1e3", "1 2", "0x10", "abc", "9" * 30, "5, 6"])
-def test_lengths_that_are_none(fake_served, length):
+def test_invalid_lengths(fake_served, length):
     said = talk(fake_served.address, head("POST", "/speak", f"Content-Length: {length}"), b"{}")
     assert status_of(said) in (400, 413)
 
 
-# Heads
+# Headers and paths
 
 
 def test_many_headers(fake_client):
@@ -435,7 +435,7 @@ def test_long_address(fake_client):
     refused(fake_client.get("/v1/models?" + "a" * 9_000), 414)
 
 
-def test_methods_that_are_none(fake_served, fake_client):
+def test_invalid_methods(fake_served, fake_client):
     for method in ("PUT", "PATCH", "TRACE", "BREW", "PROPFIND"):
         refused(fake_client.request(method, "/speak"), 405)
     assert status_of(talk(fake_served.address, b"\0\0\0\0\r\n\r\n")) == 400
@@ -446,13 +446,13 @@ def test_methods_that_are_none(fake_served, fake_client):
     ["a b", "a;b", "<script>", "a" * 65, "é", "%0d%0aX-Injected: 1", "a\tb", "../..", "{}", '"'],
     ids=ascii,
 )
-def test_request_ids_that_are_none_are_replaced(fake_client, name):
+def test_invalid_request_ids_are_replaced(fake_client, name):
     answer = fake_client.get("/live", headers={b"x-request-id": name.encode()})
     assert re.fullmatch("[0-9a-f]{32}", answer.headers["x-request-id"]) or answer.headers["x-request-id"] == "../.."
     assert "x-injected" not in answer.headers
 
 
-def test_a_request_id_cannot_break_the_head(fake_served):
+def test_a_request_id_cannot_inject_headers(fake_served):
     for ending in ("\r\n", "\n", "\r", "\0"):
         said = talk(fake_served.address, head("GET", "/live", f"X-Request-Id: a{ending}X-Injected: 1"))
         fields = said.partition(b"\r\n\r\n")[0].lower()
@@ -460,7 +460,7 @@ def test_a_request_id_cannot_break_the_head(fake_served):
         assert status_of(said) in (200, 400)
 
 
-def test_text_cannot_break_the_head(client):
+def test_text_cannot_inject_headers(client):
     text = "one\r\nX-Injected: 1\r\n\r\ntwo \u2028 three \x85 four ünï\U0001f600"
     answer = client.post("/speak", json={"text": text, "marked": True})
     assert answer.status_code == 200
@@ -468,7 +468,7 @@ def test_text_cannot_break_the_head(client):
     assert all(value.isascii() and value.isprintable() for value in answer.headers.values())
 
 
-def test_a_reply_cannot_break_the_head(client):
+def test_a_reply_cannot_inject_headers(client):
     answer = client.post("/speak", json={"input": "a\r\nX-Injected: 1", "points": ["b\r\nX-Injected: 2"]})
     assert answer.status_code == 200
     assert "x-injected" not in answer.headers
@@ -523,20 +523,20 @@ def test_odd_backends_to_list(fake_client, backend):
     refused(fake_client.get(f"/v1/audio/voices?backend={backend}"), 400, 422)
 
 
-# Many at once
+# Many at the same time
 
 
-def test_a_crowd_of_them_hinders_nobody(fake_served, fake_client):
+def test_many_of_them_do_not_hinder_valid_requests(fake_served, fake_client):
     stop = threading.Event()
 
-    def pester() -> None:
+    def attack() -> None:
         with httpx.Client(base_url=fake_served.url, timeout=30, trust_env=False) as own:
             while not stop.is_set():
                 own.post("/speak", content=b"[" * 100_000, headers=JSON)
                 own.post("/speak", json={"text": "<emph>" * 20_000, "marked": True})
                 own.post("/speak", content=BILLION_LAUGHS, headers=SSML)
 
-    crowd = [threading.Thread(target=pester) for _ in range(2)]
+    crowd = [threading.Thread(target=attack) for _ in range(2)]
     for one in crowd:
         one.start()
     try:
