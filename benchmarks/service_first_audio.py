@@ -1,7 +1,8 @@
 """Time to the first audio on /v1/audio/speech for texts of 1, 10, 100 and 300 sentences: it must not grow with the text.
 
 The first audio is the first byte after the WAV header. The texts alternate, all start with the same sentence, and the client
-disconnects at the first audio, so that nothing runs beside the next request. The last column is the time to the complete audio, once.
+disconnects at the first audio, so that nothing runs beside the next request. The last column is the time to the complete audio,
+measured once.
 
 python benchmarks/service_first_audio.py [--rounds 15] [--json FILE]
 """

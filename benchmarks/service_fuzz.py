@@ -1,8 +1,8 @@
 """Ten thousand requests that schemathesis generates from the OpenAPI description, valid and invalid.
 
 A response is a fault if its status is 5xx (except 503 with Retry-After), or if its status, type, headers or body do not match the
-description. Half of the valid requests to speak, mark or measure get a text, a voice and a recording that exist. The service runs on
-loopback in its own process, with the shipped tagger; afterwards it must be ready, with no permit in use.
+description. Half of the valid requests to speak, mark or measure get a text, a voice and a recording that exist. The service runs
+on loopback in its own process, with the shipped tagger; afterwards it must be ready, with no permit in use.
 
 python benchmarks/service_fuzz.py [--cases 10000] [--seed 0] [--json FILE]
 """
