@@ -1,6 +1,7 @@
 """Resources shared by all jobs of a process: settings, tagger, aligner and backends; each is loaded lazily, once."""
 
 import asyncio
+from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -17,11 +18,12 @@ if TYPE_CHECKING:
 class Runtime:
     """The settings, the tagger, the aligner and the backends. Used as a context manager, it closes the backends at the end."""
 
-    def __init__(self, settings: Settings | None = None) -> None:
+    def __init__(self, settings: Settings | None = None, backends: Mapping[str, Synthesizer] | None = None) -> None:
+        """``backends`` are ready-made ones by name; others are created when first used."""
         self.settings = settings or load_settings()
         self._tagger: TaggingBatcher | None = None
         self._aligner: CtcAligner | None = None
-        self._backends: dict[str, Synthesizer] = {}
+        self._backends: dict[str, Synthesizer] = dict(backends or {})
         self._loading = asyncio.Lock()
 
     async def __aenter__(self) -> Self:

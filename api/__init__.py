@@ -1,8 +1,17 @@
-"""The HTTP service. `api.app.create_app` makes it; `prosody serve` runs it.
+"""The HTTP service. `api.app.create_app` creates it; `prosody serve` runs it.
 
-settings    PROSODY_API__*                      security, limits    who may ask, how much and how often
-load        places, and one synthesis for many  references          voices that users send
-service     a job and the parts that do it      metrics, logs       what is counted and written down
-answers     sound and events on their way out   schemas, problems   what is taken and what is said of errors
-speak, openai, operations                       the endpoints
+app                     the application: middleware, routes and error handlers
+settings                PROSODY_API__*, put together from the settings of the modules below
+service                 what routes share: the runtime, and jobs that run within limits and stop when the client disconnects
+admission               limits on concurrent work, and one synthesis shared by identical requests
+security                API keys, and which hosts and origins are answered without a key
+security_middleware     refuses requests without a key, over the rate limit, or with oversized or slow bodies
+rate_limit              requests per client and time
+middleware              request ids, request log, request metrics
+metrics, logs           Prometheus metrics, log format
+responses               audio files, audio streams, server-sent events
+errors                  error responses
+schemas, openapi        JSON of requests and responses, and the parts of OpenAPI that FastAPI cannot derive
+voice_store             uploaded voices; voice_storage keeps them in memory or in a folder
+routes                  the endpoints
 """

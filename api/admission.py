@@ -1,7 +1,7 @@
-"""Bounds on what is done at once, and one synthesis for all who ask for the same.
+"""Admission control: limits on concurrent work, and one synthesis shared by all requests for the same thing.
 
-A place is taken before work begins and given back when it ends, whatever ends it. Who finds every place taken waits in a queue of
-bounded length; who finds the queue full is told at once when to come back.
+Work starts only with a permit of its `Limiter`, and returns the permit when it ends, fails or is cancelled. Without a free permit a
+request waits in a queue of bounded length; when the queue is full it is refused at once, with the time after which to retry.
 """
 
 import asyncio
@@ -15,21 +15,28 @@ from contextlib import aclosing, asynccontextmanager, suppress
 from pydantic import BaseModel, ConfigDict, Field
 
 from ai_core.pipeline import Result
-from synth.errors import BackendError, BackendTimeout
+from synth.errors import BackendBusy, BackendTimeout
 
-_KEPT = 16  # results of one synthesis that are ready and not yet taken by everybody
-_LONGEST_WAIT = 60
+_MAX_BUFFERED = 16
+"""Results of one synthesis that are kept while some listener has not taken them; one more, and the synthesis pauses."""
+
+_MAX_RETRY_AFTER = 60
+"""Longest time after which a refused client is told to retry, in seconds."""
+
+_SMOOTHING = 0.2
+"""Weight of the last piece of work in the running mean of how long one takes."""
 
 
-class LoadSettings(BaseModel):
-    """How much is done at once.
+class AdmissionSettings(BaseModel):
+    """Limits on concurrent work.
 
     Attributes:
-        running: most texts that one backend speaks at once; None is the number of processors for the embedded voice, 8 for others.
-        waiting: most texts that wait for one backend; whoever comes then is sent away, told when to come back.
-        deadline: seconds that a text may take in all, its wait included.
-        connections: most connections at once; whoever comes then gets 503.
-        keep_alive: seconds that a connection without a request is kept.
+        running: texts that one backend speaks at the same time; not set: the number of processors for the embedded voice, 8 for
+            other backends.
+        waiting: texts that may wait for one backend; further ones get 503 with `Retry-After`.
+        deadline: seconds that one text may take, including its time in the queue.
+        connections: open connections; further ones get 503.
+        keep_alive: seconds that an idle connection is kept open.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -40,82 +47,74 @@ class LoadSettings(BaseModel):
     connections: int = Field(default=2000, ge=1, le=100_000)
     keep_alive: int = Field(default=20, ge=1, le=3600)
 
-    def places(self, backend: str) -> int:
-        """How many texts that backend speaks at once."""
+    def permits(self, backend: str) -> int:
+        """Return how many texts that backend may speak at the same time."""
         return self.running or ((os.cpu_count() or 2) if backend == "embedded" else 8)
 
 
-class Busy(BackendError):
-    """Every place is taken, and so is every place in the queue. ``retry_after`` is in seconds."""
+class Limiter:
+    """A fixed number of permits for one kind of work, with a first-come, first-served queue of bounded length."""
 
-    def __init__(self, message: str, retry_after: int) -> None:
-        super().__init__(message)
-        self.retry_after = retry_after
-
-
-class Gate:
-    """Places for one kind of work, and a queue before them, first come, first served."""
-
-    def __init__(self, name: str, places: int, waiting: int) -> None:
+    def __init__(self, name: str, permits: int, max_waiting: int) -> None:
         self.name = name
-        self.places = places
+        self.permits = permits
         self.running = 0
-        self.most_waiting = waiting
+        self.max_waiting = max_waiting
         self._queue: deque[asyncio.Future[None]] = deque()
-        self._seconds = 1.0  # that a piece of work takes, smoothed
+        self._mean_seconds = 1.0  # of one piece of work; a guess until some are done
 
     @property
     def waiting(self) -> int:
         return len(self._queue)
 
     @asynccontextmanager
-    async def place(self) -> "AsyncIterator[Place]":
-        """Hold a place.
+    async def permit(self) -> "AsyncIterator[Permit]":
+        """Hold a permit within the block.
 
         Raises:
-            Busy: none is free, and the queue is full.
+            BackendBusy: no permit is free, and the queue is full.
         """
         self.check()
-        place = Place(self)
-        await place.take()
-        began = time.monotonic()
+        permit = Permit(self)
+        await permit.acquire()
+        start = time.monotonic()
         try:
-            yield place
+            yield permit
         finally:
-            self._seconds += 0.2 * (time.monotonic() - began - self._seconds)
-            place.give_back()
+            self._mean_seconds += _SMOOTHING * (time.monotonic() - start - self._mean_seconds)
+            permit.release()
 
     def check(self) -> None:
-        """Find out at little cost whether there is room.
+        """Check that a request would be admitted, without waiting.
 
         Raises:
-            Busy: every place is taken, and the queue is full.
+            BackendBusy: no permit is free, and the queue is full.
         """
-        if self.running >= self.places and len(self._queue) >= self.most_waiting:
-            raise Busy(
+        if self.running >= self.permits and len(self._queue) >= self.max_waiting:
+            raise BackendBusy(
                 f"{self.name} is busy: {self.running} texts are being spoken and {len(self._queue)} wait; try again later",
                 self.retry_after(),
             )
 
-    async def enter(self) -> None:
-        """Take a place, or wait for one however long the queue is. `Place` keeps account."""
-        if self.running < self.places:
+    async def acquire(self) -> None:
+        """Take a permit, or wait for one, whatever the length of the queue. Use a `Permit`, which pairs this with `release`."""
+        if self.running < self.permits:
             self.running += 1
             return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._queue.append(turn)
         try:
-            await turn  # the place is handed over: `running` stays as it is
+            await turn  # `release` passes its permit on, so `running` stays the same
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
-                self.leave()
+                self.release()
             else:
-                with suppress(ValueError):  # whoever left may have seen already that nobody waits here
+                with suppress(ValueError):  # `release` may have removed the cancelled waiter already
                     self._queue.remove(turn)
             raise
 
-    def leave(self) -> None:
-        """Hand a place on to whoever waits for one."""
+    def release(self) -> None:
+        """Pass a permit on to the first in the queue, or return it."""
         while self._queue:
             turn = self._queue.popleft()
             if not turn.done():
@@ -124,51 +123,57 @@ class Gate:
         self.running -= 1
 
     def retry_after(self) -> int:
-        """Seconds after which the queue will most likely have moved on by as many as there are places."""
-        return min(_LONGEST_WAIT, max(1, math.ceil(self._seconds * (len(self._queue) + 1) / self.places)))
+        """Estimate the seconds until everything that now waits has started."""
+        return min(_MAX_RETRY_AFTER, max(1, math.ceil(self._mean_seconds * (len(self._queue) + 1) / self.permits)))
 
 
-class Place:
-    """A place that is held, or given back for a while."""
+class Permit:
+    """A permit that can be returned and acquired again while its work is paused."""
 
-    def __init__(self, gate: Gate) -> None:
-        self._gate = gate
+    def __init__(self, limiter: Limiter) -> None:
+        self._limiter = limiter
         self._held = False
 
-    async def take(self) -> None:
-        """Hold it. Whoever held it before goes to the end of the queue, which is never too long for that."""
+    async def acquire(self) -> None:
+        """Hold the permit. Paused work joins the end of the queue, and is not refused when the queue is full."""
         if not self._held:
-            await self._gate.enter()
+            await self._limiter.acquire()
             self._held = True
 
-    def give_back(self) -> None:
-        """Let others have it."""
+    def release(self) -> None:
+        """Return the permit if it is held."""
         if self._held:
             self._held = False
-            self._gate.leave()
+            self._limiter.release()
 
 
-class Synthesis:
-    """One job being spoken, for all who asked for it while it was. It ends when the last of them leaves.
+class SharedSynthesis:
+    """One synthesis with any number of listeners. It is cancelled when the last listener leaves.
 
-    Results are kept until everybody has taken them. Where somebody is slow, as one who listens while it is played, the synthesis
-    gives its place back and waits; where nobody takes anything for as long as the deadline, it ends.
+    Results are buffered until every listener has taken them. When the slowest listener is `_MAX_BUFFERED` results behind, the
+    synthesis returns its permit and pauses; when no listener takes anything for as long as the deadline, it fails.
     """
 
     def __init__(
         self,
         results: AsyncGenerator[Result, None],
         on_end: Callable[[], None],
-        seconds: float = math.inf,
-        gate: Gate | None = None,
+        deadline: float = math.inf,
+        limiter: Limiter | None = None,
     ) -> None:
-        """``seconds`` is the deadline, for the wait for a place and the work; ``gate`` is where the place is."""
-        self._gate = gate or Gate("", 1, 0)
+        """
+        Args:
+            results: what to listen to; it is started with a permit, and closed at the end.
+            on_end: called once, when no further listener may join.
+            deadline: seconds for the wait in the queue and the work.
+            limiter: gives the permit; None runs the synthesis at once.
+        """
+        self._limiter = limiter or Limiter("", 1, 0)
         self._on_end: Callable[[], None] | None = on_end
-        self._seconds = seconds
-        self._results: deque[Result] = deque()
-        self._first = 0  # index of the first result that is kept
-        self._next_of: dict[object, int] = {}
+        self._deadline = deadline
+        self._buffer: deque[Result] = deque()
+        self._first = 0  # index of the first buffered result
+        self._next_of: dict[object, int] = {}  # index of the result that each listener takes next
         self._changed = asyncio.Event()
         self._ended = False
         self._error: BaseException | None = None
@@ -176,20 +181,20 @@ class Synthesis:
 
     @property
     def joinable(self) -> bool:
-        """Whether all of it can still be had."""
+        """Whether a new listener would still get every result."""
         return self._first == 0 and not self._task.done()
 
     async def listen(self) -> AsyncGenerator[Result, None]:
-        """Every result from the first. Raises what ended the synthesis."""
-        me = object()
-        self._next_of[me] = 0
+        """Yield every result from the first. Raises the error that ended the synthesis, if any."""
+        listener = object()
+        self._next_of[listener] = 0
         try:
             while True:
-                index = self._next_of[me]
-                if index < self._first + len(self._results):
-                    yield self._results[index - self._first]
-                    self._next_of[me] = index + 1
-                    self._forget()
+                index = self._next_of[listener]
+                if index < self._first + len(self._buffer):
+                    yield self._buffer[index - self._first]
+                    self._next_of[listener] = index + 1
+                    self._trim()
                 elif self._error is not None:
                     raise self._error
                 elif self._ended:
@@ -197,102 +202,102 @@ class Synthesis:
                 else:
                     await self._changed.wait()
         finally:
-            del self._next_of[me]
+            del self._next_of[listener]
             if self._next_of:
-                self._forget()
+                self._trim()
             else:
-                await self._stop()
+                await self._cancel()
 
     async def _run(self, results: AsyncGenerator[Result, None]) -> None:
         try:
-            async with asyncio.timeout(self._seconds) as limit, self._gate.place() as place, aclosing(results):
+            async with asyncio.timeout(self._deadline) as limit, self._limiter.permit() as permit, aclosing(results):
                 async for result in results:
-                    self._results.append(result)
-                    self._tell()
-                    if len(self._results) >= _KEPT:
-                        await self._wait(limit, place)
+                    self._buffer.append(result)
+                    self._notify()
+                    if len(self._buffer) >= _MAX_BUFFERED:
+                        await self._pause(limit, permit)
         except TimeoutError:
-            self._error = BackendTimeout(f"the text was not spoken within {self._seconds:g} s; send a shorter one, or try later")
+            self._error = BackendTimeout(f"the text was not spoken within {self._deadline:g} s; send a shorter one, or try later")
         except Exception as error:
             self._error = error
         finally:
             self._ended = True
-            self._end()
-            self._tell()
+            self._call_on_end()
+            self._notify()
 
-    async def _wait(self, limit: asyncio.Timeout, place: Place) -> None:
-        """Wait for the listeners: that is no work, so it needs no place, and does not count towards the deadline."""
+    async def _pause(self, limit: asyncio.Timeout, permit: Permit) -> None:
+        """Wait for the listeners, without the permit; this time does not count towards the deadline."""
         clock = asyncio.get_running_loop().time
         ends = limit.when()
-        left = math.inf if ends is None else ends - clock()
-        place.give_back()
-        while len(self._results) >= _KEPT:
-            limit.reschedule(None if math.isinf(self._seconds) else clock() + self._seconds)
+        remaining = math.inf if ends is None else ends - clock()
+        permit.release()
+        while len(self._buffer) >= _MAX_BUFFERED:
+            limit.reschedule(None if math.isinf(self._deadline) else clock() + self._deadline)
             await self._changed.wait()
-        limit.reschedule(None if math.isinf(left) else clock() + left)
-        await place.take()
+        limit.reschedule(None if math.isinf(remaining) else clock() + remaining)
+        await permit.acquire()
 
-    def _forget(self) -> None:
-        """Drop what everybody has taken, once there is much of it: until then others may join."""
+    def _trim(self) -> None:
+        """Drop the results that every listener has taken once the buffer is full; until then others may still join."""
         taken = min(self._next_of.values())
-        if len(self._results) >= _KEPT and taken > self._first:
+        if len(self._buffer) >= _MAX_BUFFERED and taken > self._first:
             for _ in range(taken - self._first):
-                self._results.popleft()
+                self._buffer.popleft()
             self._first = taken
-            self._tell()
+            self._notify()
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 
-    def _end(self) -> None:
-        # Who is told may hold on to this synthesis. In a cycle its sound would stay in memory until it is found.
+    def _call_on_end(self) -> None:
+        # The callback may refer to this object. Dropping it avoids a reference cycle that keeps audio alive until the next GC.
         on_end, self._on_end = self._on_end, None
         if on_end is not None:
             on_end()
 
-    async def _stop(self) -> None:
+    async def _cancel(self) -> None:
         self._task.cancel()
-        self._end()
+        self._call_on_end()
         await asyncio.gather(self._task, return_exceptions=True)
 
 
-class Stage:
-    """Where the syntheses of one service run: each in a place of its backend, identical ones together, none beyond its deadline."""
+class SynthesisScheduler:
+    """Runs the syntheses of a service: within the limits of each backend and the deadline, and identical ones only once."""
 
-    def __init__(self, settings: LoadSettings, on_gate: Callable[[Gate], None] = lambda gate: None) -> None:
-        """``on_gate`` is told of every gate that is made."""
+    def __init__(self, settings: AdmissionSettings, on_limiter: Callable[[Limiter], None] = lambda limiter: None) -> None:
+        """``on_limiter`` is called with every limiter that is created."""
         self._settings = settings
-        self._on_gate = on_gate
-        self._gates: dict[str, Gate] = {}
-        self._under_way: dict[Hashable, Synthesis] = {}
+        self._on_limiter = on_limiter
+        self._limiters: dict[str, Limiter] = {}
+        self._active: dict[Hashable, SharedSynthesis] = {}
 
-    def gate(self, name: str) -> Gate:
-        """The places of a backend, or of another kind of work."""
-        if name not in self._gates:
-            self._gates[name] = Gate(name, self._settings.places(name), self._settings.waiting)
-            self._on_gate(self._gates[name])
-        return self._gates[name]
+    def limiter(self, name: str) -> Limiter:
+        """Return the limiter of a backend or of another kind of work."""
+        if name not in self._limiters:
+            self._limiters[name] = Limiter(name, self._settings.permits(name), self._settings.waiting)
+            self._on_limiter(self._limiters[name])
+        return self._limiters[name]
 
-    async def perform(
+    async def run(
         self, key: Hashable, backend: str, results: Callable[[], AsyncGenerator[Result, None]]
     ) -> AsyncGenerator[Result, None]:
-        """The results of a job, once there is a place for it; ``key`` is what identical ones share.
+        """Yield the results of a job as soon as it has a permit. Concurrent calls with an equal ``key`` share one synthesis.
 
         Raises:
-            Busy: there is no place, and none to wait in.
+            BackendBusy: no permit is free, and the queue is full.
             BackendTimeout: the deadline has passed.
         """
-        synthesis = self._under_way.get(key)
+        synthesis = self._active.get(key)
         if synthesis is None or not synthesis.joinable:
-            self.gate(backend).check()  # most are refused here, before anything is made for them
+            self.limiter(backend).check()  # refuse most requests here, before a task is made for them
 
             def forget() -> None:
-                if self._under_way.get(key) is synthesis:
-                    del self._under_way[key]
+                if self._active.get(key) is synthesis:
+                    del self._active[key]
 
-            synthesis = Synthesis(results(), forget, self._settings.deadline, self.gate(backend))
-            self._under_way[key] = synthesis
-        async with aclosing(synthesis.listen()) as heard:
-            async for result in heard:
+            synthesis = SharedSynthesis(results(), forget, self._settings.deadline, self.limiter(backend))
+            self._active[key] = synthesis
+        async with aclosing(synthesis.listen()) as shared:
+            async for result in shared:
                 yield result

@@ -1,4 +1,4 @@
-"""The application: settings, guards and endpoints put together, for `prosody serve` or ``uvicorn --factory``."""
+"""The application: settings, middleware and routes put together, for `prosody serve` or ``uvicorn --factory``."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -12,35 +12,43 @@ from starlette.middleware.cors import CORSMiddleware
 
 from ai_core.runtime import Runtime
 from ai_core.settings import Settings, load_settings
-from api import errors as problems
-from api.middleware import Watch
+from api import errors
+from api.middleware import RequestMiddleware
+from api.openapi import complete_openapi
 from api.rate_limit import RateLimits
-from api.routes import health as operations
-from api.routes import openai
-from api.routes import speech as speak
-from api.security import PUBLIC, Guard
-from api.service import ClientGone, Service
+from api.routes import health, openai, speech
+from api.security_middleware import PUBLIC_PATHS, SecurityMiddleware
+from api.service import ClientDisconnected, Service
 from api.settings import ApiSettings, load_api_settings
 from prosody_tagger.errors import ProsodyError
+from synth.base import Synthesizer
 
-DOCS = ("/docs", "/openapi.json", *(f"/swagger/{name}" for name in ("swagger-ui-bundle.js", "swagger-ui.css", "favicon-32x32.png")))
-"""They hold nothing that this project's sources do not, and a browser cannot send a key for them."""
+DOC_PATHS = (
+    "/docs",
+    "/openapi.json",
+    *(f"/swagger/{name}" for name in ("swagger-ui-bundle.js", "swagger-ui.css", "favicon-32x32.png")),
+)
+"""Public: static content only, and browsers cannot attach an API key to such requests."""
 
-UPLOADS = ("/measure", "/v1/audio/voices")
+UPLOAD_PATHS = ("/measure", "/v1/audio/voices")
 
 
-def create_app(settings: Settings | None = None, api: ApiSettings | None = None) -> FastAPI:
-    """The service, by default with the settings of the environment.
+def create_app(
+    settings: Settings | None = None, api: ApiSettings | None = None, backends: Mapping[str, Synthesizer] | None = None
+) -> FastAPI:
+    """Create the service, by default with the settings of the environment.
+
+    ``backends`` are ready-made ones by name, beside those of `synth.registry`.
 
     Raises:
-        BadInput: a setting that cannot be used, or a service that others would reach without a key.
+        BadInput: a setting that cannot be used, or a service without keys that other machines could reach.
     """
     api = api or load_api_settings()
-    service = Service(Runtime(settings or load_settings(fallback="none")), api)
+    service = Service(Runtime(settings or load_settings(fallback="none"), backends), api)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        service.load()
+        service.start_warm_up()
         try:
             yield
         finally:
@@ -56,29 +64,29 @@ def create_app(settings: Settings | None = None, api: ApiSettings | None = None)
         redoc_url=None,
         swagger_ui_oauth2_redirect_url=None,
     )
-    patch_fastapi(app)  # /docs with files of ours: FastAPI's own loads them from a network that may not be there
+    patch_fastapi(app)  # serves the files of /docs itself; FastAPI's own page loads them from a CDN
     app.state.service = service
-    for part in (speak, openai, operations):
-        app.include_router(part.router)
-    app.add_exception_handler(ProsodyError, problems.on_error)
-    app.add_exception_handler(RequestValidationError, problems.on_invalid)
-    app.add_exception_handler(HTTPException, problems.on_http)
-    app.add_exception_handler(ClientGone, _on_gone)
-    app.add_exception_handler(Exception, problems.on_unexpected)
-    _describe(app)
+    for routes in (speech, openai, health):
+        app.include_router(routes.router)
+    app.add_exception_handler(ProsodyError, errors.on_prosody_error)
+    app.add_exception_handler(RequestValidationError, errors.on_invalid_request)
+    app.add_exception_handler(HTTPException, errors.on_http_exception)
+    app.add_exception_handler(ClientDisconnected, _on_disconnect)
+    app.add_exception_handler(Exception, errors.on_unexpected)
+    complete_openapi(app)
 
-    # The last added is the outermost.
+    # The middleware added last is the outermost.
     limits = RateLimits(api)
     app.add_middleware(
-        Guard,
+        SecurityMiddleware,
         settings=api,
         refuse=_refuse,
         host=api.host,
         check=limits.check if limits else None,
-        public=(*PUBLIC, *DOCS),
-        uploads=UPLOADS,
+        public=(*PUBLIC_PATHS, *DOC_PATHS),
+        uploads=UPLOAD_PATHS,
     )
-    app.add_middleware(Watch, metrics=service.metrics)
+    app.add_middleware(RequestMiddleware, metrics=service.metrics)
     if api.origins:
         app.add_middleware(
             CORSMiddleware, allow_origins=list(api.origins), allow_methods=["*"], allow_headers=["*"], expose_headers=["*"]
@@ -87,32 +95,10 @@ def create_app(settings: Settings | None = None, api: ApiSettings | None = None)
 
 
 def _refuse(status: int, code: str, message: str, headers: Mapping[str, str]) -> Response:
-    return problems.problem(status, code, message, headers)
+    return errors.error_response(status, code, message, headers)
 
 
-async def _on_gone(request: Request, _: Exception) -> Response:
-    """Nobody reads this."""
-    request.scope.setdefault("state", {})["gone"] = True
+async def _on_disconnect(request: Request, _: Exception) -> Response:
+    """Return a response for the log only: the client has disconnected."""
+    request.scope.setdefault("state", {})["disconnected"] = True
     return Response(status_code=499)
-
-
-def _describe(app: FastAPI) -> None:
-    """Complete what FastAPI cannot know: the key that may be asked for, and the bodies that the routes read themselves."""
-    make = app.openapi
-
-    def openapi() -> dict[str, object]:
-        if app.openapi_schema is None:
-            found = make()
-            from api.schemas import SpeakRequest
-
-            found["components"]["schemas"]["SpeakRequest"] = SpeakRequest.model_json_schema(
-                ref_template="#/components/schemas/{model}"
-            )
-            found["components"]["securitySchemes"] = {
-                "bearer": {"type": "http", "scheme": "bearer", "description": "One of PROSODY_API__KEYS, where some are set."}
-            }
-            found["security"] = [{"bearer": []}, {}]
-            app.openapi_schema = found
-        return app.openapi_schema
-
-    app.openapi = openapi  # type: ignore[method-assign]

@@ -1,4 +1,4 @@
-"""What the service writes down: one line a request, and what went wrong. Texts only at debug, and only their beginnings."""
+"""Logging of the service: one line per request, and errors. Texts are logged at debug level only, and cut to their beginning."""
 
 import logging
 import sys
@@ -6,11 +6,12 @@ from typing import Any
 
 import structlog
 
-LONGEST_TEXT = 60
+LOGGED_CHARS = 60
+"""How much of a text the debug log shows."""
 
 
-def configure(level: str, form: str) -> None:
-    """Write what this project and uvicorn log to stderr, as JSON or as text for people."""
+def configure(level: str, log_format: str) -> None:
+    """Log this project and uvicorn to stderr, as ``json`` or as ``text`` for people."""
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -18,9 +19,10 @@ def configure(level: str, form: str) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.stdlib.ExtraAdder(),
         structlog.processors.format_exc_info,
-        _without_colour,
+        _drop_color_message,
     ]
-    renderer = structlog.processors.JSONRenderer() if form == "json" else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    as_json = log_format == "json"
+    renderer = structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -34,10 +36,10 @@ def configure(level: str, form: str) -> None:
         logging.getLogger(name).setLevel(level.upper())
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         logging.getLogger(name).handlers = []
-        logging.getLogger(name).propagate = name != "uvicorn.access"  # the request line is ours
+        logging.getLogger(name).propagate = name != "uvicorn.access"  # the request middleware logs requests
 
 
-def _without_colour(_: Any, __: str, event: Any) -> Any:
-    """uvicorn says everything twice, once in colour."""
+def _drop_color_message(_: Any, __: str, event: Any) -> Any:
+    """Remove uvicorn's coloured copy of its message."""
     event.pop("color_message", None)
     return event

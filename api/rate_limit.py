@@ -1,7 +1,7 @@
-"""How often a client may ask: rate limits over a moving window, kept in memory of bounded size.
+"""Rate limits over a moving window, in memory of bounded size.
 
-The notation, the windows and what counts as spent are those of the ``limits`` library. Its own storage in memory is not used:
-it never forgets a client that has gone, and looks through all of them, in a thread, after every request.
+Notation and windows are those of the ``limits`` library. Its own memory storage is not used: it never forgets a client, and scans
+all of them in a thread after every request.
 """
 
 import math
@@ -19,17 +19,19 @@ from limits.strategies import MovingWindowRateLimiter
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 MAX_AMOUNT = 100_000
-"""The most requests that one limit may allow; each is remembered until its window has passed."""
+"""Largest number of requests that a limit may allow; each is remembered until its window has passed."""
 
-_MAX_HITS = 1_000_000  # requests remembered over all clients, some 10 to 40 MB
+_MAX_HITS = 1_000_000
+"""Requests remembered over all clients of one limit: 10 to 40 MB."""
 
 
-class LimitSettings(BaseModel):
-    """How often each client may ask. A client is an API key, or an address where no key is asked for.
+class RateLimitSettings(BaseModel):
+    """How often each client may send requests. A client is an API key, or an address if no key is needed.
 
     Attributes:
-        rate_limit: one or more of ``60/minute``, ``5 per 10 seconds``, ``1000/day``, with commas between; None or "" sets none.
-        max_clients: most clients that are remembered; past it the one that has been quiet for longest starts anew.
+        rate_limit: limits for each key, or for each address if no key is needed, such as `60/minute,1000/day` or
+            `5 per 10 seconds`, separated by commas.
+        max_clients: clients whose requests are counted; beyond that, the one that was quiet for longest is forgotten.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -39,10 +41,10 @@ class LimitSettings(BaseModel):
 
     @field_validator("rate_limit")
     @classmethod
-    def _is_notation(cls, text: str | None) -> str | None:
+    def _check_notation(cls, text: str | None) -> str | None:
         if text is None or not text.strip():
             return None
-        for item in _items(text):
+        for item in _parse_limits(text):
             if not 1 <= item.amount <= MAX_AMOUNT or item.multiples > 366:
                 raise ValueError(f"give limits of 1 to {MAX_AMOUNT} requests, over at most 366 of a unit of time")
         return text
@@ -50,12 +52,12 @@ class LimitSettings(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """A request that came too soon.
+    """When to retry a request that is over the limit.
 
     Attributes:
-        seconds: after which the next one will be taken, at least 1.
-        headers: Retry-After, and the limit as the RateLimit fields of HTTP have it.
-        message: what to tell the client.
+        seconds: after which a request will be accepted, at least 1.
+        headers: Retry-After and the RateLimit fields.
+        message: for the client.
     """
 
     seconds: int
@@ -64,21 +66,21 @@ class Retry:
 
 
 class RateLimits:
-    """Counts the requests of each client. It may be called from any thread."""
+    """Counts the requests of each client. Thread-safe."""
 
-    def __init__(self, settings: LimitSettings, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, settings: RateLimitSettings, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._lock = threading.Lock()
         self._limits = [
-            (item, MovingWindowRateLimiter(Windows(settings.max_clients, clock=clock)))
-            for item in dict.fromkeys(_items(settings.rate_limit) if settings.rate_limit else [])
+            (item, MovingWindowRateLimiter(WindowStorage(settings.max_clients, clock=clock)))
+            for item in dict.fromkeys(_parse_limits(settings.rate_limit) if settings.rate_limit else [])
         ]
 
     def __bool__(self) -> bool:
         return bool(self._limits)
 
     def check(self, identity: str) -> Retry | None:
-        """Count a request of this client; None if it may be answered. One that may not is not counted against any limit."""
+        """Count a request of this client. Return None if it is within every limit; else when to retry, without counting it."""
         with self._lock:
             now = self._clock()
             spent = [(item, window.get_window_stats(item, identity)) for item, window in self._limits]
@@ -94,7 +96,8 @@ def _refusal(item: RateLimitItem, wait: float) -> Retry:
     seconds, amount, length = max(1, math.ceil(wait)), item.amount, item.get_expiry()
     headers = {
         "Retry-After": f"{seconds}",
-        # The two fields of the IETF's draft as it is now, and the three of its earlier versions, which most clients read.
+        # The two fields of the current IETF draft (draft-ietf-httpapi-ratelimit-headers), and the three of its earlier versions,
+        # which most clients read.
         "RateLimit-Policy": f'"requests";q={amount};w={length}',
         "RateLimit": f'"requests";r=0;t={seconds}',
         "RateLimit-Limit": f"{amount}",
@@ -104,10 +107,10 @@ def _refusal(item: RateLimitItem, wait: float) -> Retry:
     return Retry(seconds, headers, f"more than {amount} requests in {length} s; try again in {seconds} s")
 
 
-class Windows(Storage, MovingWindowSupport):
-    """When each client was last answered, for one limit. Both clients and requests remembered are bounded.
+class WindowStorage(Storage, MovingWindowSupport):
+    """The times of each client's accepted requests, for one limit; the numbers of clients and of times are bounded.
 
-    Clients stand in the order of their last request, so those whose window has passed stand first.
+    Clients are in the order of their last request, so those whose window has passed come first.
     """
 
     STORAGE_SCHEME = None
@@ -164,7 +167,7 @@ class Windows(Storage, MovingWindowSupport):
         raise NotImplementedError("a moving window holds no counter")
 
     def _within(self, key: str, start: float) -> deque[float]:
-        """What a client spent since ``start``; what is older is forgotten."""
+        """Return the times of a client's requests since ``start``, and forget older ones."""
         hits = self._hits.get(key, deque())
         while hits and hits[0] <= start:
             hits.popleft()
@@ -172,7 +175,7 @@ class Windows(Storage, MovingWindowSupport):
         return hits
 
     def _forget(self, start: float) -> None:
-        """Take away the clients whose window has passed, and as many more as are over the bounds."""
+        """Remove the clients whose window has passed, and the oldest ones while a bound is exceeded."""
         while self._hits:
             key, hits = next(iter(self._hits.items()))
             over = len(self._hits) > self._max_clients or (self._count > self._max_hits and len(self._hits) > 1)
@@ -182,9 +185,9 @@ class Windows(Storage, MovingWindowSupport):
 
 
 def address_identity(client: tuple[str, int] | None) -> str:
-    """Who asks, by address: one IPv4 address, or the network of 64 bits that an IPv6 host is given as a whole.
+    """Return the name of a client by its address: the IPv4 address, or the /64 network of an IPv6 address, which one host may use.
 
-    ``client`` is ASGI's; None, as behind a Unix socket, is one client.
+    ``client`` is the address and port of the ASGI scope. All clients without one, as behind a Unix socket, have the same name.
     """
     if client is None:
         return "address unknown"
@@ -197,8 +200,8 @@ def address_identity(client: tuple[str, int] | None) -> str:
     return f"address {address}"
 
 
-def _items(text: str) -> list[RateLimitItem]:
+def _parse_limits(text: str) -> list[RateLimitItem]:
     try:
         return parse_many(text)
     except ValueError:
-        raise ValueError("give limits such as 60/minute or 5 per 10 seconds, with commas between") from None
+        raise ValueError("give limits such as 60/minute or 5 per 10 seconds, separated by commas") from None

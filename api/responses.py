@@ -1,4 +1,4 @@
-"""Sound and events on their way to a client who may leave at any moment."""
+"""Audio responses: whole files and streams, whose generation stops when the client disconnects."""
 
 import asyncio
 import base64
@@ -15,74 +15,25 @@ from starlette.types import Receive, Scope, Send
 
 from ai_core.job import Result, join_results
 from ai_core.results import result_json
-from api.service import gone
+from api.service import wait_for_disconnect
 from prosody_tagger.errors import ProsodyError
 from prosody_tagger.markup import render
 from synth.audio.encoding import MEDIA_TYPES, Encoder, encode
 from synth.base import Audio
 
 MAX_HEADER = 4_000
-"""Longest value of a header of ours; clients and proxies refuse long ones."""
+"""Longest value of a header with details, in characters; clients and proxies refuse long ones."""
 
-_INSTANT = ("wav", "pcm")  # coded in less time than a thread takes to start
+_INSTANT_FORMATS = ("wav", "pcm")
+"""Formats that are encoded in less time than it takes to start a thread."""
+
 _PREFIX = "X-Prosody-"
 
 _log = logging.getLogger(__name__)
 
 
-def _described(kind: str, **fields: str) -> dict[str, Any]:
-    """An event of this kind whose fields are of these types."""
-    properties = {"type": {"const": kind}, **{name: {"type": found.split("|")} for name, found in fields.items()}}
-    return {"type": "object", "required": list(properties), "properties": properties}
-
-
-EVENT: dict[str, Any] = {
-    "oneOf": [
-        _described(
-            "speech.sentence",
-            text="string",
-            marked="string",
-            words="array",
-            backend="string",
-            fallback="string|null",
-            warnings="array",
-        ),
-        _described("speech.audio.delta", audio="string"),
-        _described("speech.audio.done", usage="object", seconds="number"),
-        _described("error", error="object"),
-    ]
-}
-"""What each event of a stream holds, as JSON. The audio is base64; an error is the last event."""
-
-SOUND: dict[str, Any] = {
-    "description": "The audio; with Accept: application/json one object; with Accept: text/event-stream events as it is made.",
-    "content": {
-        **{kind: {"schema": {"type": "string", "format": "binary"}} for kind in MEDIA_TYPES.values()},
-        "text/event-stream": {
-            "itemSchema": {
-                "type": "object",
-                "required": ["data"],
-                "properties": {"data": {"type": "string", "contentMediaType": "application/json", "contentSchema": EVENT}},
-            },
-        },
-    },
-    "headers": {
-        f"X-Prosody-{name}": {"schema": {"type": "string"}, "description": f"{about} Percent-encoded."}
-        for name, about in {
-            "Reply": "The reply that is spoken.",
-            "Marked": "The text with its marks.",
-            "Backend": "Who spoke.",
-            "Fallback": "Who was asked first, if somebody else had to speak.",
-            "Warnings": "What was not done as asked.",
-            "Timings": "Seconds that each step took.",
-        }.items()
-    },
-}
-"""What the endpoints that speak answer with, for their description."""
-
-
-class Stream(Response):
-    """Chunks as they come. When the client leaves, their source is closed at once."""
+class AudioStreamResponse(Response):
+    """A response of chunks as they are made. When the client disconnects, their generator is closed at once."""
 
     def __init__(self, chunks: AsyncGenerator[bytes, None], media_type: str, headers: Mapping[str, str]) -> None:
         self._chunks = chunks
@@ -93,17 +44,17 @@ class Stream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         sending = asyncio.create_task(self._send(send))
-        leaving = asyncio.create_task(gone(Request(scope, receive)))
+        disconnecting = asyncio.create_task(wait_for_disconnect(Request(scope, receive)))
         try:
-            await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({sending, disconnecting}, return_when=asyncio.FIRST_COMPLETED)
             if sending.done():
                 await sending
             else:
-                scope.setdefault("state", {})["gone"] = True
+                scope.setdefault("state", {})["disconnected"] = True
         finally:
-            for task in (sending, leaving):
+            for task in (sending, disconnecting):
                 task.cancel()
-            await asyncio.gather(sending, leaving, return_exceptions=True)
+            await asyncio.gather(sending, disconnecting, return_exceptions=True)
             await self._chunks.aclose()
 
     async def _send(self, send: Send) -> None:
@@ -113,73 +64,77 @@ class Stream(Response):
                 if chunk:
                     await send({"type": "http.response.body", "body": chunk, "more_body": True})
         except ProsodyError as error:
-            # The status has been sent. A connection that breaks off tells every client that this was not all.
-            _log.warning("an answer was broken off by %s", type(error).__name__)
+            # The status was sent already. Without an end of the body the connection breaks, so no client takes it for complete.
+            _log.warning("a stream was cut off by %s", type(error).__name__)
             return
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-async def coded(audio: Audio, form: str) -> bytes:
-    """A whole file."""
-    return encode(audio, form) if form in _INSTANT else await asyncio.to_thread(encode, audio, form)
+async def encode_file(audio: Audio, audio_format: str) -> bytes:
+    """Return ``audio`` as a whole file, without blocking the event loop."""
+    if audio_format in _INSTANT_FORMATS:
+        return encode(audio, audio_format)
+    return await asyncio.to_thread(encode, audio, audio_format)
 
 
-class Coder:
-    """An encoder that is let go of in any case, and does not hold up the event loop."""
+class _StreamEncoder:
+    """An encoder that does not block the event loop, and can be closed while its thread still works."""
 
-    def __init__(self, form: str, rate: int) -> None:
-        self._form = form
-        self._encoder = Encoder(form, rate)
-        self._coding: asyncio.Future[bytes] | None = None
+    def __init__(self, audio_format: str, rate: int) -> None:
+        self._format = audio_format
+        self._encoder = Encoder(audio_format, rate)
+        self._working: asyncio.Future[bytes] | None = None
         self.lead_in = self._encoder.lead_in
 
     async def encode(self, audio: Audio) -> bytes:
-        if self._form in _INSTANT:
+        if self._format in _INSTANT_FORMATS:
             return self._encoder.encode(audio)
-        self._coding = asyncio.get_running_loop().run_in_executor(None, self._encoder.encode, audio)
-        return await asyncio.shield(self._coding)
+        self._working = asyncio.get_running_loop().run_in_executor(None, self._encoder.encode, audio)
+        return await asyncio.shield(self._working)
 
     def finish(self) -> bytes:
         return self._encoder.finish()
 
-    def let_go(self) -> None:
-        """Close the encoder; once its thread is done with it, for who was cancelled does not end the thread."""
-        if self._coding is None or self._coding.done():
+    def close(self) -> None:
+        """Close the encoder, after its thread if that still works: cancelling a task does not end a thread."""
+        if self._working is None or self._working.done():
             self._encoder.finish()
         else:
-            self._coding.add_done_callback(lambda _: self._encoder.finish())
+            self._working.add_done_callback(lambda _: self._encoder.finish())
 
 
-async def as_audio(results: AsyncIterator[Result], first: Result, form: str) -> AsyncGenerator[bytes, None]:
-    """``first`` and the rest of the results, as the bytes of one file."""
-    coder = Coder(form, first.audio.rate)
+async def _audio_chunks(results: AsyncIterator[Result], first: Result, audio_format: str) -> AsyncGenerator[bytes, None]:
+    """Yield ``first`` and the other results as the bytes of one file."""
+    encoder = _StreamEncoder(audio_format, first.audio.rate)
     try:
-        yield await coder.encode(first.audio)
+        yield await encoder.encode(first.audio)
         async for result in results:
-            yield await coder.encode(result.audio)
-        yield coder.finish()
+            yield await encoder.encode(result.audio)
+        yield encoder.finish()
     finally:
-        coder.let_go()
+        encoder.close()
 
 
-async def as_events(results: AsyncIterator[Result], first: Result, form: str) -> AsyncGenerator[bytes, None]:
-    """``first`` and the rest, as server-sent events: OpenAI's, and one of ours for each sentence with its marks and word times."""
-    coder = Coder(form, first.audio.rate)
-    offset, seconds = 0, coder.lead_in
+async def _event_chunks(results: AsyncIterator[Result], first: Result, audio_format: str) -> AsyncGenerator[bytes, None]:
+    """Yield ``first`` and the other results as server-sent events.
+
+    These are OpenAI's, and one ``speech.sentence`` for each sentence, with its marks and word times; see `api.openapi.EVENT`.
+    """
+    encoder = _StreamEncoder(audio_format, first.audio.rate)
+    seconds = encoder.lead_in
     characters = 0
 
-    async def sentence(result: Result) -> bytes:
-        nonlocal offset, seconds, characters
-        shown = result_json(result, None)
-        words = [word.moved(offset, seconds) for word in result.words]
-        data = await coder.encode(result.audio)
-        offset += len(result.marked.text)
+    async def result_events(result: Result) -> bytes:
+        nonlocal seconds, characters
+        words = [word.moved(characters, seconds) for word in result.words]
+        data = await encoder.encode(result.audio)
         seconds += result.audio.seconds
         characters += len(result.marked.text)
-        sound = _delta(data) if data else b""
-        if not result.marked.text:  # more of the sentence before
-            return sound
-        event = _event(
+        audio = _delta_event(data) if data else b""
+        if not result.marked.text:  # more audio of the sentence before
+            return audio
+        shown = result_json(result, None)
+        sentence = _event(
             "speech.sentence",
             text=shown["text"],
             marked=shown["marked"],
@@ -188,26 +143,26 @@ async def as_events(results: AsyncIterator[Result], first: Result, form: str) ->
             fallback=result.fallback,
             warnings=shown["warnings"],
         )
-        return event + sound
+        return sentence + audio
 
     try:
-        yield await sentence(first)
+        yield await result_events(first)
         async for result in results:
-            yield await sentence(result)
-        if rest := coder.finish():
-            yield _delta(rest)
-        made = round(seconds * 1000)
-        usage = {"input_tokens": characters, "output_tokens": made, "total_tokens": characters + made}
-        yield _event("speech.audio.done", usage=usage, seconds=round(seconds - coder.lead_in, 4))
+            yield await result_events(result)
+        if rest := encoder.finish():
+            yield _delta_event(rest)
+        milliseconds = round(seconds * 1000)
+        usage = {"input_tokens": characters, "output_tokens": milliseconds, "total_tokens": characters + milliseconds}
+        yield _event("speech.audio.done", usage=usage, seconds=round(seconds - encoder.lead_in, 4))
     except ProsodyError as error:
-        # The status has been sent: what went wrong can only be said here.
+        # The status was sent already, so the error is an event. Raising also breaks the connection, for clients that ignore it.
         yield _event("error", error={"message": str(error), "type": "server_error", "code": "interrupted", "param": None})
-        raise  # for clients that do not read the event
+        raise
     finally:
-        coder.let_go()
+        encoder.close()
 
 
-def _delta(data: bytes) -> bytes:
+def _delta_event(data: bytes) -> bytes:
     return _event("speech.audio.delta", audio=base64.b64encode(data).decode())
 
 
@@ -215,21 +170,21 @@ def _event(kind: str, **fields: Any) -> bytes:
     return b"data: " + json.dumps({"type": kind, **fields}, ensure_ascii=False).encode() + b"\n\n"
 
 
-def headers_of(result: Result, reply: str | None = None, *, whole: bool = True) -> dict[str, str]:
-    """What was done, in headers, percent-encoded; what is too long for one is named in ``X-Prosody-Omitted``.
+def result_headers(result: Result, reply: str | None = None, *, complete: bool = True) -> dict[str, str]:
+    """Return headers that describe the result, percent-encoded. Values that are too long are listed in ``X-Prosody-Omitted``.
 
-    Of a stream (not ``whole``) only that is told which is known when its first audio leaves.
+    For the first result of a stream (not ``complete``), headers that describe the whole text are left out.
     """
-    told = {
+    values = {
         "Reply": reply,
-        "Marked": render(result.marked) if whole else None,
+        "Marked": render(result.marked) if complete else None,
         "Backend": result.backend,
         "Fallback": result.fallback,
         "Warnings": "; ".join(result.warnings) or None,
-        "Seconds": f"{result.audio.seconds:.4f}" if whole else None,
+        "Seconds": f"{result.audio.seconds:.4f}" if complete else None,
         "Marks-Heard": f"{result.report.realised} of {result.report.asked}" if result.report else None,
     }
-    headers = {_PREFIX + name: quote(value) for name, value in told.items() if value is not None}
+    headers = {_PREFIX + name: quote(value) for name, value in values.items() if value is not None}
     omitted = [name for name, value in headers.items() if len(value) > MAX_HEADER]
     for name in omitted:
         del headers[name]
@@ -240,15 +195,22 @@ def headers_of(result: Result, reply: str | None = None, *, whole: bool = True) 
     return headers
 
 
-async def stream_answer(
-    results: AsyncGenerator[Result, None], form: str, characters: int, *, events: bool = False, reply: str | None = None
+async def streaming_response(
+    results: AsyncGenerator[Result, None], audio_format: str, characters: int, *, events: bool = False, reply: str | None = None
 ) -> Response:
-    """An answer that begins with the first sentence of a text of so many ``characters``.
+    """Return a response that starts with the first sentence.
 
-    A text of one sentence is sent whole, with its length in its header.
+    A text that is a single sentence is sent whole, with its length in the header, unless as events.
+
+    Args:
+        results: the results of the job; closed at the end.
+        audio_format: a key of `MEDIA_TYPES`.
+        characters: length of the whole text.
+        events: send server-sent events instead of plain audio.
+        reply: the reply that is spoken, if it is one.
 
     Raises:
-        ProsodyError: what keeps the first sentence from being spoken.
+        ProsodyError: the first sentence cannot be spoken.
     """
     try:
         first = await anext(results)
@@ -257,14 +219,15 @@ async def stream_answer(
         raise
     if not events and first.complete and len(first.marked.text) >= characters:
         async with aclosing(results):
-            together = join_results([first, *[result async for result in results]])
-        return Response(await coded(together.audio, form), 200, headers_of(together, reply), MEDIA_TYPES[form])
-    chunks = as_events(results, first, form) if events else as_audio(results, first, form)
-    media_type = "text/event-stream" if events else MEDIA_TYPES[form]
-    return Stream(_closing(chunks, results), media_type, headers_of(first, reply, whole=False))
+            whole = join_results([first, *[result async for result in results]])
+        return Response(await encode_file(whole.audio, audio_format), 200, result_headers(whole, reply), MEDIA_TYPES[audio_format])
+    chunks = _event_chunks(results, first, audio_format) if events else _audio_chunks(results, first, audio_format)
+    media_type = "text/event-stream" if events else MEDIA_TYPES[audio_format]
+    return AudioStreamResponse(_closing(chunks, results), media_type, result_headers(first, reply, complete=False))
 
 
 async def _closing(chunks: AsyncGenerator[bytes, None], results: AsyncGenerator[Result, None]) -> AsyncGenerator[bytes, None]:
+    """Yield ``chunks``, and close both generators at the end."""
     async with aclosing(results), aclosing(chunks):
         async for chunk in chunks:
             yield chunk

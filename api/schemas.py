@@ -1,4 +1,4 @@
-"""What the endpoints take and give, as JSON."""
+"""The JSON that the endpoints accept and return."""
 
 from typing import Any, Literal
 
@@ -6,35 +6,40 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ai_core.settings import Density
 from synth.audio.time_stretch import FASTEST, SLOWEST
+from synth.base import Strength
 
-Form = Literal["wav", "flac", "mp3", "opus", "aac", "pcm"]
+AudioFormat = Literal["wav", "flac", "mp3", "opus", "aac", "pcm"]
 
 MAX_POINTS = 100
 
+_INTENSITY = "Sets density and strength together; a number is emphases per word, such as 0.12, with the nearest strength."
+_DENSITY = "How many words the tagger stresses: low, medium, high, or emphases per word from 0 to 1. Overrides intensity."
+_STRENGTH = "How strongly marks are spoken. Overrides intensity."
 
-class _Strict(BaseModel):
+
+class _StrictModel(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class Manner(_Strict):
-    """How a text is spoken. What is left out is as the service is set."""
+class SpeechOptions(_StrictModel):
+    """How a text is spoken. Missing fields mean the settings of the service."""
 
-    backend: str | None = Field(default=None, max_length=100, description="Who speaks; GET /v1/prosody lists them.")
-    voice: str | None = Field(default=None, max_length=200, description="A name of the backend's, or the id of an uploaded voice.")
-    language: str | None = Field(default=None, max_length=35, description="BCP 47 tag of what is spoken.", examples=["en-gb"])
-    intensity: Density | None = Field(
-        default=None, description="How often and how strongly words are stressed; a number is emphases a word, such as 0.12."
-    )
+    backend: str | None = Field(default=None, max_length=100, description="The backend; GET /v1/prosody lists them.")
+    voice: str | None = Field(default=None, max_length=200, description="A voice of the backend, or the id of an uploaded voice.")
+    language: str | None = Field(default=None, max_length=35, description="Language of the text, a BCP 47 tag.", examples=["en-gb"])
+    intensity: Density | None = Field(default=None, description=_INTENSITY)
+    density: Density | None = Field(default=None, description=_DENSITY)
+    strength: Strength | None = Field(default=None, description=_STRENGTH)
     speed: float = Field(default=1.0, ge=SLOWEST, le=FASTEST, description="1 is the voice's own rate, 2 twice as fast.")
-    seed: int | None = Field(default=None, ge=0, lt=2**63, description="Makes a voice that samples repeatable.")
-    realise: bool | None = Field(default=None, description="Make the marks that the voice does not obey in its sound.")
-    report: bool = Field(default=False, description="Measure every mark in what was spoken.")
-    format: Form = Field(default="wav", description="What the audio is coded in; pcm is 16-bit little-endian mono.")
-    stream: bool = Field(default=False, description="Send the audio while it is made. Its length is then unknown to its header.")
+    seed: int | None = Field(default=None, ge=0, lt=2**63, description="Makes the output of a sampling voice repeatable.")
+    realise: bool | None = Field(default=None, description="Realise the marks that the voice does not support in its audio.")
+    report: bool = Field(default=False, description="Measure every mark in the audio.")
+    format: AudioFormat = Field(default="wav", description="Format of the audio; pcm is 16-bit little-endian mono.")
+    stream: bool = Field(default=False, description="Send the audio while it is made. Its header then does not give its length.")
 
 
-class SpeakRequest(Manner):
-    """A text to speak, or what they said and the points to make in reply."""
+class SpeakRequest(SpeechOptions):
+    """A text to speak, or a message to reply to and the points to make."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -48,12 +53,12 @@ class SpeakRequest(Manner):
     )
 
     text: str | None = Field(default=None, description="What to speak. The tagger marks it, unless `marked` is true.")
-    marked: bool = Field(default=False, description="The text holds marks of its own, such as <emph>.")
-    input: str | None = Field(default=None, description="What they said; the text is then a reply to it.")
-    points: list[str] = Field(default=[], max_length=MAX_POINTS, description="What the reply has to hold, word for word.")
+    marked: bool = Field(default=False, description="The text contains its own marks, such as `<emph>`.")
+    input: str | None = Field(default=None, description="A message; the spoken text is then a reply to it.")
+    points: list[str] = Field(default=[], max_length=MAX_POINTS, description="What the reply must contain, word for word.")
 
     @model_validator(mode="after")
-    def _has_one_text(self) -> "SpeakRequest":
+    def _check_one_text(self) -> "SpeakRequest":
         if (self.text is None) == (self.input is None):
             raise ValueError("give either text, or input and points")
         if self.text is not None and self.points:
@@ -63,17 +68,18 @@ class SpeakRequest(Manner):
         return self
 
 
-class MarkRequest(_Strict):
+class MarkRequest(_StrictModel):
     """A text to mark."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"text": "We ship on Monday."}]})
 
     text: str
-    intensity: Density | None = None
+    intensity: Density | None = Field(default=None, description="The same as density.")
+    density: Density | None = Field(default=None, description=_DENSITY)
 
 
-class MarkShown(BaseModel):
-    """A mark, the word that it stands before, and the tagger's score or null where the user or a rule set it."""
+class MarkOut(BaseModel):
+    """A mark, the word that follows it, and the tagger's score; null if the user or a rule set the mark."""
 
     kind: str
     offset: int = Field(description="In code points of the text.")
@@ -82,17 +88,17 @@ class MarkShown(BaseModel):
     ms: int | None
 
 
-class Marked(BaseModel):
+class MarkedOut(BaseModel):
     """A text with its marks."""
 
     text: str
     marked: str
-    marks: list[MarkShown]
-    warnings: list[str] = Field(default=[], description="What was not done, or not as asked, in words.")
+    marks: list[MarkOut]
+    warnings: list[str] = Field(default=[], description="What was not done as asked.")
 
 
-class WordShown(BaseModel):
-    """When a word is heard, in seconds."""
+class WordOut(BaseModel):
+    """When a word is spoken, in seconds."""
 
     word: str
     offset: int
@@ -100,24 +106,24 @@ class WordShown(BaseModel):
     end: float
 
 
-class Spoken(Marked):
-    """What was spoken."""
+class SpokenOut(MarkedOut):
+    """A spoken text and its audio."""
 
-    words: list[WordShown]
+    words: list[WordOut]
     audio: str = Field(description="The audio, in base64.")
-    format: Form
+    format: AudioFormat
     media_type: str
     sample_rate: int
     seconds: float
     backend: str
-    fallback: str | None = Field(description="Who was asked first, if somebody else had to speak.")
+    fallback: str | None = Field(description="The backend that failed, if the fallback spoke.")
     timings: dict[str, float]
-    reply: str | None = Field(description="The reply that was spoken, if there was something to reply to.")
+    reply: str | None = Field(description="The reply that was spoken, if the request had an input.")
     report: dict[str, Any] | None = Field(description="What was measured of each mark.")
 
 
-class Measured(BaseModel):
-    """Whether each mark is heard in a recording, with the figures behind it."""
+class MeasuredOut(BaseModel):
+    """Whether each mark is audible in a recording, with the measured values."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -131,30 +137,34 @@ class Measured(BaseModel):
     marks: list[dict[str, Any]]
 
 
-class SpeechRequest(BaseModel):
-    """OpenAI's form. Fields that are not known are left unread, as there."""
+class OpenAISpeechRequest(BaseModel):
+    """The body of OpenAI's speech endpoint, and some fields of this project. Unknown fields are ignored, as OpenAI does."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"model": "prosody", "input": "All yours.", "voice": "alloy", "response_format": "wav"}]}
     )
 
     model: str = Field(
-        default="prosody", max_length=200, description="A backend; prosody or OpenAI's names mean the one that is set."
+        default="prosody", max_length=200, description="A backend; prosody and OpenAI's models mean the backend of the settings."
     )
     input: str
-    voice: str | dict[str, Any] | None = Field(default=None, description="A voice's name or id; OpenAI's names are taken as well.")
-    instructions: str | None = Field(default=None, max_length=10_000, description="Taken, and not followed: marks do that here.")
-    response_format: Form = "mp3"
+    voice: str | dict[str, Any] | None = Field(
+        default=None, description="Name or id of a voice; OpenAI's voices mean the backend's default."
+    )
+    instructions: str | None = Field(default=None, max_length=10_000, description="Accepted and ignored; use marks instead.")
+    response_format: AudioFormat = "mp3"
     speed: float = Field(default=1.0, ge=SLOWEST, le=FASTEST)
     stream_format: Literal["audio", "sse"] = "audio"
-    marked: bool = Field(default=False, description="The input holds marks of its own, such as <emph>.")
-    intensity: Density | None = None
+    marked: bool = Field(default=False, description="The input contains its own marks, such as `<emph>`.")
+    intensity: Density | None = Field(default=None, description=_INTENSITY)
+    density: Density | None = Field(default=None, description=_DENSITY)
+    strength: Strength | None = Field(default=None, description=_STRENGTH)
     seed: int | None = Field(default=None, ge=0, lt=2**63)
     realise: bool | None = None
     language: str | None = Field(default=None, max_length=35)
 
 
-class Model(BaseModel):
+class ModelOut(BaseModel):
     """A backend, as OpenAI lists models."""
 
     id: str
@@ -163,35 +173,35 @@ class Model(BaseModel):
     owned_by: str = "prosody-speech"
 
 
-class Models(BaseModel):
+class ModelList(BaseModel):
     """Every backend."""
 
     object: Literal["list"] = "list"
-    data: list[Model]
+    data: list[ModelOut]
 
 
-class VoiceShown(BaseModel):
-    """A voice that can be asked for by its id."""
+class VoiceOut(BaseModel):
+    """A voice that requests can name by its id."""
 
     id: str
     name: str
     language: str | None
     description: str
-    seconds: float | None = Field(default=None, description="Length of the recording, of an uploaded voice.")
+    seconds: float | None = Field(default=None, description="Length of the recording, for an uploaded voice.")
     created: int | None = None
 
 
-class Voices(BaseModel):
-    """The voices of one backend, its default first, and those that were uploaded."""
+class VoiceList(BaseModel):
+    """The voices of one backend, its default first, then the uploaded voices."""
 
     object: Literal["list"] = "list"
     backend: str
-    data: list[VoiceShown]
+    data: list[VoiceOut]
     voices: list[str] = Field(description="The ids alone, as some clients read them.")
 
 
-class Deleted(BaseModel):
-    """A voice that is gone."""
+class DeletedOut(BaseModel):
+    """A voice that was deleted."""
 
     id: str
     deleted: bool = True

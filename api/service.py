@@ -1,4 +1,4 @@
-"""What one service is made of, and the way of a job through it."""
+"""The service behind the routes: it runs jobs within the limits, and cancels work when its client disconnects."""
 
 import asyncio
 import logging
@@ -17,11 +17,11 @@ from ai_core.measurement import with_report
 from ai_core.pipeline import collect, stream
 from ai_core.runtime import Runtime
 from ai_core.settings import Settings
-from api.admission import Stage
-from api.logs import LONGEST_TEXT
+from api.admission import SynthesisScheduler
+from api.logs import LOGGED_CHARS
 from api.metrics import Metrics
 from api.settings import ApiSettings
-from api.voice_store import ReferenceStore, is_voice_id
+from api.voice_store import VoiceStore, is_voice_id
 from prosody_tagger.errors import ProsodyError
 from synth.base import Reference
 
@@ -30,146 +30,144 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 MEASURING = "measuring"
-"""The gate before what is measured, and `MARKING` that before what is only marked."""
+"""Name of the limiter for measuring recordings."""
 MARKING = "marking"
+"""Name of the limiter for marking texts without speaking them."""
 
 
-class ClientGone(Exception):
-    """Nobody is there any more to hear the answer."""
+class ClientDisconnected(Exception):
+    """The client has disconnected; nobody reads the response."""
 
 
 @dataclass(slots=True)
 class Service:
-    """The parts of one running service."""
+    """Everything that the routes of one running service share."""
 
     runtime: Runtime
     api: ApiSettings
     metrics: Metrics = field(default_factory=Metrics)
-    stage: Stage = field(init=False)
-    store: ReferenceStore = field(init=False)
-    _loading: asyncio.Task[None] | None = None
+    scheduler: SynthesisScheduler = field(init=False)
+    store: VoiceStore = field(init=False)
     is_warm: bool = False
+    _warm_up_task: asyncio.Task[None] | None = None
 
     def __post_init__(self) -> None:
-        self.stage = Stage(self.api, self.metrics.watch)
-        self.store = ReferenceStore(self.api.voices, max_voices=self.api.max_voices, max_bytes=self.api.max_voices_bytes)
+        self.scheduler = SynthesisScheduler(self.api, self.metrics.watch)
+        self.store = VoiceStore(self.api.voices, max_voices=self.api.max_voices, max_bytes=self.api.max_voices_bytes)
 
     @property
     def settings(self) -> Settings:
         return self.runtime.settings
 
-    def backend_of(self, job: Job) -> str:
-        return job.backend or self.settings.backend
-
     async def reference(self, voice: str | None) -> Reference | None:
-        """The recording of an uploaded voice; None if ``voice`` is the name of a backend's.
+        """Return the recording of an uploaded voice; None if ``voice`` is not the id of one.
 
         Raises:
-            UnknownVoice: no recording is kept under this id.
+            UnknownVoice: it is an id, but no voice is stored under it.
         """
         if voice is None or not is_voice_id(voice):
             return None
         return await asyncio.to_thread(self.store.get, voice)
 
     async def speak(self, job: Job) -> AsyncGenerator[Result, None]:
-        """The job, a sentence at a time, in a place of its backend; identical jobs at one time are one.
+        """Speak the job a sentence at a time, within the limits of its backend. Identical concurrent jobs share one synthesis.
 
         Raises:
-            ProsodyError: as `ai_core.pipeline.stream` does; Busy where there is no place.
+            ProsodyError: as `ai_core.pipeline.stream` does; BackendBusy if the queue is full.
         """
-        backend = self.backend_of(job)
-        self.runtime.backend(backend)  # an unknown one is refused before it waits
-        _log.debug("text", extra={"text": job.marked.text[:LONGEST_TEXT]})
-        began = time.perf_counter()
-        heard_any = False
-        with self.metrics.speaking(backend) as spoken:
-            async with aclosing(self.stage.perform((job, backend), backend, lambda: stream(job, self.runtime))) as heard:
-                async for result in heard:
-                    if not heard_any:
-                        spoken.first(time.perf_counter() - began)
-                        heard_any = True
-                    spoken.add(result)
+        backend = job.backend or self.settings.backend
+        self.runtime.backend(backend)  # refuse an unknown name before it waits in a queue
+        _log.debug("text", extra={"text": job.marked.text[:LOGGED_CHARS]})
+        start = time.perf_counter()
+        started = False
+        with self.metrics.speaking(backend) as speech:
+            results = self.scheduler.run((job, backend), backend, lambda: stream(job, self.runtime))
+            async with aclosing(results):
+                async for result in results:
+                    if not started:
+                        speech.first_audio(time.perf_counter() - start)
+                        started = True
+                    speech.add(result)
                     yield result
 
     async def collect(self, job: Job) -> Result:
-        """The whole job, with its report if it asks for one. Raises as `speak` does."""
+        """Speak the whole job, and measure its marks if it asks for a report. Raises as `speak` does."""
         async with aclosing(self.speak(job)) as results:
             whole = join_results([result async for result in results])
         if not job.report:
             return whole
-        async with self.stage.gate(MEASURING).place():
+        async with self.scheduler.limiter(MEASURING).permit():
             return await with_report(whole, self.runtime, job.language)
 
-    async def unready(self) -> dict[str, str]:
-        """What keeps the service from speaking, by part; empty if nothing."""
+    async def missing(self) -> dict[str, str]:
+        """Return which parts are not ready to speak, each with the reason; empty if all are."""
         found: dict[str, str] = {}
         name = self.settings.backend
         try:
-            why = self.runtime.backend(name).unready()
-            if why is not None:
-                found[f"backend {name}"] = why
+            reason = self.runtime.backend(name).unready()
+            if reason is not None:
+                found[f"backend {name}"] = reason
         except ProsodyError as error:
             found[f"backend {name}"] = str(error)
         if not self.is_warm:
-            found["tagger"] = self._warming()
+            found["tagger"] = self._warm_up_state()
         return found
 
-    def load(self) -> None:
-        """Begin to load what every request needs."""
-        self._warming()
+    def start_warm_up(self) -> None:
+        """Start to load in the background what every request needs."""
+        self._warm_up_state()
 
-    def _warming(self) -> str:
-        """Why nothing is warm yet. That is done in the background, and again after a failure."""
-        task, self._loading = self._loading, None
+    def _warm_up_state(self) -> str:
+        """Return why the warm-up is not done. Start it if it does not run, also after a failure, which is reported once."""
+        task, self._warm_up_task = self._warm_up_task, None
         if task is not None and task.done() and (error := task.exception()) is not None:
             return str(error)
-        self._loading = task or asyncio.create_task(self._warm_up())
+        self._warm_up_task = task or asyncio.create_task(self._warm_up())
         return "it is being loaded; ask again in a moment"
 
     async def _warm_up(self) -> None:
-        """Load the tagger, and have the embedded voice say a word, so that no request waits for what is slow only once."""
+        """Load the tagger and start the embedded voice, so that the first request is as fast as the next."""
         await self.runtime.tagger()
         if self.settings.backend == ALIGNMENT_BACKEND:
             await collect(Job("Is everything ready?"), self.runtime)
         self.is_warm = True
 
     async def close(self) -> None:
-        """Let go of everything."""
-        if self._loading is not None:
-            await asyncio.gather(self._loading, return_exceptions=True)
+        """Wait for the warm-up to end, then close every backend."""
+        if self._warm_up_task is not None:
+            await asyncio.gather(self._warm_up_task, return_exceptions=True)
         await self.runtime.close()
 
 
-async def unless_gone(request: Request, work: Callable[[], Awaitable[T]]) -> T:
-    """What ``work`` gives; it is cancelled as soon as the client leaves.
+async def cancel_on_disconnect(request: Request, work: Callable[[], Awaitable[T]]) -> T:
+    """Return the result of ``work``, which is cancelled if the client disconnects.
 
     Raises:
-        ClientGone: the client has left.
+        ClientDisconnected: it did.
     """
     working = asyncio.ensure_future(work())
-    leaving = asyncio.create_task(gone(request))
+    disconnecting = asyncio.create_task(wait_for_disconnect(request))
     try:
-        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({working, disconnecting}, return_when=asyncio.FIRST_COMPLETED)
         if working.done():
             return await working
-        raise ClientGone
+        raise ClientDisconnected
     finally:
-        for task in (working, leaving):
+        for task in (working, disconnecting):
             task.cancel()
-        await asyncio.gather(working, leaving, return_exceptions=True)
+        await asyncio.gather(working, disconnecting, return_exceptions=True)
 
 
-async def gone(request: Request) -> None:
-    """Wait until the client has left. The body must have been read."""
+async def wait_for_disconnect(request: Request) -> None:
+    """Wait until the client has disconnected. The body must have been read."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
 
 
-async def service_of(request: Request) -> Service:
-    """The service that a request has come to."""
+async def _service_of(request: Request) -> Service:
     service: Service = request.app.state.service
     return service
 
 
-Here = Annotated[Service, Depends(service_of)]
-"""For the parameter of a route that is to be given its service."""
+ServiceDep = Annotated[Service, Depends(_service_of)]
+"""Type of a route's parameter that receives the service."""

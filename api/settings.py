@@ -5,22 +5,22 @@ from typing import Literal
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from api.admission import LoadSettings
-from api.rate_limit import LimitSettings
+from api.admission import AdmissionSettings
+from api.rate_limit import RateLimitSettings
 from api.security import SecuritySettings
-from api.voice_store import ReferenceSettings
+from api.voice_store import VoiceStoreSettings
 from prosody_tagger.errors import BadInput
 
 
-class ApiSettings(SecuritySettings, LimitSettings, ReferenceSettings, LoadSettings):
-    """What the service runs with, beside what the commands run with.
+class ApiSettings(SecuritySettings, RateLimitSettings, VoiceStoreSettings, AdmissionSettings):
+    """The settings of the service, beside those that it shares with the commands.
 
     Attributes:
-        host: where it listens. Beyond loopback it asks for a key.
-        port: where it listens.
-        drain: seconds that what runs has to finish once the service is told to end.
-        log: what is written down; debug alone shows the beginnings of texts.
-        log_form: text for people, json for machines.
+        host: address to listen on; addresses that other machines can reach need keys.
+        port: port to listen on.
+        drain: seconds that running requests have to finish after SIGTERM.
+        log: lowest level that is logged; only `debug` shows the beginnings of texts.
+        log_form: `json` for machines, `text` for people.
     """
 
     host: str = "127.0.0.1"
@@ -37,10 +37,10 @@ class _Environment(BaseSettings):
 
 
 def load_api_settings() -> ApiSettings:
-    """The settings of the environment.
+    """Return the settings of the environment.
 
     Raises:
-        BadInput: a variable with a value that cannot be used; the message names it, never a secret's value.
+        BadInput: a variable with a value that cannot be used; the message names the variable, never a secret value.
     """
     try:
         return _Environment().api

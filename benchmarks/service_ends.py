@@ -1,9 +1,9 @@
-"""How the service ends and comes back: SIGTERM under load, then kill -9 and start.
+"""How the service stops and restarts: SIGTERM under load, then SIGKILL and a restart.
 
-SIGTERM comes while clients ask, each on a connection of its own. An answer that was begun must come whole; a client that was not
-heard any more may be refused the connection, and who was connected without an answer to come may find it closed. After kill -9
-the time from the start of the process until `/ready` says yes is compared with that of a bare process that imports and loads the
-tagger; the two take turns, and the median of the ratios counts.
+SIGTERM is sent while clients send requests, each on a connection of its own. A response that has started must be complete; a new
+connection may be refused, and one without a started response may be closed. After SIGKILL, the time from the start of the process
+until `/ready` is true is compared with that of a bare process that imports and loads the tagger. The two alternate, and the median
+of the ratios is reported.
 
 python benchmarks/service_ends.py [--rounds 5] [--json FILE]
 """
@@ -25,16 +25,16 @@ TEXTS = [parse(line).text for line in own_server.SENTENCES if line]
 LONG = " ".join(TEXTS[:5])
 CLIENTS = 16
 LOAD_SECONDS = 2.0
-MOST = 1.2
+MAX_RATIO = 1.2
 
 _BARE = "from prosody_tagger.tagger import ProsodyTagger; ProsodyTagger.load()"
 
 
-async def terminated() -> Counter[str]:
-    """How the requests of a server end that is told to end while it works, and the server itself."""
+async def terminate_under_load() -> Counter[str]:
+    """Return how the requests and the process of a server end that gets SIGTERM under load."""
     ended: Counter[str] = Counter()
     with own_server.server() as running:
-        told = False
+        terminated = False
 
         async def client(number: int) -> None:
             seed = number * 1_000_000
@@ -45,19 +45,19 @@ async def terminated() -> Counter[str]:
                     try:
                         await connection.send("POST", "/speak", body)
                     except OSError:
-                        ended["not let in after SIGTERM" if told else "not let in before SIGTERM"] += 1
+                        ended["refused after SIGTERM" if terminated else "refused before SIGTERM"] += 1
                         return
                     try:
                         answer = await connection.answer()
                     except own_server.IncompleteResponse:
-                        # Asked when nobody listened any more: no byte of an answer was ever sent.
-                        ended["broken" if connection.answered or not told else "closed before any answer"] += 1
+                        # Sent after the server stopped accepting: no byte of a response was sent.
+                        ended["broken" if connection.answered or not terminated else "closed before any response"] += 1
                         return
-                    ended[f"{answer.status} after SIGTERM" if told else f"{answer.status}"] += 1
+                    ended[f"{answer.status} after SIGTERM" if terminated else f"{answer.status}"] += 1
 
         clients = [asyncio.create_task(client(number)) for number in range(CLIENTS)]
         await asyncio.sleep(LOAD_SECONDS)
-        told = True
+        terminated = True
         running.process.send_signal(signal.SIGTERM)
         began = time.perf_counter()
         await asyncio.gather(*clients)
@@ -68,14 +68,14 @@ async def terminated() -> Counter[str]:
 
 
 def loaded() -> float:
-    """Seconds that a bare process takes to load the tagger."""
+    """Return the seconds that a bare process takes to load the tagger."""
     began = time.perf_counter()
     subprocess.run([sys.executable, "-c", _BARE], check=True, cwd=own_server.ROOT, capture_output=True)
     return time.perf_counter() - began
 
 
 def restarted() -> float:
-    """Seconds from the start of a server until it is ready; it is killed at once."""
+    """Return the seconds from the start of a server until it is ready; then kill it."""
     began = time.perf_counter()
     running = own_server.start()
     try:
@@ -87,15 +87,15 @@ def restarted() -> float:
 
 
 def measure(rounds: int) -> dict[str, object]:
-    ended = asyncio.run(terminated())
+    ended = asyncio.run(terminate_under_load())
     loaded(), restarted()
     pairs = [(loaded(), restarted()) for _ in range(rounds)]
     return {
         "SIGTERM": dict(ended),
         "broken answers": ended["broken"],
         "tagger loaded in a bare process, s": own_server.middle([bare for bare, _ in pairs]),
-        "ready after kill -9 and start, s": own_server.middle([ours for _, ours in pairs]),
-        f"ratio (at most {MOST:g})": own_server.middle([ours / bare for bare, ours in pairs]),
+        "ready after SIGKILL and restart, s": own_server.middle([ours for _, ours in pairs]),
+        f"ratio (at most {MAX_RATIO:g})": own_server.middle([ours / bare for bare, ours in pairs]),
     }
 
 

@@ -1,7 +1,8 @@
 """Time to the first audio on /v1/audio/speech for texts of 1, 10, 100 and 300 sentences: it must not grow with the text.
 
-The first audio is the first byte past a WAV's header. The texts take turns, all begin with the same sentence, and a listener stays
-for the first audio only, so that nothing is left running beside the next. The last column is the time to all of the audio, once.
+The first audio is the first byte after the WAV header. The texts alternate, all start with the same sentence, and the client
+disconnects at the first audio, so that nothing runs beside the next request. The last column is the time to the complete audio,
+measured once.
 
 python benchmarks/service_first_audio.py [--rounds 15] [--json FILE]
 """
@@ -18,19 +19,19 @@ from prosody_tagger.markup import parse
 
 SENTENCES = (1, 10, 100, 300)
 TEXTS = [parse(line).text for line in own_server.SENTENCES if line]
-MOST_CHARS = 20_000
+MAX_CHARS = 20_000
 
 
 def text_of(sentences: int) -> str:
-    """So many sentences, the first always the same; the others so short that the longest text is within the service's limit."""
+    """Return a text of so many sentences: the first is always the same, the others short enough for the service's length limit."""
     short = sorted(TEXTS[1:], key=len)[:40]
     text = " ".join([TEXTS[0], *itertools.islice(itertools.cycle(short), sentences - 1)])
-    assert len(text) <= MOST_CHARS
+    assert len(text) <= MAX_CHARS
     return text
 
 
 async def first_audio(port: int, sentences: int, seed: int) -> float:
-    """Seconds."""
+    """Return the seconds to the first audio."""
     async with own_server.connection(port) as connection:
         body = {"model": "prosody", "input": text_of(sentences), "voice": "alloy", "response_format": "wav", "seed": seed}
         await connection.send("POST", "/v1/audio/speech", body)
@@ -38,6 +39,7 @@ async def first_audio(port: int, sentences: int, seed: int) -> float:
 
 
 async def whole(port: int, sentences: int, seed: int) -> float:
+    """Return the seconds to the complete audio."""
     async with own_server.connection(port) as connection:
         body = {"model": "prosody", "input": text_of(sentences), "voice": "alloy", "response_format": "wav", "seed": seed}
         answer = await connection.ask("POST", "/v1/audio/speech", body)

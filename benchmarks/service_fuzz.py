@@ -1,8 +1,8 @@
-"""Ten thousand requests that schemathesis makes from the service's own description: right ones, and wrong ones of every kind.
+"""Ten thousand requests that schemathesis generates from the OpenAPI description, valid and invalid.
 
-An answer is a fault if it is 5xx (503 with Retry-After aside), or if its status, type, headers or body are not as described. Half
-of the right requests that speak, mark or measure are given a text, a voice and a recording that are there. The service has its
-real tagger, on loopback, in a process of its own; afterwards it must still be ready, with no place taken.
+A response is a fault if its status is 5xx (except 503 with Retry-After), or if its status, type, headers or body do not match the
+description. Half of the valid requests to speak, mark or measure get a text, a voice and a recording that exist. The service runs
+on loopback in its own process, with the shipped tagger; afterwards it must be ready, with no permit in use.
 
 python benchmarks/service_fuzz.py [--cases 10000] [--seed 0] [--json FILE]
 """
@@ -22,7 +22,7 @@ from fuzz import SENTENCE, fuzz
 
 
 def recording(port: int) -> bytes:
-    """Something for the service to measure: what it says itself."""
+    """Return a recording to measure: the service's own speech."""
     body = json.dumps({"text": SENTENCE}).encode()
     asked = urllib.request.Request(f"http://{own_server.HOST}:{port}/speak", body, {"Content-Type": "application/json"})
     with urllib.request.urlopen(asked) as answer:
@@ -34,10 +34,10 @@ def measure(cases: int, seed: int) -> dict[str, object]:
     with own_server.server() as running:
         began = time.perf_counter()
         url = f"http://{own_server.HOST}:{running.port}"
-        # Half the run warms up what is made once; the memory of the other half is what requests leave behind.
-        first = fuzz(url, cases // 2, seed=seed, recording=recording(running.port), told=tell)
+        # The first half fills caches; memory that grows in the second half is left behind by requests.
+        first = fuzz(url, cases // 2, seed=seed, recording=recording(running.port), progress=print_progress)
         megabytes = running.megabytes()
-        second = fuzz(url, cases - first.cases, seed=seed + 1, recording=recording(running.port), told=tell)
+        second = fuzz(url, cases - first.cases, seed=seed + 1, recording=recording(running.port), progress=print_progress)
         after = running.megabytes()
         running.wait_until_ready()
         taken = own_server.taken(running.metrics())
@@ -48,12 +48,12 @@ def measure(cases: int, seed: int) -> dict[str, object]:
         "statuses": {str(status): first.count(status) + second.count(status) for status in sorted({key[1] for key in statuses})},
         "slowest answer, seconds": max(first.slowest, second.slowest),
         "memory after / at half time": after / megabytes,
-        "places and turns taken afterwards": taken,
+        "permits and queue places in use afterwards": taken,
         "faults": [[*fault, sent] for fault, sent in (first.faults | second.faults).items()],
     }
 
 
-def tell(line: str) -> None:
+def print_progress(line: str) -> None:
     Console(stderr=True).print(line, highlight=False, markup=False)
 
 
@@ -64,7 +64,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE")
     asked = parser.parse_args()
     found = measure(asked.cases, asked.seed)
-    own_server.report("The service against its own description", found, asked.json)
+    own_server.report("The service against its OpenAPI description", found, asked.json)
     sys.exit(1 if found["faults"] else 0)
 
 

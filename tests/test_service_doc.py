@@ -1,4 +1,4 @@
-"""What docs/service.md shows works, against a service that runs."""
+"""The examples of docs/service.md work with a running service."""
 
 import os
 import re
@@ -19,7 +19,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 DOC = (ROOT / "docs" / "service.md").read_text(encoding="utf-8")
-SHOWN = [line for block in re.findall(r"```console\n(.*?)```", DOC, re.DOTALL) for line in block.splitlines()]
+COMMANDS = [line for block in re.findall(r"```console\n(.*?)```", DOC, re.DOTALL) for line in block.splitlines()]
 PYTHON = re.findall(r"```python\n(.*?)```", DOC, re.DOTALL)
 AT = "http://127.0.0.1:8000"
 
@@ -55,7 +55,7 @@ def is_ready(address: str) -> bool:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the commands run, one after another: it holds a recording of the user's own."""
+    """The working folder of the commands, which run one after another; it contains a recording me.wav."""
     found = tmp_path_factory.mktemp("shown")
     with wave.open(str(found / "me.wav"), "wb") as file:
         file.setnchannels(1)
@@ -66,8 +66,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
-@pytest.mark.parametrize("command", SHOWN)
-def test_commands_that_it_shows(command: str, address: str, folder: Path) -> None:
+@pytest.mark.parametrize("command", COMMANDS)
+def test_its_commands_work(command: str, address: str, folder: Path) -> None:
     line = command.removeprefix("$ ").replace(AT, address).replace("curl ", "curl --noproxy '*' -sS --fail-with-body ", 1)
     done = subprocess.run(["bash", "-c", line], cwd=folder, capture_output=True, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -79,7 +79,7 @@ def test_commands_that_it_shows(command: str, address: str, folder: Path) -> Non
         assert b"speech.audio.done" in told
 
 
-def test_the_program_that_it_shows(address: str, folder: Path) -> None:
+def test_its_program_works(address: str, folder: Path) -> None:
     (program,) = PYTHON
     environment = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
     command = [sys.executable, "-c", program.replace(AT, address)]
@@ -91,7 +91,4 @@ def test_the_program_that_it_shows(address: str, folder: Path) -> None:
 def test_it_lists_every_setting_of_the_service() -> None:
     from api.settings import ApiSettings
 
-    without = {"max_clients"}
-    assert {f"PROSODY_API__{name}".upper() for name in set(ApiSettings.model_fields) - without} <= set(
-        re.findall(r"PROSODY_API__[A-Z_]+", DOC)
-    )
+    assert {f"PROSODY_API__{name}".upper() for name in ApiSettings.model_fields} <= set(re.findall(r"PROSODY_API__[A-Z_]+", DOC))

@@ -16,10 +16,6 @@ if TYPE_CHECKING:
     import torch
 
 
-class BackendBusy(BackendError):
-    """As many speak and wait as may; there is room again as soon as one has ended."""
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Order:
     """What is to be spoken.

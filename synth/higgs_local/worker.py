@@ -11,15 +11,15 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from typing import TYPE_CHECKING
 
-from synth.errors import BackendError
-from synth.higgs_local.requests import BackendBusy, Chunk, Order, Request, told
+from synth.errors import BackendBusy, BackendError
+from synth.higgs_local.requests import Chunk, Order, Request, told
 from synth.higgs_local.scheduler import Together
 from synth.higgs_local.settings import HiggsLocalSettings
 
 if TYPE_CHECKING:
     from synth.higgs_local.engine import Engine
 
-__all__ = ["BackendBusy", "Chunk", "Order", "Worker"]
+__all__ = ["Chunk", "Order", "Worker"]
 
 MOST_OPEN = 64
 """Orders that may be open at once, those that speak among them. Each keeps at most one piece of speech in memory."""

@@ -1,4 +1,4 @@
-"""Requests made from the service's own description of itself, right ones and wrong ones, and what is wrong with the answers."""
+"""Fuzzing with schemathesis: valid and invalid requests generated from the OpenAPI description, and the faults of the responses."""
 
 import base64
 import time
@@ -26,17 +26,19 @@ SENTENCE = "The train leaves at nine."
 
 @dataclass
 class Found:
-    """What a run found.
+    """The result of a run.
 
     Attributes:
-        statuses: how often each operation answered with each status.
-        faults: what was wrong, once for each kind, with a request that shows it.
-        slowest: seconds that the slowest answer took, and its request.
+        statuses: number of responses by operation and status.
+        faults: by operation, status and description of the fault, a request that shows it.
+        slowest: seconds of the slowest response, and its request.
+        costliest: processor seconds of this process for the costliest one, and its request.
     """
 
     statuses: Counter[tuple[str, int]] = field(default_factory=Counter)
     faults: dict[tuple[str, int, str], str] = field(default_factory=dict)
     slowest: tuple[float, str] = (0.0, "")
+    costliest: tuple[float, str] = (0.0, "")
 
     @property
     def cases(self) -> int:
@@ -46,10 +48,13 @@ class Found:
         return sum(times for (_, found), times in self.statuses.items() if found == status)
 
 
-def fuzz(url: str, cases: int, *, seed: int = 0, recording: bytes = b"", told: Callable[[str], None] = lambda line: None) -> Found:
-    """Send some ``cases`` requests to the service at ``url``, shared out among its operations.
+def fuzz(
+    url: str, cases: int, *, seed: int = 0, recording: bytes = b"", progress: Callable[[str], None] = lambda line: None
+) -> Found:
+    """Send about ``cases`` requests to the service at ``url``, divided among its operations.
 
-    Half of those that speak or measure are given a text, a backend and a ``recording`` that are there: chance alone hits few.
+    Half of the valid ones get a text, a backend and a ``recording`` that exist: random values seldom do. ``progress`` gets a line
+    after each operation.
     """
     schema = schemathesis.openapi.from_url(f"{url}/openapi.json")
     found = Found()
@@ -57,12 +62,12 @@ def fuzz(url: str, cases: int, *, seed: int = 0, recording: bytes = b"", told: C
     for number, (operation, mode) in enumerate(kinds):
         left = (cases - found.cases) // (len(kinds) - number)
         _run(operation, mode, max(1, left), seed, url, recording, found)
-        told(f"{found.cases} {operation.label} {mode.value}")
+        progress(f"{found.cases} {operation.label} {mode.value}")
     return found
 
 
 def _kinds(schema: Any) -> Iterator[tuple[Any, GenerationMode]]:
-    """Every operation, those with least to vary first; wrong requests only where there is something to get wrong."""
+    """Yield every operation, those with the least to vary first; invalid requests only where there is a field to get wrong."""
     operations = [result.ok() for result in schema.get_all_operations()]
     for operation in sorted(operations, key=lambda operation: (len(operation.body), len(operation.query), operation.label)):
         yield operation, GenerationMode.POSITIVE
@@ -79,9 +84,11 @@ def _run(operation: Any, mode: GenerationMode, cases: int, seed: int, url: str, 
     def once(case: Any, real: bool) -> None:
         if real and mode is GenerationMode.POSITIVE:
             _make_real(case, recording)
-        began = time.perf_counter()
+        start, used = time.perf_counter(), time.process_time()
         answer = case.call(base_url=url, timeout=60)
-        found.slowest = max(found.slowest, (time.perf_counter() - began, _sent(answer.request)))
+        sent = _sent(answer.request)
+        found.slowest = max(found.slowest, (time.perf_counter() - start, sent))
+        found.costliest = max(found.costliest, (time.process_time() - used, sent))
         found.statuses[operation.label, answer.status_code] += 1
         for fault in _faults(case, answer):
             found.faults.setdefault((operation.label, answer.status_code, fault), _sent(answer.request))
@@ -94,7 +101,7 @@ def _sent(request: Any) -> str:
 
 
 def _make_real(case: Any, recording: bytes | str) -> None:
-    """Put things that are there in place of made-up names; the rest stays as it was made."""
+    """Replace generated names by ones that exist; other fields stay as they are."""
     body = case.body
     if not isinstance(body, dict):
         return

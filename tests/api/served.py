@@ -1,4 +1,4 @@
-"""The whole service on loopback, as `prosody serve` runs it, in a thread; and what the tests of it share."""
+"""The whole service on loopback, as `prosody serve` runs it, in a thread; and helpers for its tests."""
 
 import asyncio
 import contextlib
@@ -18,12 +18,15 @@ import uvicorn
 
 from ai_core.settings import Settings, TaggerSettings
 from api.app import create_app
+from api.errors import codes_of
 from api.service import Service
 from api.settings import ApiSettings
+from synth.base import Synthesizer
 
 SENTENCE = "The train leaves at nine."
 MARKED = "It's <emph>only $299 <pause_short:300ms>today."
-FOREVER = 30.0  # seconds after which a test that waits has failed
+FOREVER = 30.0
+"""Seconds after which a test that waits fails: long enough for a busy machine."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +36,8 @@ class Server:
     Attributes:
         url: its base URL.
         address: host and port.
-        service: its parts, to look at. Counters may be read from any thread.
-        loop: the event loop that it runs on.
+        service: the service itself. Its counters may be read from any thread.
+        loop: its event loop.
     """
 
     url: str
@@ -43,13 +46,13 @@ class Server:
     loop: asyncio.AbstractEventLoop
 
     def running(self, backend: str) -> int:
-        return self.service.stage.gate(backend).running
+        return self.service.scheduler.limiter(backend).running
 
     def waiting(self, backend: str) -> int:
-        return self.service.stage.gate(backend).waiting
+        return self.service.scheduler.limiter(backend).waiting
 
     def tasks(self) -> int:
-        """How many tasks there are on its loop, beside the one that counts."""
+        """Return the number of tasks on its loop, without the one that counts."""
 
         async def count() -> int:
             return len(asyncio.all_tasks()) - 1
@@ -58,11 +61,16 @@ class Server:
 
 
 @contextmanager
-def serving(tagger: Path, api: ApiSettings | None = None, **settings: Any) -> Iterator[Server]:
-    """A service of its own, with the tagger of the folder ``tagger``; ``settings`` are those of `ai_core.settings`."""
+def serving(tagger: Path, api: ApiSettings | None = None, *, voice: Synthesizer | None = None, **settings: Any) -> Iterator[Server]:
+    """Run a service with the tagger of the folder ``tagger``; ``settings`` are those of `ai_core.settings`.
+
+    With ``voice``, such as a `fake_voice.FakeVoice`, that is the default backend.
+    """
+    if voice is not None:
+        settings = {"backend": voice.name} | settings
     chosen = Settings(tagger=TaggerSettings(adapter=tagger), fallback="none", **settings)
     api = api or ApiSettings()
-    app = create_app(chosen, api)
+    app = create_app(chosen, api, {} if voice is None else {voice.name: voice})
     config = uvicorn.Config(
         app,
         port=0,
@@ -80,7 +88,7 @@ def serving(tagger: Path, api: ApiSettings | None = None, **settings: Any) -> It
 
 @contextmanager
 def running(config: uvicorn.Config) -> Iterator[tuple[str, asyncio.AbstractEventLoop]]:
-    """What ``config`` says, in a thread, while the block runs: its base URL, and its event loop."""
+    """Run uvicorn with ``config`` in a thread during the block; yield its base URL and its event loop."""
     server, loop = uvicorn.Server(config), asyncio.new_event_loop()
     thread = threading.Thread(target=_run, args=(loop, server), name="service", daemon=True)
     thread.start()
@@ -99,31 +107,30 @@ def _run(loop: asyncio.AbstractEventLoop, server: uvicorn.Server) -> None:
         runner.run(server.serve())
 
 
-def wait_until(holds: Callable[[], object], seconds: float = FOREVER) -> float:
-    """Seconds until it came about; fails if it does not."""
-    began = time.monotonic()
+def wait_until(holds: Callable[[], object], seconds: float = FOREVER) -> None:
+    """Wait until the condition holds; fail after so many seconds."""
+    deadline = time.monotonic() + seconds
     while not holds():
-        assert time.monotonic() < began + seconds
+        assert time.monotonic() < deadline
         time.sleep(0.002)
-    return time.monotonic() - began
 
 
 async def until(holds: Callable[[], object], seconds: float = FOREVER) -> None:
-    """The same, for a test that runs on an event loop."""
+    """Wait like `wait_until`, on an event loop."""
     async with asyncio.timeout(seconds):
-        while not holds():  # noqa: ASYNC110 (nobody tells)
+        while not holds():  # noqa: ASYNC110 (there is no event for it)
             await asyncio.sleep(0.001)
 
 
 def talk(address: tuple[str, int], *parts: bytes, pause: float = 0.0) -> bytes:
-    """The server's answer to these bytes, sent with pauses between the parts; empty if it closes the connection without one."""
+    """Send bytes, with pauses between the parts; return the response, empty if the server closes the connection without one."""
     with socket.create_connection(address, timeout=FOREVER) as connection:
         try:
             for part in parts:
                 connection.sendall(part)
                 time.sleep(pause)
         except (BrokenPipeError, ConnectionResetError):
-            pass  # it has said what it had to say
+            pass  # the response may have been sent before
         said = b""
         with contextlib.suppress(ConnectionResetError):
             while not _is_whole(said) and (chunk := connection.recv(65536)):
@@ -138,7 +145,7 @@ def _is_whole(said: bytes) -> bool:
 
 
 def head(method: str, path: str, *fields: str) -> bytes:
-    """The head of a request of HTTP/1.1 whose connection ends with its answer."""
+    """Return the head of an HTTP/1.1 request that closes the connection."""
     return "\r\n".join((f"{method} {path} HTTP/1.1", "Host: localhost", "Connection: close", *fields, "", "")).encode("latin-1")
 
 
@@ -147,23 +154,24 @@ def status_of(answer: bytes) -> int:
 
 
 def error_of(answer: httpx.Response) -> dict[str, Any]:
-    """What an answer says of its error; fails unless it is of the form that every error has."""
+    """Return the error of a response; fail unless it has the JSON and a code that are documented."""
     body = answer.json()
     assert answer.headers["content-type"] == "application/json"
     assert set(body) == {"error"}
     assert set(body["error"]) == {"message", "type", "code", "param"}
     assert body["error"]["message"]
+    assert body["error"]["code"] in codes_of(answer.status_code)
     assert "Traceback" not in answer.text
     return dict(body["error"])
 
 
 def events_of(lines: Iterable[str]) -> list[dict[str, Any]]:
-    """The server-sent events of a stream."""
+    """Return the JSON of server-sent events."""
     return [json.loads(line.removeprefix("data: ")) for line in lines if line]
 
 
 def value_of(metrics: str, name: str, **labels: str) -> float:
-    """One counter in the text of /metrics; 0 if it is not there yet."""
+    """Return one value of the text of /metrics; 0 if it is not there yet."""
     wanted = {f'{key}="{value}"' for key, value in labels.items()}
     for line in metrics.splitlines():
         found, _, rest = line.partition("{")

@@ -1,4 +1,4 @@
-"""This project's own form, over HTTP: speak in every way, mark, measure, and the endpoints of those who run it."""
+"""The project's own endpoints over HTTP: speak, mark and measure, and the endpoints for operators."""
 
 import asyncio
 import base64
@@ -36,14 +36,14 @@ AS_EVENTS = {"accept": "text/event-stream"}
 
 @pytest.fixture(scope="module")
 def voice_recording() -> bytes:
-    """Four seconds that could be a voice."""
+    """Four seconds of a modulated tone, accepted as a voice."""
     times = np.arange(4 * 16_000) / 16_000
     return encode(Audio((0.3 * np.sin(2 * np.pi * 150 * times) * (1 + np.sin(9 * times))).astype(np.float32) / 2, 16_000), "flac")
 
 
 @pytest.fixture(scope="module")
 def higgs(tiny_tagger: Path) -> Iterator[tuple[Server, Any]]:
-    """A service that speaks through a server which takes reference voices, and that server."""
+    """A service whose backend supports reference voices, and the server behind the backend."""
     with serve(Options(dialect="boson")) as fake:
         settings = HiggsSettings(url=fake.url, api_key=fake.options.key, retries=0, connect_timeout=1, read_timeout=5)
         with serving(tiny_tagger, backend="higgs-http", higgs=settings, aligner="") as server:
@@ -51,7 +51,7 @@ def higgs(tiny_tagger: Path) -> Iterator[tuple[Server, Any]]:
 
 
 def spoken(answer: httpx.Response, form: str = "wav") -> np.ndarray:
-    """The samples of an answer, which must be one."""
+    """Return the samples of a response; fail if it is an error."""
     assert answer.status_code == 200, answer.text[:300]
     assert answer.headers["content-type"] == MEDIA_TYPES[form]
     return samples_of(answer.content, form, int(answer.headers["x-sample-rate"]))
@@ -70,7 +70,7 @@ def told(answer: httpx.Response, name: str) -> str | None:
     return None if value is None else unquote(value, errors="strict")
 
 
-# What is spoken
+# Texts
 
 
 def test_plain_text_is_marked_by_the_tagger_and_spoken(client):
@@ -115,10 +115,10 @@ def test_ssml_by_its_content_type(client):
         assert client.post("/speak", content=source, headers={"content-type": kind}).content == answer.content
 
 
-def test_the_manner_of_ssml_stands_in_the_query(client):
-    manner = {"format": "flac", "speed": "2", "voice": "en-gb", "report": "true", "realise": "false"}
+def test_the_options_of_ssml_are_in_the_query(client):
+    options = {"format": "flac", "speed": "2", "voice": "en-gb", "report": "true", "realise": "false"}
     source = "<speak>It costs <emphasis>nine</emphasis> dollars.</speak>"
-    answer = client.post("/speak", content=source, headers=SSML, params=manner)
+    answer = client.post("/speak", content=source, headers=SSML, params=options)
     fast = len(spoken(answer, "flac"))
     assert answer.headers["x-prosody-marks-heard"].endswith("of%201")
     assert fast < 0.7 * len(spoken(client.post("/speak", content=source, headers=SSML)))
@@ -142,7 +142,7 @@ def test_a_reply_of_every_script_comes_back_whole(client):
     assert "30 % günstiger — für 你 \U0001f600" in told(answer, "reply")
 
 
-# How it is spoken
+# Options
 
 
 @pytest.mark.parametrize("form", MEDIA_TYPES)
@@ -198,14 +198,16 @@ def test_the_seed_makes_no_difference_to_a_voice_that_does_not_sample(client):
     assert len({client.post("/speak", json=body).content for body in bodies}) == 1
 
 
-def test_what_was_not_done_as_asked_is_told(higgs):
+def test_what_was_not_done_as_asked_is_reported(higgs):
     server, _ = higgs
-    answer = httpx.post(f"{server.url}/speak", json={"text": "A seed. Then more.", "marked": True, "seed": 7}, trust_env=False)
+    answer = httpx.post(
+        f"{server.url}/speak", json={"text": "A seed. Then more.", "marked": True, "seed": 7}, trust_env=False, timeout=30
+    )
     assert answer.status_code == 200, answer.text
     assert "the seed was not used" in told(answer, "warnings")
 
 
-# What is told of it
+# Details of the result
 
 
 def test_headers_are_ascii_and_bounded(client):
@@ -222,7 +224,7 @@ def test_timings_are_numbers(client):
     assert float(timings["total"]) >= float(timings["speak"]) >= 0
 
 
-def test_json_tells_everything(client):
+def test_json_has_all_details(client):
     answer = client.post("/speak", json={"text": MARKED, "marked": True, "report": True, "format": "flac"}, headers=AS_JSON)
     body = answer.json()
     assert answer.headers["content-type"] == "application/json"
@@ -243,7 +245,7 @@ def test_json_tells_everything(client):
     assert body["reply"] is None
 
 
-def test_the_tagger_tells_its_scores(client):
+def test_scores_of_the_tagger(client):
     marks = client.post("/speak", json={"text": LONG, "intensity": "high"}, headers=AS_JSON).json()["marks"]
     assert marks
     assert all(0 <= mark["score"] <= 1 for mark in marks)
@@ -295,7 +297,7 @@ def test_a_stream_has_no_clicks_where_sentences_meet(client):
     events = client.post("/speak", json={"text": LONG, "format": "pcm"}, headers=AS_EVENTS)
     joins = np.cumsum([len(base64.b64decode(e["audio"])) // 2 for e in heard(events, "speech.audio.delta")])[:-1]
     assert len(joins) == 4
-    assert max(steps[join - 1] for join in joins) < 300  # of 32768; within words it is thousands
+    assert max(steps[join - 1] for join in joins) < 300  # of 32768; within words steps are thousands
     assert steps.max() > 2000
 
 
@@ -348,7 +350,7 @@ def test_events_of_a_reply(client):
     assert "30% savings" in told(answer, "reply")
 
 
-def test_what_cannot_be_spoken_is_told_by_status_before_a_stream(client):
+def test_errors_before_a_stream_have_a_status(client):
     for headers in ({}, AS_EVENTS):
         answer = client.post("/speak", json={"text": LONG, "stream": True, "voice": "nobody"}, headers=headers)
         assert answer.status_code == 400
@@ -367,7 +369,7 @@ def test_many_at_once_each_get_their_own(client):
 # Reference voices
 
 
-def test_a_voice_is_kept_listed_and_forgotten(client, voice_recording):
+def test_a_voice_is_stored_listed_and_deleted(client, voice_recording):
     sent = client.post("/v1/audio/voices", files={"audio": ("a.flac", voice_recording)}, data={"text": SENTENCE, "name": "Ann"})
     assert sent.status_code == 201, sent.text
     voice = sent.json()
@@ -436,10 +438,10 @@ def test_measuring_another_text_is_not_trusted(client):
     assert body["warnings"]
 
 
-# For those who run it
+# For operators
 
 
-def test_prosody_tells_what_becomes_of_each_mark(client):
+def test_prosody_lists_the_support_of_each_mark(client):
     body = client.get("/v1/prosody").json()
     assert set(body["marks"]) == set(KINDS)
     assert set(body["backends"]) == {"embedded", "higgs-http", "higgs-local"}
@@ -489,10 +491,10 @@ def test_metrics_count(client):
     assert count("prosody_queue_depth", backend="embedded") == 0
 
 
-def test_what_strangers_send_is_no_label(client):
-    client.get("/no/such/path/of-strangers")
+def test_unknown_paths_do_not_become_labels(client):
+    client.get("/no/such/path/of-clients")
     text = client.get("/metrics").text
-    assert "of-strangers" not in text
+    assert "of-clients" not in text
     assert 'path="other",status="404"' in text
 
 
@@ -508,10 +510,10 @@ def test_docs_and_schema(client):
             assert operation["summary"], where
             for status in ("401", "413", "422", "429", "500"):
                 found = operation["responses"][status]["content"]["application/json"]["schema"]
-                assert found == {"$ref": "#/components/schemas/Problem"}, where
+                assert found == {"$ref": "#/components/schemas/ErrorBody"}, where
 
 
-def test_the_references_of_the_schema_lead_somewhere(client):
+def test_references_of_the_schema_resolve(client):
     text = client.get("/openapi.json").text
     known = json.loads(text)["components"]["schemas"]
     for reference in set(re.findall('"#/components/schemas/([^"]+)"', text)):
@@ -525,11 +527,11 @@ def test_errors_of_the_framework_have_the_same_form(client, method, path, status
     assert error_of(answer)["type"] == "invalid_request_error"
 
 
-def test_a_key_is_asked_for_where_one_is_set(tiny_tagger):
+def test_a_key_is_required_if_one_is_set(tiny_tagger):
     key = "a-long-enough-key-1"
     with (
         serving(tiny_tagger, ApiSettings(keys=key, rate_limit="2/minute")) as server,
-        httpx.Client(base_url=server.url, trust_env=False) as client,
+        httpx.Client(base_url=server.url, trust_env=False, timeout=30) as client,
     ):
         assert client.post("/mark", json={"text": "a"}).status_code == 401
         assert client.get("/metrics").status_code == 401
@@ -540,7 +542,7 @@ def test_a_key_is_asked_for_where_one_is_set(tiny_tagger):
     assert error_of(answers[2])["type"] == "rate_limit_error"
 
 
-def test_texts_and_keys_are_not_written_down(client, caplog):
+def test_texts_and_keys_are_not_logged(client, caplog):
     with caplog.at_level("INFO"):
         client.post("/speak", json={"text": "The swordfish swims at midnight."}, headers={"authorization": "Bearer open-sesame-1"})
         client.post("/speak", json={"text": "The swordfish swims <emph>", "marked": True})

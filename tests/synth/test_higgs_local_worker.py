@@ -15,12 +15,12 @@ import pytest
 from scripted_higgs import HOP, ScriptedBatch, ScriptedEngine
 
 from prosody_tagger.markup import plain
-from synth.errors import BackendError, BackendUnavailable, RefusedRequest
+from synth.errors import BackendBusy, BackendError, BackendUnavailable, RefusedRequest
 from synth.higgs_local.adapter import Adapter, AdapterError
 from synth.higgs_local.requests import Request, told
 from synth.higgs_local.scheduler import Together
 from synth.higgs_local.settings import HiggsLocalSettings
-from synth.higgs_local.worker import BackendBusy, Chunk, Order, Worker
+from synth.higgs_local.worker import Chunk, Order, Worker
 
 SETTINGS = HiggsLocalSettings(max_batch=3, first_frames=5, chunk_frames=20)
 

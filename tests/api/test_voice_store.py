@@ -1,4 +1,4 @@
-"""Reference voices are kept by what they hold: whole, bounded, and by nothing but their ids."""
+"""The voice store: entries are whole, bounded in number and size, and reachable by their ids only."""
 
 import errno
 import logging
@@ -20,12 +20,12 @@ from pydantic import ValidationError
 
 from api.voice_store import (
     DamagedVoice,
-    ReferenceSettings,
-    ReferenceStore,
     StoredVoice,
     StoreFailed,
     StoreFull,
     UnknownVoice,
+    VoiceStore,
+    VoiceStoreSettings,
     is_voice_id,
 )
 from prosody_tagger.errors import BadInput
@@ -45,15 +45,15 @@ def recording(seed: int = 0, seconds: float = 3.0, form: str = "wav") -> bytes:
 
 @pytest.fixture(params=["memory", "folder"])
 def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path | None:
-    return tmp_path / "kept" / "voices" if request.param == "folder" else None
+    return tmp_path / "store" / "voices" if request.param == "folder" else None
 
 
 def names(folder: Path) -> list[str]:
     return sorted(entry.name for entry in folder.iterdir())
 
 
-def test_kept_listed_fetched_forgotten(folder: Path | None) -> None:
-    store = ReferenceStore(folder)
+def test_add_list_get_delete(folder: Path | None) -> None:
+    store = VoiceStore(folder)
     data = recording(form="flac")
     voice = store.add(data, f" {TEXT}\n", "Anna")
     assert voice == StoredVoice(f"voice_{Reference(data, 'flac', TEXT).digest}", "Anna", 3.0, voice.created)
@@ -68,7 +68,7 @@ def test_kept_listed_fetched_forgotten(folder: Path | None) -> None:
 
 
 def test_the_same_upload_is_the_same_voice(folder: Path | None) -> None:
-    store = ReferenceStore(folder, max_voices=1)
+    store = VoiceStore(folder, max_voices=1)
     first = store.add(recording(), TEXT, "Anna")
     assert store.add(recording(), f"{TEXT} ", "Berta") == first
     assert store.list() == [first]
@@ -76,22 +76,22 @@ def test_the_same_upload_is_the_same_voice(folder: Path | None) -> None:
     assert store.add(recording(), TEXT, "Berta").name == "Berta"
 
 
-def test_other_words_or_other_sound_are_another_voice(folder: Path | None) -> None:
-    store = ReferenceStore(folder)
+def test_another_transcript_or_recording_is_another_voice(folder: Path | None) -> None:
+    store = VoiceStore(folder)
     made = [store.add(recording(), TEXT), store.add(recording(), "Another text."), store.add(recording(1), TEXT)]
     assert len({voice.id for voice in made}) == 3
     assert store.list() == sorted(made, key=lambda voice: (voice.created, voice.id))
 
 
 def test_voices_outlive_the_process(tmp_path: Path) -> None:
-    voice = ReferenceStore(tmp_path).add(recording(), TEXT, "Аня 👩‍🚀 می‌روم")
-    again = ReferenceStore(tmp_path)
+    voice = VoiceStore(tmp_path).add(recording(), TEXT, "Аня 👩‍🚀 می‌روم")
+    again = VoiceStore(tmp_path)
     assert again.list() == [voice]
     assert again.get(voice.id).audio == recording()
 
 
-def test_files_are_for_their_owner_alone(tmp_path: Path) -> None:
-    voice = ReferenceStore(tmp_path / "voices").add(recording(), TEXT)
+def test_files_are_readable_by_their_owner_only(tmp_path: Path) -> None:
+    voice = VoiceStore(tmp_path / "voices").add(recording(), TEXT)
     for path in (tmp_path / "voices", tmp_path / "voices" / voice.id):
         assert path.stat().st_mode & 0o077 == 0
 
@@ -109,8 +109,8 @@ def test_files_are_for_their_owner_alone(tmp_path: Path) -> None:
         (recording(), "a\0b", "x00"),
     ],
 )
-def test_what_is_no_voice_is_refused(folder: Path | None, audio: bytes, text: str, words: str) -> None:
-    store = ReferenceStore(folder)
+def test_invalid_recordings_and_transcripts_are_refused(folder: Path | None, audio: bytes, text: str, words: str) -> None:
+    store = VoiceStore(folder)
     with pytest.raises(BadInput, match=words):
         store.add(audio, text)
     assert store.list() == []
@@ -119,19 +119,19 @@ def test_what_is_no_voice_is_refused(folder: Path | None, audio: bytes, text: st
 @pytest.mark.parametrize("name", ["x" * 101, "a\nb", "a\0b", "\ud800", "\u202eevil", "\x1b[31m"])
 def test_names_that_are_refused(name: str) -> None:
     with pytest.raises(BadInput, match="the name") as caught:
-        ReferenceStore(None).add(recording(), TEXT, name)
+        VoiceStore(None).add(recording(), TEXT, name)
     assert str(caught.value).isprintable()
 
 
 @pytest.mark.parametrize("name", [None, "", "  "])
 def test_no_name(name: str | None) -> None:
-    assert ReferenceStore(None).add(recording(), TEXT, name).name is None
+    assert VoiceStore(None).add(recording(), TEXT, name).name is None
 
 
 def test_too_many_voices(folder: Path | None) -> None:
-    store = ReferenceStore(folder, max_voices=2)
+    store = VoiceStore(folder, max_voices=2)
     first, second = store.add(recording(0), TEXT), store.add(recording(1), TEXT)
-    with pytest.raises(StoreFull, match="2 voices are kept, and no more than 2"):
+    with pytest.raises(StoreFull, match="2 voices are stored, and 2 is the limit"):
         store.add(recording(2), TEXT)
     assert {voice.id for voice in store.list()} == {first.id, second.id}
     store.delete(first.id)
@@ -140,9 +140,9 @@ def test_too_many_voices(folder: Path | None) -> None:
 
 def test_too_many_bytes(folder: Path | None) -> None:
     size = len(recording())
-    store = ReferenceStore(folder, max_bytes=2 * size)
+    store = VoiceStore(folder, max_bytes=2 * size)
     store.add(recording(), TEXT)
-    with pytest.raises(StoreFull, match=f"more than {2 * size}"):
+    with pytest.raises(StoreFull, match=f"exceed {2 * size}"):
         store.add(recording(1), TEXT)
     assert len(store.list()) == 1
 
@@ -171,7 +171,7 @@ HOSTILE += [
 
 @pytest.mark.parametrize("id", HOSTILE)
 def test_ids_are_never_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, id: str) -> None:
-    store = ReferenceStore(tmp_path)
+    store = VoiceStore(tmp_path)
     monkeypatch.setattr(Path, "open", lambda *_: pytest.fail("a file was opened"))
     monkeypatch.setattr(Path, "unlink", lambda *_: pytest.fail("a file was removed"))
     for use in (store.get, store.delete):
@@ -187,7 +187,7 @@ def test_any_id_is_unknown_or_one_of_ours(id: str) -> None:
         assert set(id.removeprefix("voice_")) <= set("0123456789abcdef")
         assert len(id) == 70
     with pytest.raises(UnknownVoice):
-        ReferenceStore(None).get(id)
+        VoiceStore(None).get(id)
 
 
 def cut(data: bytes) -> bytes:
@@ -206,14 +206,14 @@ def other_text(data: bytes) -> bytes:
     "damage", [cut, other_sound, other_text, lambda _: b"", lambda _: b"{}\n", lambda _: b"\xff" * 99, lambda _: b"[" * 10**5]
 )
 def test_a_damaged_entry(tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: Callable[[bytes], bytes]) -> None:
-    store = ReferenceStore(tmp_path, max_voices=2)
+    store = VoiceStore(tmp_path, max_voices=2)
     voice, whole = store.add(recording(), TEXT), store.add(recording(1), TEXT)
     file = tmp_path / voice.id
     file.write_bytes(damage(file.read_bytes()))
-    with pytest.raises(DamagedVoice, match="send the recording again, or delete it"):
+    with pytest.raises(DamagedVoice, match="upload the recording again, or delete it"):
         store.get(voice.id)
     assert whole in store.list()
-    assert store.add(recording(), TEXT).id == voice.id  # sent again it is whole again, also where the store is full
+    assert store.add(recording(), TEXT).id == voice.id  # uploading again repairs it, even when the store is full
     assert store.get(voice.id).audio == recording()
     file.write_bytes(b"")
     caplog.clear()
@@ -226,16 +226,16 @@ def test_a_damaged_entry(tmp_path: Path, caplog: pytest.LogCaptureFixture, damag
 
 @pytest.mark.parametrize("damage", [cut, lambda data: data + b"x", lambda _: b""])
 def test_an_entry_of_another_length_is_not_listed(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
-    store = ReferenceStore(tmp_path)
+    store = VoiceStore(tmp_path)
     file = tmp_path / store.add(recording(), TEXT).id
     file.write_bytes(damage(file.read_bytes()))
     assert store.list() == []
 
 
-def test_what_else_lies_in_the_folder_is_left_alone(tmp_path: Path) -> None:
+def test_other_files_in_the_folder_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     (tmp_path / ("voice_" + "0" * 64)).mkdir()
-    store = ReferenceStore(tmp_path, max_voices=1)
+    store = VoiceStore(tmp_path, max_voices=1)
     voice = store.add(recording(), TEXT)
     assert store.list() == [voice]
     assert (tmp_path / "notes.txt").read_text() == "mine"
@@ -243,7 +243,7 @@ def test_what_else_lies_in_the_folder_is_left_alone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
 def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    store = ReferenceStore(tmp_path)
+    store = VoiceStore(tmp_path)
     kept = store.add(recording(), TEXT)
 
     def full(_: int) -> None:
@@ -251,7 +251,7 @@ def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: in
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
-        with pytest.raises(StoreFull, match="cannot be kept") as caught:
+        with pytest.raises(StoreFull, match="cannot be stored") as caught:
             store.add(recording(1), TEXT)
     assert str(tmp_path) not in str(caught.value)
     assert names(tmp_path) == [".lock", kept.id]
@@ -261,8 +261,8 @@ def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: in
 LIMITED = """
 import resource, signal, sys
 from pathlib import Path
-from api.voice_store import ReferenceStore, StoreFull
-store, sound = ReferenceStore(Path(sys.argv[2])), Path(sys.argv[1]).read_bytes()
+from api.voice_store import VoiceStore, StoreFull
+store, sound = VoiceStore(Path(sys.argv[2])), Path(sys.argv[1]).read_bytes()
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
 try:
@@ -272,49 +272,49 @@ except StoreFull as error:
 """
 
 
-def test_a_file_that_the_system_cuts_short(tmp_path: Path) -> None:
+def test_a_file_over_the_size_limit_of_the_system(tmp_path: Path) -> None:
     sound = tmp_path / "sound.wav"
     sound.write_bytes(recording())
     command = [sys.executable, "-c", LIMITED, str(sound), str(tmp_path / "voices")]
     said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True).stdout
-    assert "cannot be kept: File too large" in said
+    assert "cannot be stored: File too large" in said
     assert names(tmp_path / "voices") == [".lock"]
 
 
-def test_a_folder_that_is_gone(tmp_path: Path) -> None:
-    store = ReferenceStore(tmp_path / "voices")
+def test_a_missing_folder(tmp_path: Path) -> None:
+    store = VoiceStore(tmp_path / "voices")
     (tmp_path / "voices" / ".lock").unlink()
     (tmp_path / "voices").rmdir()
     for use in (lambda: store.add(recording(), TEXT), store.list):
-        with pytest.raises(StoreFailed, match="tell who runs the service") as caught:
+        with pytest.raises(StoreFailed, match="tell the operator of the service") as caught:
             use()
         assert str(tmp_path) not in str(caught.value)
 
 
-def test_a_folder_that_is_none(tmp_path: Path) -> None:
+def test_invalid_folders(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for folder in (tmp_path / "file", tmp_path / "file" / "below", Path("a\0b")):
         with pytest.raises(BadInput, match="give a folder that can be written"):
-            ReferenceStore(folder)
+            VoiceStore(folder)
 
 
-def test_what_a_killed_process_left_is_cleared(tmp_path: Path) -> None:
-    store = ReferenceStore(tmp_path)
-    (tmp_path / ".part-abc").write_bytes(bytes(1000))
+def test_partial_files_of_a_killed_process_are_deleted(tmp_path: Path) -> None:
+    store = VoiceStore(tmp_path)
+    (tmp_path / f".voice_{'0' * 64}.abc.part").write_bytes(bytes(1000))
     assert store.list() == []
     voice = store.add(recording(), TEXT)
     assert names(tmp_path) == [".lock", voice.id]
 
 
-def test_threads_never_pass_the_bound(folder: Path | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    count = ReferenceStore._check_room
+def test_threads_never_exceed_the_limit(folder: Path | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    count = VoiceStore._check_room
 
     def slowly(*given: Any) -> None:
         count(*given)
-        time.sleep(0.01)  # others come between the counting and the writing, if they can
+        time.sleep(0.01)  # lets other threads run between the check and the write
 
-    monkeypatch.setattr(ReferenceStore, "_check_room", slowly)
-    stores = [ReferenceStore(folder, max_voices=3) for _ in range(4)] if folder else [ReferenceStore(None, max_voices=3)] * 4
+    monkeypatch.setattr(VoiceStore, "_check_room", slowly)
+    stores = [VoiceStore(folder, max_voices=3) for _ in range(4)] if folder else [VoiceStore(None, max_voices=3)] * 4
     gate = threading.Barrier(4)
 
     def add(number: int) -> str:
@@ -334,8 +334,8 @@ def test_threads_never_pass_the_bound(folder: Path | None, monkeypatch: pytest.M
 ADDING = """
 import sys
 from pathlib import Path
-from api.voice_store import ReferenceStore, StoreFull
-sound, store = Path(sys.argv[1]), ReferenceStore(Path(sys.argv[2]), max_voices=5)
+from api.voice_store import VoiceStore, StoreFull
+sound, store = Path(sys.argv[1]), VoiceStore(Path(sys.argv[2]), max_voices=5)
 sys.stdin.read(1)
 for number in range(8):
     try:
@@ -357,15 +357,15 @@ def test_two_processes_share_a_folder(tmp_path: Path) -> None:
     said = [process.communicate(timeout=60)[0].split() for process in pair]
     assert [process.returncode for process in pair] == [0, 0]
     assert said == [["full"] * 3] * 2
-    store = ReferenceStore(tmp_path / "voices")
+    store = VoiceStore(tmp_path / "voices")
     assert len(store.list()) == 5
     for voice in store.list():
         assert store.get(voice.id).text.startswith("Text number")
 
 
 def test_settings() -> None:
-    settings = ReferenceSettings()
+    settings = VoiceStoreSettings()
     assert settings.voices is None
-    assert ReferenceSettings.model_validate({"voices": "/tmp/v", "max_voices": "3"}).max_voices == 3
+    assert VoiceStoreSettings.model_validate({"voices": "/tmp/v", "max_voices": "3"}).max_voices == 3
     with pytest.raises(ValidationError):
-        ReferenceSettings(max_voices=-1)
+        VoiceStoreSettings(max_voices=-1)

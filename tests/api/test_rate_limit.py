@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from api.rate_limit import LimitSettings, RateLimits, Windows, address_identity
+from api.rate_limit import RateLimits, RateLimitSettings, WindowStorage, address_identity
 
 
 class Clock:
@@ -21,10 +21,10 @@ class Clock:
 
 
 def limits(rate: str | None, clock: Clock, **settings: int) -> RateLimits:
-    return RateLimits(LimitSettings(rate_limit=rate, **settings), clock=clock)
+    return RateLimits(RateLimitSettings(rate_limit=rate, **settings), clock=clock)
 
 
-def test_so_many_and_then_none_until_the_window_moves() -> None:
+def test_requests_beyond_the_limit_wait_until_the_window_moves() -> None:
     clock = Clock()
     rates = limits("3/minute", clock)
     for _ in range(3):
@@ -42,7 +42,7 @@ def test_so_many_and_then_none_until_the_window_moves() -> None:
     assert rates.check("key 1") is not None
 
 
-def test_waiting_as_long_as_told_is_enough() -> None:
+def test_waiting_for_retry_after_is_enough() -> None:
     clock = Clock()
     rates = limits("5 per 7 seconds", clock)
     for step in range(100):
@@ -108,14 +108,14 @@ def test_no_limit(rate: str | None) -> None:
 )
 def test_settings_that_are_refused(rate: str) -> None:
     with pytest.raises(ValidationError, match="give limits"):
-        LimitSettings(rate_limit=rate)
+        RateLimitSettings(rate_limit=rate)
 
 
 @given(st.text(max_size=30) | st.from_regex(r"[0-9]{1,5} ?(/|per) ?[0-9]{0,3} ?(second|minute|hour|day)s?", fullmatch=True))
 def test_any_setting_is_taken_or_refused(rate: str) -> None:
     def outcome() -> bool:
         try:
-            return RateLimits(LimitSettings(rate_limit=rate)).check("a") is None
+            return RateLimits(RateLimitSettings(rate_limit=rate)).check("a") is None
         except ValidationError:
             return True
 
@@ -138,7 +138,7 @@ def test_never_more_than_the_limit_in_any_window(asked: list[tuple[int, int]], a
 
 def test_clients_are_forgotten_when_their_window_has_passed() -> None:
     clock = Clock()
-    windows = Windows(1_000, clock=clock)
+    windows = WindowStorage(1_000, clock=clock)
     for client in range(500):
         windows.acquire_entry(str(client), 5, 60)
     clock.now += 60
@@ -152,12 +152,12 @@ def test_the_quietest_client_makes_room() -> None:
         assert rates.check(client) is None
     assert rates.check("a") is not None
     assert rates.check("c") is None
-    assert rates.check("b") is None  # it was forgotten, and starts anew; now a is
+    assert rates.check("b") is None  # b was forgotten and starts again; now a is forgotten
 
 
-def test_requests_that_are_past_make_nobody_forgotten() -> None:
+def test_expired_requests_do_not_make_clients_forgotten() -> None:
     clock = Clock()
-    windows = Windows(10, max_hits=20, clock=clock)
+    windows = WindowStorage(10, max_hits=20, clock=clock)
     for _ in range(1_000):
         clock.now += 30
         assert windows.acquire_entry("busy", 5, 60)
@@ -167,7 +167,7 @@ def test_requests_that_are_past_make_nobody_forgotten() -> None:
 
 def test_requests_remembered_are_bounded_over_all_clients() -> None:
     clock = Clock()
-    windows = Windows(1_000, max_hits=50, clock=clock)
+    windows = WindowStorage(1_000, max_hits=50, clock=clock)
     for step in range(1_000):
         assert windows.acquire_entry(f"client {step // 20}", 20, 3_600)
         assert sum(windows.get_moving_window(f"client {client}", 20, 3_600)[1] for client in range(51)) <= 50
@@ -176,7 +176,7 @@ def test_requests_remembered_are_bounded_over_all_clients() -> None:
 
 
 def test_many_clients_cost_no_more_than_one_and_no_thread() -> None:
-    rates = RateLimits(LimitSettings(rate_limit="60/minute", max_clients=20_000))
+    rates = RateLimits(RateLimitSettings(rate_limit="60/minute", max_clients=20_000))
     threads = threading.active_count()
 
     def seconds_for(prefix: str, clients: int) -> float:
@@ -194,10 +194,10 @@ def test_many_clients_cost_no_more_than_one_and_no_thread() -> None:
 
 def test_threads_count_together() -> None:
     def clock() -> float:
-        time.sleep(0)  # others come between the looking and the counting, if they can
+        time.sleep(0)  # lets other threads run between the check and the count
         return time.monotonic()
 
-    rates = RateLimits(LimitSettings(rate_limit="100/hour"), clock=clock)
+    rates = RateLimits(RateLimitSettings(rate_limit="100/hour"), clock=clock)
     taken: list[bool] = []
 
     def ask() -> None:

@@ -1,4 +1,4 @@
-"""The service does what its OpenAPI description says, whatever is sent to it."""
+"""Responses to any request match the OpenAPI description of the service."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,52 +18,52 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:schemathesis
 CASES = 300
 
 
-def test_no_request_gets_an_answer_that_is_not_described(served: Server, client: httpx.Client):
-    recording = client.post("/speak", json={"text": MARKED, "marked": True}).content
-    found = fuzz(served.url, CASES, recording=recording)
+def test_every_response_matches_the_description(fake_served: Server, fake_client: httpx.Client):
+    recording = fake_client.post("/speak", json={"text": MARKED, "marked": True}).content
+    found = fuzz(fake_served.url, CASES, recording=recording)
     assert not found.faults
     assert found.cases >= 0.9 * CASES
     for operation in ("POST /speak", "POST /mark", "POST /v1/audio/speech", "GET /v1/audio/voices"):
         assert found.statuses[operation, 200], operation
         assert found.statuses[operation, 422], operation
-    assert found.slowest[0] < 10
+    assert found.costliest[0] < 10, found.costliest
 
 
-class Told(BaseModel):
+class NumberOut(BaseModel):
     number: int
 
 
 @contextmanager
-def liar() -> Iterator[str]:
-    """A service that does not do what it says."""
+def mismatched() -> Iterator[str]:
+    """A service whose responses do not match its description."""
     app = FastAPI()
 
     @app.get("/fails")
-    def fails() -> Told:
+    def fails() -> NumberOut:
         raise ZeroDivisionError
 
     @app.get("/other-status")
-    def other_status() -> Told:
+    def other_status() -> NumberOut:
         return JSONResponse({"number": 1}, 418)
 
     @app.get("/other-type")
-    def other_type() -> Told:
+    def other_type() -> NumberOut:
         return PlainTextResponse("1")
 
     @app.get("/other-shape")
-    def other_shape() -> Told:
+    def other_shape() -> NumberOut:
         return JSONResponse({"number": "one"})
 
     @app.get("/truthful")
-    def truthful() -> Told:
-        return Told(number=1)
+    def truthful() -> NumberOut:
+        return NumberOut(number=1)
 
     with running(uvicorn.Config(app, port=0, log_config=None)) as (url, _):
         yield url
 
 
-def test_it_would_be_seen():
-    with liar() as url:
+def test_responses_that_do_not_match_are_found():
+    with mismatched() as url:
         found = fuzz(url, 20)
     assert {(operation, fault.partition(":")[0]) for operation, _, fault in found.faults} == {
         ("GET /fails", "an error of the service"),

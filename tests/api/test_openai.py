@@ -1,4 +1,4 @@
-"""OpenAI's form, spoken to by OpenAI's own SDK."""
+"""The OpenAI endpoints, used with OpenAI's own SDK."""
 
 import asyncio
 import base64
@@ -120,7 +120,7 @@ def test_speed(sdk: OpenAI):
 
 
 @pytest.mark.parametrize("voice", OPENAI_VOICES)
-def test_openais_voices_are_taken(sdk: OpenAI, voice: str):
+def test_voices_of_openai_are_accepted(sdk: OpenAI, voice: str):
     assert sdk.audio.speech.create(model="tts-1", voice=voice, input="Hello.", response_format="pcm").content
 
 
@@ -138,7 +138,7 @@ def test_models(sdk: OpenAI, model: str):
     assert sdk.models.retrieve(model).id == model
 
 
-def test_instructions_are_taken_and_never_spoken(sdk: OpenAI):
+def test_instructions_are_accepted_and_never_spoken(sdk: OpenAI):
     plain, instructed = (
         sdk.audio.speech.create(model="tts-1", voice="alloy", input="Hello.", response_format="pcm", **more).content
         for more in ({}, {"instructions": "Speak like a pirate."})
@@ -157,8 +157,8 @@ def test_the_input_is_plain_text_unless_said_otherwise(sdk: OpenAI):
     assert parse(marked()).text == MARKED
 
 
-def test_more_fields_of_ours(sdk: OpenAI):
-    extra = {"intensity": "high", "seed": 3, "realise": False, "language": "en-gb", "somebody_elses": 1}
+def test_fields_of_this_project(sdk: OpenAI):
+    extra = {"intensity": "high", "seed": 3, "realise": False, "language": "en-gb", "unknown_field": 1}
     assert sdk.audio.speech.create(model="tts-1", voice="alloy", input=SENTENCE, extra_body=extra).content
 
 
@@ -187,7 +187,7 @@ def test_models_are_listed(sdk: OpenAI):
     assert all(model.object == "model" for model in listed)
 
 
-def test_voices_are_listed_kept_and_forgotten(sdk: OpenAI, client: httpx.Client):
+def test_voices_are_stored_listed_and_deleted(sdk: OpenAI, client: httpx.Client):
     times = np.arange(4 * 16_000) / 16_000
     recording = encode(Audio((0.3 * np.sin(2 * np.pi * 140 * times)).astype(np.float32), 16_000), "wav")
     kept = sdk.audio.voices.create(audio_sample=recording, consent="none", name="Ann", extra_body={"text": SENTENCE})
@@ -221,7 +221,7 @@ def test_voices_are_listed_kept_and_forgotten(sdk: OpenAI, client: httpx.Client)
     ],
     ids=lambda value: str(value)[:40],
 )
-def test_errors_are_the_sdks_exceptions(sdk: OpenAI, fields: dict[str, object], error: type[openai.APIStatusError]):
+def test_errors_are_exceptions_of_the_sdk(sdk: OpenAI, fields: dict[str, object], error: type[openai.APIStatusError]):
     with pytest.raises(error) as caught:
         sdk.audio.speech.create(**{"model": "tts-1", "voice": "alloy", "input": SENTENCE} | fields)
     assert caught.value.code
@@ -242,7 +242,7 @@ def test_an_unknown_model(sdk: OpenAI):
     assert caught.value.code == "model_not_found"
 
 
-def test_keys_and_limits_are_the_sdks_exceptions(tiny_tagger: Path):
+def test_key_and_rate_errors_are_exceptions_of_the_sdk(tiny_tagger: Path):
     with serving(tiny_tagger, ApiSettings(keys=KEY, rate_limit="2/minute")) as server:
         with sdk_at(server, "wrong") as client, pytest.raises(openai.AuthenticationError) as refused:
             client.models.list()
@@ -255,7 +255,7 @@ def test_keys_and_limits_are_the_sdks_exceptions(tiny_tagger: Path):
         assert int(limited.value.response.headers["retry-after"]) >= 1
 
 
-def test_the_sdk_comes_back_when_it_is_told_to(tiny_tagger: Path):
+def test_the_sdk_retries_after_503(tiny_tagger: Path):
     with serve(Options(delay_ms=300)) as fake:
         higgs = HiggsSettings(url=fake.url, api_key=fake.options.key, retries=0)
         with serving(tiny_tagger, ApiSettings(running=1, waiting=0), backend="higgs-http", higgs=higgs, realise=False) as server:
@@ -276,33 +276,33 @@ def test_the_sdk_comes_back_when_it_is_told_to(tiny_tagger: Path):
             assert len(fake.requests) == 2
 
 
-# What goes wrong once a stream has begun
+# Errors after a stream has started
 
 
 @pytest.fixture
 def failing(tiny_tagger: Path) -> Iterator[Server]:
-    """A service whose voice fails at the third sentence."""
+    """A service whose backend fails at the third sentence."""
     with serve(Options()) as fake:
-        # One connection, so that sentences come one after the other and the third is the one that fails.
+        # One connection, so that sentences are spoken one after the other and the third one fails.
         higgs = HiggsSettings(url=fake.url, api_key=fake.options.key, retries=0, max_connections=1)
         fake.misbehave(Fault.ERROR_500, after=2)
         with serving(tiny_tagger, backend="higgs-http", higgs=higgs, realise=False) as server:
             yield server
 
 
-def test_a_stream_that_cannot_go_on_does_not_look_whole(failing: Server):
+def test_an_interrupted_stream_does_not_look_complete(failing: Server):
     body = {"input": LONG, "marked": True, "response_format": "pcm"}
-    with httpx.stream("POST", f"{failing.url}/v1/audio/speech", json=body, trust_env=False) as answer:
+    with httpx.stream("POST", f"{failing.url}/v1/audio/speech", json=body, trust_env=False, timeout=30) as answer:
         assert answer.status_code == 200
         with pytest.raises(httpx.RemoteProtocolError):
             answer.read()
 
 
-def test_events_that_cannot_go_on_say_why(failing: Server):
+def test_interrupted_events_end_with_an_error_event(failing: Server):
     body = {"input": LONG, "marked": True, "response_format": "pcm", "stream_format": "sse"}
     events = []
     with (
-        httpx.stream("POST", f"{failing.url}/v1/audio/speech", json=body, trust_env=False) as answer,
+        httpx.stream("POST", f"{failing.url}/v1/audio/speech", json=body, trust_env=False, timeout=30) as answer,
         contextlib.suppress(httpx.RemoteProtocolError),
     ):
         for line in answer.iter_lines():
@@ -312,7 +312,7 @@ def test_events_that_cannot_go_on_say_why(failing: Server):
     assert not any(event["type"] == "speech.audio.done" for event in events)
 
 
-def test_a_fallback_is_told(tiny_tagger: Path):
+def test_a_fallback_is_reported(tiny_tagger: Path):
     with serve(Options()) as fake:
         higgs = HiggsSettings(url=fake.url, api_key="wrong-key", retries=0)
         with serving(tiny_tagger, backend="higgs-http", higgs=higgs) as server:

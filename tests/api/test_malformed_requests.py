@@ -1,7 +1,12 @@
-"""What nobody should send: every bit of it is refused, in the form of every error, quickly, and the service lives on."""
+"""Malformed and malicious requests: each is refused with an error response, at little cost, and the service keeps working.
+
+Most need no voice and use the fake one; texts that are spoken go to the embedded voice.
+"""
 
 import json
 import re
+import select
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -16,7 +21,8 @@ pytest_plugins = ["one_server"]
 
 JSON = {"content-type": "application/json"}
 SSML = {"content-type": "application/ssml+xml"}
-SOON = 2.0  # seconds in which anything is refused; most takes milliseconds
+MAX_PROCESSOR_SECONDS = 2.0
+"""What a refusal may cost, client and server together; most take milliseconds."""
 
 BILLION_LAUGHS = (
     '<!DOCTYPE speak [<!ENTITY a "ha"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;&a;&a;"><!ENTITY c "&b;&b;&b;&b;&b;&b;&b;&b;&b;&b;">]>'
@@ -27,16 +33,17 @@ QUADRATIC = f'<!DOCTYPE speak [<!ENTITY a "{"a" * 20_000}">]><speak>{"&a;" * 2_0
 
 
 @pytest.fixture(autouse=True)
-def _alive_and_prompt(client: httpx.Client) -> Iterator[None]:
-    began = time.monotonic()
+def _alive_and_cheap(fake_client: httpx.Client) -> Iterator[None]:
+    """The service runs in a thread of this process, so processor time counts what it does, and other programs do not."""
+    start = time.process_time()
     yield
-    assert time.monotonic() - began < 5 * SOON
-    assert client.get("/live").status_code == 200
+    assert time.process_time() - start < 5 * MAX_PROCESSOR_SECONDS
+    assert fake_client.get("/live").status_code == 200
 
 
 def refused(answer: httpx.Response, *statuses: int) -> dict[str, object]:
     assert answer.status_code in (statuses or range(400, 500)), answer.text[:300]
-    assert answer.elapsed.total_seconds() < SOON
+    assert answer.extensions["processor_seconds"] < MAX_PROCESSOR_SECONDS
     return error_of(answer)
 
 
@@ -66,8 +73,8 @@ NOT_JSON = {
 
 @pytest.mark.parametrize("path", ["/speak", "/mark", "/v1/audio/speech", "/v1/audio/voices"])
 @pytest.mark.parametrize("body", NOT_JSON.values(), ids=NOT_JSON.keys())
-def test_what_is_not_the_json_asked_for(client, path, body):
-    refused(client.post(path, content=body, headers=JSON), 400, 422)
+def test_bodies_that_are_not_the_expected_json(fake_client, path, body):
+    refused(fake_client.post(path, content=body, headers=JSON), 400, 422)
 
 
 WRONG_FIELDS = [
@@ -121,13 +128,13 @@ SPEAK_ALONE = [
 
 
 @pytest.mark.parametrize("body", WRONG_FIELDS + SPEAK_ALONE, ids=lambda body: ascii(body)[:60])
-def test_fields_of_speak_that_cannot_be(client, body):
-    refused(client.post("/speak", content=json.dumps(body), headers=JSON))
+def test_invalid_fields_of_speak(fake_client, body):
+    refused(fake_client.post("/speak", content=json.dumps(body), headers=JSON))
 
 
 @pytest.mark.parametrize("body", WRONG_FIELDS, ids=lambda body: ascii(body)[:60])
-def test_fields_of_mark_that_cannot_be(client, body):
-    refused(client.post("/mark", content=json.dumps(body), headers=JSON))
+def test_invalid_fields_of_mark(fake_client, body):
+    refused(fake_client.post("/mark", content=json.dumps(body), headers=JSON))
 
 
 @pytest.mark.parametrize(
@@ -154,13 +161,13 @@ def test_fields_of_mark_that_cannot_be(client, body):
     ],
     ids=ascii,
 )
-def test_fields_of_openais_form_that_cannot_be(client, fields):
+def test_invalid_fields_of_openai_speech(fake_client, fields):
     body = {"model": "prosody", "input": SENTENCE, "response_format": "wav"} | fields
-    refused(client.post("/v1/audio/speech", content=json.dumps(body), headers=JSON))
+    refused(fake_client.post("/v1/audio/speech", content=json.dumps(body), headers=JSON))
 
 
-def test_what_was_wrong_is_named_and_what_was_sent_is_not_repeated(client):
-    found = refused(client.post("/speak", json={"text": SENTENCE, "format": "secret-word"}), 422)
+def test_the_wrong_field_is_named_and_its_value_not_repeated(fake_client):
+    found = refused(fake_client.post("/speak", json={"text": SENTENCE, "format": "secret-word"}), 422)
     assert found["param"] == "format"
     assert "secret-word" not in str(found)
     assert found["type"] == "invalid_request_error"
@@ -170,9 +177,9 @@ def test_what_was_wrong_is_named_and_what_was_sent_is_not_repeated(client):
 
 
 @pytest.mark.parametrize("path", ["/speak", "/mark", "/v1/audio/speech"])
-def test_a_text_over_the_limit(client, path):
+def test_a_text_over_the_limit(fake_client, path):
     field = "input" if path.startswith("/v1") else "text"
-    assert "20,000" in str(refused(client.post(path, json={field: "a " * 10_001}), 400)["message"])
+    assert "20,000" in str(refused(fake_client.post(path, json={field: "a " * 10_001}), 400)["message"])
 
 
 @pytest.mark.parametrize("text", ["", " ", "\0", "\0\0\0", "\u200b", "...", "\u202e", "\ufeff", "\x1b[\x07"], ids=ascii)
@@ -196,8 +203,8 @@ BOMBS = {
 
 
 @pytest.mark.parametrize("text", BOMBS.values(), ids=BOMBS.keys())
-def test_bombs_of_markup(client, text):
-    refused(client.post("/speak", json={"text": text, "marked": True}), 400)
+def test_markup_bombs(fake_client, text):
+    refused(fake_client.post("/speak", json={"text": text, "marked": True}), 400)
 
 
 @pytest.mark.parametrize(
@@ -245,14 +252,14 @@ XML = {
 
 
 @pytest.mark.parametrize("body", XML.values(), ids=XML.keys())
-def test_bombs_of_xml(client, body):
-    found = refused(client.post("/speak", content=body, headers=SSML), 400)
+def test_xml_bombs(fake_client, body):
+    found = refused(fake_client.post("/speak", content=body, headers=SSML), 400)
     assert "root:" not in str(found)
 
 
-def test_more_breaks_than_the_limit_of_silence(client):
+def test_breaks_that_add_up_to_more_than_the_limit(fake_client):
     body = "<speak>a" + '<break time="60s"/>' * 11 + "b</speak>"
-    refused(client.post("/speak", content=body, headers=SSML), 400)
+    refused(fake_client.post("/speak", content=body, headers=SSML), 400)
 
 
 @pytest.mark.parametrize(
@@ -270,8 +277,8 @@ def test_more_breaks_than_the_limit_of_silence(client):
     ],
     ids=lambda query: query[:20],
 )
-def test_the_query_beside_ssml(client, query):
-    refused(client.post(f"/speak?{query}", content="<speak>hello</speak>", headers=SSML))
+def test_invalid_queries_with_ssml(fake_client, query):
+    refused(fake_client.post(f"/speak?{query}", content="<speak>hello</speak>", headers=SSML))
 
 
 # Content types
@@ -296,22 +303,22 @@ def test_the_query_beside_ssml(client, query):
     ids=lambda kind: ascii(kind)[:40],
 )
 @pytest.mark.parametrize("path", ["/speak", "/mark", "/measure", "/v1/audio/speech", "/v1/audio/voices"])
-def test_wrong_content_types(client, path, kind):
-    refused(client.post(path, content=b"\0\xffhello", headers={b"content-type": kind.encode()}), 400, 415, 422)
+def test_wrong_content_types(fake_client, path, kind):
+    refused(fake_client.post(path, content=b"\0\xffhello", headers={b"content-type": kind.encode()}), 400, 415, 422)
 
 
-def test_a_form_that_is_none(client):
+def test_malformed_forms(fake_client):
     kind = {"content-type": "multipart/form-data; boundary=x"}
     for body in (b"", b"--x", b"--x\r\n\r\n", b"--x\r\nContent-Disposition: form-data\r\n\r\na\r\n--x--", b"--y--", b"\0" * 5000):
         for path in ("/measure", "/v1/audio/voices"):
-            refused(client.post(path, content=body, headers=kind), 400, 422)
+            refused(fake_client.post(path, content=body, headers=kind), 400, 422)
 
 
 @pytest.mark.parametrize("path", ["/measure", "/v1/audio/voices"])
-def test_a_form_of_many_parts(client, path):
+def test_a_form_of_many_parts(fake_client, path):
     part = b'--x\r\nContent-Disposition: form-data; name="a%d"\r\n\r\nb\r\n'
     body = b"".join(part % number for number in range(5_000)) + b"--x--"
-    refused(client.post(path, content=body, headers={"content-type": "multipart/form-data; boundary=x"}), 400)
+    refused(fake_client.post(path, content=body, headers={"content-type": "multipart/form-data; boundary=x"}), 400)
 
 
 RECORDINGS = {
@@ -329,9 +336,9 @@ RECORDINGS = {
 
 
 @pytest.mark.parametrize("recording", RECORDINGS.values(), ids=RECORDINGS.keys())
-def test_recordings_that_are_none(client, recording):
-    refused(client.post("/measure", files={"audio": recording}, data={"text": SENTENCE}), 400, 422)
-    refused(client.post("/v1/audio/voices", files={"audio": recording}, data={"text": SENTENCE}), 400)
+def test_invalid_recordings(fake_client, recording):
+    refused(fake_client.post("/measure", files={"audio": recording}, data={"text": SENTENCE}), 400, 422)
+    refused(fake_client.post("/v1/audio/voices", files={"audio": recording}, data={"text": SENTENCE}), 400)
 
 
 @pytest.mark.parametrize(
@@ -351,23 +358,23 @@ def test_recordings_that_are_none(client, recording):
     ],
     ids=ascii,
 )
-def test_uploads_as_json_that_are_none(client, body):
-    refused(client.post("/v1/audio/voices", content=json.dumps(body), headers=JSON), 400)
+def test_invalid_uploads_as_json(fake_client, body):
+    refused(fake_client.post("/v1/audio/voices", content=json.dumps(body), headers=JSON), 400)
 
 
-# Sizes and speed of what comes
+# Size and speed of bodies
 
 
 @pytest.mark.parametrize("path", ["/speak", "/mark", "/v1/audio/speech", "/measure", "/v1/audio/voices"])
-def test_100_mb_that_are_declared(served, path):
-    began = time.monotonic()
+def test_a_declared_length_of_100_mb(fake_served, path):
+    start = time.process_time()
     fields = ("Content-Length: 100000000", "Content-Type: application/json")
-    assert status_of(talk(served.address, head("POST", path, *fields), b"{" * 1000)) == 413
-    assert time.monotonic() - began < SOON
+    assert status_of(talk(fake_served.address, head("POST", path, *fields), b"{" * 1000)) == 413
+    assert time.process_time() - start < MAX_PROCESSOR_SECONDS
 
 
 @pytest.mark.parametrize("path", ["/speak", "/mark", "/v1/audio/speech", "/measure", "/v1/audio/voices"])
-def test_100_mb_that_come_in_chunks(client, path):
+def test_100_mb_in_chunks(fake_client, path):
     taken = 0
 
     def chunks() -> Iterator[bytes]:
@@ -378,50 +385,60 @@ def test_100_mb_that_come_in_chunks(client, path):
             yield b"a" * 100_000
 
     kind = "multipart/form-data; boundary=x" if path in ("/measure", "/v1/audio/voices") else "application/json"
-    refused(client.post(path, content=chunks(), headers={"content-type": kind}), 413)
+    refused(fake_client.post(path, content=chunks(), headers={"content-type": kind}), 413)
     assert taken <= 100_000_000
 
 
-def test_a_body_that_does_not_come(tiny_tagger):
+def test_a_body_that_does_not_arrive(tiny_tagger):
     with serving(tiny_tagger, ApiSettings(body_timeout=0.3)) as server:
         fields = ("Content-Length: 1000", "Content-Type: application/json")
-        began = time.monotonic()
         silent = talk(server.address, head("POST", "/speak", *fields), b'{"te')
         assert status_of(silent) == 408
-        dripping = talk(server.address, head("POST", "/speak", *fields), *[b"a"] * 20, pause=0.03)
+        sent, dripping = drip(server.address, head("POST", "/speak", *fields), pieces=900, pause=0.03)
         assert status_of(dripping) == 408
-        assert time.monotonic() - began < 2 * SOON
+        assert sent < 900
         assert server.service.metrics.text()
 
 
+def drip(address: tuple[str, int], start: bytes, *, pieces: int, pause: float) -> tuple[int, bytes]:
+    """Send ``start``, then single bytes with pauses between, until there is a response; return how many were sent, and it."""
+    with socket.create_connection(address, timeout=30) as connection:
+        connection.sendall(start)
+        for sent in range(pieces):
+            if select.select([connection], [], [], pause)[0]:
+                return sent, connection.recv(65536)
+            connection.sendall(b"a")
+    return pieces, b""
+
+
 @pytest.mark.parametrize("length", ["-1", "1e3", "1 2", "0x10", "abc", "9" * 30, "5, 6"])
-def test_lengths_that_are_none(served, length):
-    said = talk(served.address, head("POST", "/speak", f"Content-Length: {length}"), b"{}")
+def test_invalid_lengths(fake_served, length):
+    said = talk(fake_served.address, head("POST", "/speak", f"Content-Length: {length}"), b"{}")
     assert status_of(said) in (400, 413)
 
 
-# Heads
+# Headers and paths
 
 
-def test_many_headers(client):
-    refused(client.get("/v1/models", headers={f"x-{number}": "a" for number in range(150)}), 431)
+def test_many_headers(fake_client):
+    refused(fake_client.get("/v1/models", headers={f"x-{number}": "a" for number in range(150)}), 431)
 
 
-def test_long_headers(served, client):
-    refused(client.get("/v1/models", headers={"x-long": "a" * 20_000}), 431)
-    said = talk(served.address, head("GET", "/v1/models", "X-Long: " + "a" * 1_000_000))
+def test_long_headers(fake_served, fake_client):
+    refused(fake_client.get("/v1/models", headers={"x-long": "a" * 20_000}), 431)
+    said = talk(fake_served.address, head("GET", "/v1/models", "X-Long: " + "a" * 1_000_000))
     assert status_of(said) in (400, 431)
 
 
-def test_long_address(client):
-    refused(client.get("/v1/models/" + "a" * 9_000), 414)
-    refused(client.get("/v1/models?" + "a" * 9_000), 414)
+def test_long_address(fake_client):
+    refused(fake_client.get("/v1/models/" + "a" * 9_000), 414)
+    refused(fake_client.get("/v1/models?" + "a" * 9_000), 414)
 
 
-def test_methods_that_are_none(served, client):
+def test_invalid_methods(fake_served, fake_client):
     for method in ("PUT", "PATCH", "TRACE", "BREW", "PROPFIND"):
-        refused(client.request(method, "/speak"), 405)
-    assert status_of(talk(served.address, b"\0\0\0\0\r\n\r\n")) == 400
+        refused(fake_client.request(method, "/speak"), 405)
+    assert status_of(talk(fake_served.address, b"\0\0\0\0\r\n\r\n")) == 400
 
 
 @pytest.mark.parametrize(
@@ -429,21 +446,21 @@ def test_methods_that_are_none(served, client):
     ["a b", "a;b", "<script>", "a" * 65, "é", "%0d%0aX-Injected: 1", "a\tb", "../..", "{}", '"'],
     ids=ascii,
 )
-def test_request_ids_that_are_none_are_replaced(client, name):
-    answer = client.get("/live", headers={b"x-request-id": name.encode()})
+def test_invalid_request_ids_are_replaced(fake_client, name):
+    answer = fake_client.get("/live", headers={b"x-request-id": name.encode()})
     assert re.fullmatch("[0-9a-f]{32}", answer.headers["x-request-id"]) or answer.headers["x-request-id"] == "../.."
     assert "x-injected" not in answer.headers
 
 
-def test_a_request_id_cannot_break_the_head(served):
+def test_a_request_id_cannot_inject_headers(fake_served):
     for ending in ("\r\n", "\n", "\r", "\0"):
-        said = talk(served.address, head("GET", "/live", f"X-Request-Id: a{ending}X-Injected: 1"))
+        said = talk(fake_served.address, head("GET", "/live", f"X-Request-Id: a{ending}X-Injected: 1"))
         fields = said.partition(b"\r\n\r\n")[0].lower()
         assert b"x-injected" not in fields
         assert status_of(said) in (200, 400)
 
 
-def test_text_cannot_break_the_head(client):
+def test_text_cannot_inject_headers(client):
     text = "one\r\nX-Injected: 1\r\n\r\ntwo \u2028 three \x85 four ünï\U0001f600"
     answer = client.post("/speak", json={"text": text, "marked": True})
     assert answer.status_code == 200
@@ -451,7 +468,7 @@ def test_text_cannot_break_the_head(client):
     assert all(value.isascii() and value.isprintable() for value in answer.headers.values())
 
 
-def test_a_reply_cannot_break_the_head(client):
+def test_a_reply_cannot_inject_headers(client):
     answer = client.post("/speak", json={"input": "a\r\nX-Injected: 1", "points": ["b\r\nX-Injected: 2"]})
     assert answer.status_code == 200
     assert "x-injected" not in answer.headers
@@ -486,8 +503,8 @@ def test_a_reply_cannot_break_the_head(client):
     ],
     ids=lambda path: path[:40],
 )
-def test_odd_paths(served, client, path):
-    said = talk(served.address, head("GET", path))
+def test_odd_paths(fake_served, fake_client, path):
+    said = talk(fake_served.address, head("GET", path))
     assert status_of(said) in (400, 404, 405, 307)
     if status_of(said) == 307:
         assert b"location: http://localhost/speak\r\n" in said.lower()
@@ -497,33 +514,33 @@ ODD_VOICES = ["%00", "%ff", "..%2f..%2fetc%2fpasswd", "%ED%A0%80", "é", "voice_
 
 
 @pytest.mark.parametrize("voice", ODD_VOICES)
-def test_odd_voices_to_delete(client, voice):
-    refused(client.delete(f"/v1/audio/voices/{voice}"), 404)
+def test_odd_voices_to_delete(fake_client, voice):
+    refused(fake_client.delete(f"/v1/audio/voices/{voice}"), 404)
 
 
 @pytest.mark.parametrize("backend", ["%00", "%ff", "nobody", "x" * 101, "%0d%0aX-Injected:1"])
-def test_odd_backends_to_list(client, backend):
-    refused(client.get(f"/v1/audio/voices?backend={backend}"), 400, 422)
+def test_odd_backends_to_list(fake_client, backend):
+    refused(fake_client.get(f"/v1/audio/voices?backend={backend}"), 400, 422)
 
 
-# Many at once
+# Many at the same time
 
 
-def test_a_crowd_of_them_hinders_nobody(served, client):
+def test_many_of_them_do_not_hinder_valid_requests(fake_served, fake_client):
     stop = threading.Event()
 
-    def pester() -> None:
-        with httpx.Client(base_url=served.url, timeout=30, trust_env=False) as own:
+    def attack() -> None:
+        with httpx.Client(base_url=fake_served.url, timeout=30, trust_env=False) as own:
             while not stop.is_set():
                 own.post("/speak", content=b"[" * 100_000, headers=JSON)
                 own.post("/speak", json={"text": "<emph>" * 20_000, "marked": True})
                 own.post("/speak", content=BILLION_LAUGHS, headers=SSML)
 
-    crowd = [threading.Thread(target=pester) for _ in range(2)]
+    crowd = [threading.Thread(target=attack) for _ in range(2)]
     for one in crowd:
         one.start()
     try:
-        answers = [client.post("/speak", json={"text": MARKED, "marked": True}) for _ in range(5)]
+        answers = [fake_client.post("/speak", json={"text": MARKED, "marked": True}) for _ in range(5)]
     finally:
         stop.set()
         for one in crowd:
@@ -532,6 +549,6 @@ def test_a_crowd_of_them_hinders_nobody(served, client):
     assert len({answer.content for answer in answers}) == 1
 
 
-def test_nothing_of_it_went_wrong_inside(served: Server):
-    """The counters of this very service: no answer 500 in all of the tests above."""
-    assert 'status="500"' not in served.service.metrics.text().decode()
+def test_no_request_above_was_answered_with_500(served: Server, fake_served: Server):
+    for server in (served, fake_served):
+        assert 'status="500"' not in server.service.metrics.text().decode()
