@@ -25,7 +25,9 @@ from rich.console import Console
 from rich.table import Table
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "synth" / "higgs_finetune")]
+sys.path.insert(0, str(ROOT / "tests" / "synth" / "higgs_finetune"))
+sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(ROOT))
 from higgs_finetune_examples import Recorder, speech
 from tiny_higgs import tiny_tokenizer
 

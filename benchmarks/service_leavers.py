@@ -1,9 +1,9 @@
 """A thousand clients that disconnect at random times, 20 at a time: what they leave behind, and how soon a permit is free again.
 
 Half of them request a sentence, half a text of a minute; a third of all request a stream. Afterwards no permit may be in use, no
-text may wait, and there may be no more threads than before. Then one client at a time requests a long text and disconnects; the time
-until `/metrics` shows no permit in use includes the polling. asyncio tasks cannot be observed from outside; permits, threads and memory
-can, and every running job has some of them.
+text may wait, and there may be no more threads than before. Then one client at a time requests a long text and disconnects; the
+time until `/metrics` shows no permit in use includes the polling. asyncio tasks cannot be observed from outside; permits, threads
+and memory can, and every running job has some of them.
 
 python benchmarks/service_leavers.py [--clients 1000] [--json FILE]
 """

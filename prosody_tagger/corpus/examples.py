@@ -74,7 +74,7 @@ def from_marked_text(marked: MarkedText, source: str = "", speaker_name: str = "
     Raises:
         DataError: the text has no word, or no word follows a mark that needs one.
     """
-    words = segment_words(marked.text)
+    words = marked.words
     if not words:
         raise DataError("it contains no word")
     kinds: list[set[str]] = [set() for _ in words]

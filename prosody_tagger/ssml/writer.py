@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from prosody_tagger.errors import MarkupError
 from prosody_tagger.markup import KINDS, Mark, MarkedText, line_column
-from prosody_tagger.segment import segment_words, word_after
+from prosody_tagger.segment import word_after
 from prosody_tagger.ssml.elements import NAMESPACE, nearest_pause
 
 _TEXT_ESCAPES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "\r": "&#13;"})
@@ -70,7 +70,7 @@ def _tags(marked: MarkedText) -> list[tuple[int, str]]:
 
 
 def _mark_elements(marked: MarkedText) -> list[_WrittenElement]:
-    runs = segment_words(marked.text)
+    runs = marked.words
     bound: set[tuple[int, str]] = set()
     for mark in marked.marks:
         if mark.is_pause:

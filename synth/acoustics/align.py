@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from prosody_tagger.errors import BadInput
 from prosody_tagger.markup import MarkedText, plain
-from prosody_tagger.segment import Word, segment_words
+from prosody_tagger.segment import Word
 from synth.acoustics.dtw import WarpingPath, warp
 from synth.acoustics.mel_cepstra import HOP_SECONDS, Features, Values, band_energies, features, highest_hz, noise_level
 from synth.acoustics.reference_reading import ReferenceReading, read_for_alignment, voice_for
@@ -87,7 +87,7 @@ async def align(audio: Audio, text: str | MarkedText, backend: Synthesizer, *, l
     """
     check_recording(audio)
     marked = plain(text) if isinstance(text, str) else text
-    words = segment_words(marked.text)
+    words = marked.words
     if not words:
         raise BadInput(f"there are no words in {marked.text[:40]!r}; give the text that is said in the recording")
     top_hz = highest_hz(audio.rate)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from prosody_tagger.errors import BadInput
 from prosody_tagger.markup import Mark, MarkedText
-from prosody_tagger.segment import Word, segment_sentences, segment_words, word_after
+from prosody_tagger.segment import Word, segment_sentences, word_after
 from synth.acoustics.contours import measure_contours
 from synth.acoustics.pause_measurement import silence_within_ms, silences_ms
 from synth.acoustics.report import ChangeReport, FalseReport, MarkReport, Report, WordReport, none_if_nan
@@ -68,7 +68,7 @@ def measure(
     Raises:
         BadInput: audio that cannot be measured, or words that are not those of the text.
     """
-    text_words = segment_words(marked.text)
+    text_words = marked.words
     recording = _MeasuredRecording(audio, marked, text_words, words)
     others = [
         None if other is None else _MeasuredRecording(other[0], marked, text_words, other[1]) for other in (reference, reading)

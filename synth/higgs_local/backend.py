@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from prosody_tagger.markup import KINDS, PAUSE_MS, Mark, MarkedText, closest
-from prosody_tagger.segment import segment_words
 from synth.base import Audio, Capabilities, Speech, SpeechRequest, Synthesizer, Voice
 from synth.errors import RefusedRequest
 from synth.higgs_local.adapter import Adapter, AdapterError
@@ -107,7 +106,7 @@ class HiggsLocal(Synthesizer):
         adapter = self._adapter(request.voice)
         _check(request)
         text, unrealised = lower(request, adapter.marks if adapter else ())
-        if not segment_words(text.text):
+        if not text.words:
             yield Speech(Audio(np.zeros(0, dtype=np.float32), RATE), unrealised=request.text.marks, context=request.context)
             return
         order = Order(
@@ -180,7 +179,7 @@ def lower(request: SpeechRequest, trained: Collection[str]) -> tuple[MarkedText,
 
     A pause that it does not know is a break: whoever makes it cuts in there.
     """
-    runs = segment_words(request.text.text)
+    runs = request.text.words
     first = runs[0].core_start if runs else 0
     last = runs[-1].core_end if runs else 0
     given, unrealised, breaks = [], [], set(request.breaks)

@@ -39,7 +39,7 @@ def spoken_words(marked: MarkedText, language: str = "en-us") -> tuple[SpokenWor
         marked: the text; its aliases are used, its marks are not.
         language: a BCP 47 tag.
     """
-    runs = segment_words(marked.text)
+    runs = list(marked.words)
     if not runs:
         return ()
     text = _ascii_digits(marked.text)
