@@ -46,7 +46,7 @@ def main(
     from ai_core.results import result_json
     from ai_core.runtime import Runtime
     from ai_core.settings import load_settings
-    from synth.audio.encoding import encode
+    from synth.audio.encoding import write_audio
 
     console.check_output(output)
     began = time.perf_counter()
@@ -57,7 +57,7 @@ def main(
     result = asyncio.run(_speak(job, runtime))
     timings |= result.timings | {"total": time.perf_counter() - began}
     result = replace(result, warnings=(*reply.warnings, *result.warnings), timings=timings)
-    console.write_output(output, encode(result.audio))
+    write_audio(output, result.audio)
     if as_json:
         asked = {"input": said, "points": points or [], "reply_by": reply.by}
         console.print_json({**asked, **result_json(result, str(output))})

@@ -6,6 +6,8 @@ import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
+from prosody_tagger.errors import BadInput, ProsodyError, os_reason
+
 
 @contextlib.contextmanager
 def replaced_file(path: Path, *, durable: bool = False) -> Iterator[Path]:
@@ -53,3 +55,10 @@ def _flush_to_disk(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def write_error(path: Path, error: OSError) -> ProsodyError:
+    """The error to raise where an output file cannot be written: `BadInput` for a wrong place, else the disk is to blame."""
+    if isinstance(error, FileExistsError | NotADirectoryError | PermissionError | FileNotFoundError):
+        return BadInput(f"cannot write {path}: {os_reason(error)}; give another place with -o")
+    return ProsodyError(f"cannot write {path}: {os_reason(error)}; make room or give another place with -o")

@@ -71,7 +71,7 @@ def say(
         ),
     ] = None,
     report: Annotated[bool, typer.Option("--report", help="Measure every mark in what was spoken.")] = False,
-    form: Annotated[
+    audio_format: Annotated[
         Literal["wav", "flac", "mp3", "opus", "aac", "pcm"], typer.Option("--format", help="Audio format of the file.")
     ] = "wav",
     output: Annotated[
@@ -86,9 +86,9 @@ def say(
     from ai_core.pipeline import Job
     from ai_core.results import result_json
     from prosody_tagger.errors import BadInput
-    from synth.audio.encoding import encode
+    from synth.audio.encoding import encode, write_audio
 
-    target = output or f"output/speech.{form}"
+    target = output or f"output/speech.{audio_format}"
     if target == "-" and as_json:
         raise BadInput("--json and -o - both write to stdout; give -o a file, or leave --json out")
     if target != "-":
@@ -109,12 +109,11 @@ def say(
         report=report,
     )
     result = asyncio.run(_collect(job, _settings(tagger)))
-    data = encode(result.audio, form)
     if target == "-":
-        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.write(encode(result.audio, audio_format))
         sys.stdout.buffer.flush()
     else:
-        out.write_output(Path(target), data)
+        write_audio(Path(target), result.audio, audio_format)
     if as_json:
         measured = {} if result.report is None else {"report": result.report.as_dict()}
         out.print_json({"input": source, "points": [], **result_json(result, target), **measured})

@@ -13,8 +13,8 @@ from rich.text import Text
 
 from ai_core.job import Result
 from prosody_tagger.command import people, visible
-from prosody_tagger.errors import BadInput, ProsodyError, os_reason
-from prosody_tagger.files import write_file
+from prosody_tagger.errors import BadInput
+from prosody_tagger.files import write_error, write_file
 from prosody_tagger.markup import MarkedText, render
 
 _STYLES = {"emph": "bold yellow", "pause_short": "cyan", "pause_long": "bold cyan"}
@@ -91,7 +91,7 @@ def check_output(path: Path) -> None:
             raise BadInput(f"cannot write {path}: it is a folder; give a file's name with -o")
         writable = os.access(path if path.exists() else path.parent, os.W_OK)
     except OSError as error:
-        raise _cannot_write(path, error) from None
+        raise write_error(path, error) from None
     if not writable:
         raise BadInput(f"cannot write {path}: permission denied; give another place with -o")
 
@@ -106,11 +106,4 @@ def write_output(path: Path, data: bytes) -> None:
     try:
         write_file(path, data)
     except OSError as error:
-        raise _cannot_write(path, error) from None
-
-
-def _cannot_write(path: Path, error: OSError) -> ProsodyError:
-    reason = os_reason(error)
-    if isinstance(error, FileExistsError | NotADirectoryError | PermissionError | FileNotFoundError):
-        return BadInput(f"cannot write {path}: {reason}; give another place with -o")
-    return ProsodyError(f"cannot write {path}: {reason}; make room or give another place with -o")
+        raise write_error(path, error) from None

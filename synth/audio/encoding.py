@@ -20,12 +20,14 @@ import io
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from prosody_tagger.errors import BadInput
+from prosody_tagger.files import replaced_file, write_error
 from prosody_tagger.markup import closest
 from synth.audio.signal import NO_SAMPLES, Samples
 from synth.base import Audio
@@ -65,6 +67,21 @@ def encode(audio: Audio, audio_format: str = "wav") -> bytes:
         return file.getvalue()
     pcm = _int16(samples).tobytes()
     return _wav_header(audio.rate, len(pcm)) + pcm if audio_format == "wav" else pcm
+
+
+def write_audio(path: Path, audio: Audio, audio_format: str = "wav") -> None:
+    """Encode audio into a file, which is written whole or not at all.
+
+    Raises:
+        BadInput: an unknown format, or a place that cannot be written.
+        ProsodyError: the disk is full.
+    """
+    data = encode(audio, audio_format)
+    try:
+        with replaced_file(path) as partial:
+            partial.write_bytes(data)
+    except OSError as error:
+        raise write_error(path, error) from None
 
 
 class Encoder:

@@ -162,17 +162,14 @@ class EmbeddedVoice(Synthesizer):
         espeak.WORKER.start()
         engine_text = await asyncio.to_thread(_engine_text, request, voice.languages[0])
         if not any(engine_text.weights):
-            yield _build_speech(request, engine_text, espeak.EMPTY_UTTERANCE, 1.0, LOWEST_HZ)
+            yield _build_speech(request, engine_text, (espeak.NO_AUDIO, ()), 1.0, LOWEST_HZ)
             return
         wanted = self._settings.words_per_minute * request.speed
         kept = min(max(wanted, espeak.SLOWEST), espeak.FASTEST)
-        engine_request = espeak.EspeakRequest(
-            engine_text.text, voice.path, round(kept), self._settings.pitch, end_pause=not request.unfinished
-        )
-        utterance = await espeak.WORKER.speak(engine_request)
-        yield await asyncio.to_thread(
-            _build_speech, request, engine_text, utterance, kept / wanted, espeak.lowest_pitch(engine_request.pitch)
-        )
+        pitch, end_pause = self._settings.pitch, not request.unfinished
+        spoken = await espeak.WORKER.speak(engine_text.text, voice.path, round(kept), pitch, end_pause=end_pause)
+        lowest = espeak.lowest_pitch(pitch)
+        yield await asyncio.to_thread(_build_speech, request, engine_text, spoken, kept / wanted, lowest)
 
     async def close(self) -> None:
         """End the engine's process after the pending requests. A later request starts it again."""
@@ -239,18 +236,23 @@ def _engine_text(request: SpeechRequest, language: str) -> _EngineText:
 
 
 def _build_speech(
-    request: SpeechRequest, engine_text: _EngineText, utterance: espeak.Utterance, stretch: float, lowest: float
+    request: SpeechRequest,
+    engine_text: _EngineText,
+    spoken: tuple[Audio, espeak.WordStarts],
+    stretch: float,
+    lowest: float,
 ) -> Speech:
-    """Return the utterance with its marks realised.
+    """Return the engine's audio with its marks realised.
 
     Args:
         request: the request.
         engine_text: the engine's input for it.
-        utterance: the engine's output.
+        spoken: the engine's output.
         stretch: factor of the duration, for speeds outside the engine's range.
         lowest: lowest pitch of the voice, Hz.
     """
-    ranges = _word_ranges(engine_text, utterance)
+    audio, word_starts = spoken
+    ranges = _word_ranges(engine_text, audio, word_starts)
     kinds: dict[int, set[str]] = {}
     unrealised: list[Mark] = []
     runs = [item.word for item in engine_text.words]
@@ -260,8 +262,8 @@ def _build_speech(
             unrealised.append(mark)
         else:
             kinds.setdefault(index, set()).add(mark.kind)
-    edits = _build_edits(ranges, kinds, _STRENGTHS[request.strength], stretch, len(utterance.samples))
-    samples, before, after = modify(utterance.samples, espeak.RATE, edits, lowest)
+    edits = _build_edits(ranges, kinds, _STRENGTHS[request.strength], stretch, len(audio.samples))
+    samples, before, after = modify(audio.samples, audio.rate, edits, lowest)
     times = np.interp(np.array(ranges, dtype=np.float64).reshape(-1, 2), before, after) / espeak.RATE
     source = request.text.text
     heard = tuple(
@@ -271,23 +273,23 @@ def _build_speech(
     return Speech(Audio(samples, espeak.RATE), heard, tuple(unrealised))
 
 
-def _word_ranges(engine_text: _EngineText, utterance: espeak.Utterance) -> list[_SampleRange]:
+def _word_ranges(engine_text: _EngineText, audio: Audio, word_starts: espeak.WordStarts) -> list[_SampleRange]:
     """Return the sample range of each word.
 
     The engine reports where its own words begin, which may be several written words ("of the") or a part of one ("299"). Words that
     it does not report share the audio of the one before them in proportion to their letters. A word ends with its last loud frame.
     """
     begins: list[tuple[int, int]] = []
-    for offset, sample in utterance.words:
+    for offset, sample in word_starts:
         index = bisect_right(engine_text.starts, offset) - 1
         if not begins:
             begins.append((0, sample))
         elif index > begins[-1][0]:
             begins.append((index, sample))
     begins = begins or [(0, 0)]
-    begins.append((len(engine_text.words), len(utterance.samples)))
+    begins.append((len(engine_text.words), len(audio.samples)))
     frame = round(FRAME_SECONDS * espeak.RATE)
-    loud = _loud_frames(utterance, frame)
+    loud = _loud_frames(audio, frame)
     ranges: list[_SampleRange] = []
     for (first, start), (last, limit) in pairwise(begins):
         heard = loud[: bisect_right(loud, (limit - 1) // frame)]
@@ -298,10 +300,10 @@ def _word_ranges(engine_text: _EngineText, utterance: espeak.Utterance) -> list[
     return ranges
 
 
-def _loud_frames(utterance: espeak.Utterance, frame: int) -> list[int]:
+def _loud_frames(audio: Audio, frame: int) -> list[int]:
     """Return the indices of the frames that are not silent."""
-    whole = utterance.samples[: len(utterance.samples) // frame * frame].reshape(-1, frame)
-    level = silence_level(Audio(utterance.samples, espeak.RATE))
+    whole = audio.samples[: len(audio.samples) // frame * frame].reshape(-1, frame)
+    level = silence_level(audio)
     loud: list[int] = np.flatnonzero(np.mean(np.square(whole, dtype=np.float64), axis=1) > level**2).tolist()
     return loud
 

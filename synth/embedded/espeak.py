@@ -23,9 +23,9 @@ from typing import Any
 
 import numpy as np
 import regex
-from numpy.typing import NDArray
 
 from synth.audio.pitch import LOWEST_HZ
+from synth.base import Audio
 from synth.errors import BackendError, BackendTimeout, BackendUnavailable
 
 RATE = 22_050
@@ -58,15 +58,7 @@ class EspeakVoice:
 
 @dataclass(frozen=True, slots=True)
 class EspeakRequest:
-    """One text to speak.
-
-    Attributes:
-        text: plain text, as `sanitise` returns it.
-        voice: file of the voice.
-        rate: words per minute.
-        pitch: 0 to 99.
-        end_pause: whether the last sentence is followed by the library's silence.
-    """
+    """The arguments of `EspeakWorker.speak`, as they wait in its queue."""
 
     text: str
     voice: Path
@@ -75,20 +67,13 @@ class EspeakRequest:
     end_pause: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Utterance:
-    """The result of a request.
+WordStarts = tuple[tuple[int, int], ...]
+"""Offset in the text and first sample of each word that the library found, in order."""
 
-    Attributes:
-        samples: float32 of shape [n] in [-1, 1], at `RATE`.
-        words: (offset in the text, first sample) of each word that the library found, in order.
-    """
-
-    samples: NDArray[np.float32]
-    words: tuple[tuple[int, int], ...]
+_Spoken = tuple[Audio, WordStarts]
 
 
-EMPTY_UTTERANCE = Utterance(np.zeros(0, np.float32), ())
+NO_AUDIO = Audio(np.zeros(0, np.float32), RATE)
 
 
 MAX_RUN = 60
@@ -176,7 +161,7 @@ class _QueuedRequest:
     """A queued request and the future of its result. A request of None ends the process."""
 
     request: EspeakRequest | None
-    future: "Future[Utterance | None]" = field(default_factory=Future)
+    future: "Future[_Spoken | None]" = field(default_factory=Future)
     abandoned: bool = False
 
 
@@ -202,24 +187,31 @@ class EspeakWorker:
                 self._thread = threading.Thread(target=self._run_requests, name="espeak", daemon=True)
                 self._thread.start()
 
-    async def speak(self, request: EspeakRequest) -> Utterance:
-        """Process one request. Cancelling removes it from the queue, or kills the process if it is running.
+    async def speak(self, text: str, voice: Path, rate: int, pitch: int, *, end_pause: bool) -> tuple[Audio, WordStarts]:
+        """Speak a text. Cancelling removes the request from the queue, or kills the process if it is running.
+
+        Args:
+            text: plain text, as `sanitise` returns it.
+            voice: file of the voice.
+            rate: words per minute.
+            pitch: 0 to 99.
+            end_pause: whether the last sentence is followed by the library's silence.
 
         Raises:
             BackendUnavailable: the library is missing or does not start.
             BackendTimeout: the library did not answer in time.
             BackendError: the library failed on this text.
         """
-        utterance = await self._submit(_QueuedRequest(request))
-        assert utterance is not None
-        return utterance
+        spoken = await self._submit(_QueuedRequest(EspeakRequest(text, voice, rate, pitch, end_pause)))
+        assert spoken is not None
+        return spoken
 
     async def stop(self) -> None:
         """End the process after the pending requests. The next request starts another."""
         if self._process is not None:
             await self._submit(_QueuedRequest(None))
 
-    async def _submit(self, queued: _QueuedRequest) -> Utterance | None:
+    async def _submit(self, queued: _QueuedRequest) -> _Spoken | None:
         self.start()
         while True:
             try:
@@ -248,7 +240,7 @@ class EspeakWorker:
                 continue
             with self._state_lock:
                 self._current = queued
-            result: Utterance | BaseException | None
+            result: _Spoken | BaseException | None
             try:
                 with self._protocol_lock:
                     result = self._process_request(queued)
@@ -261,7 +253,7 @@ class EspeakWorker:
             else:
                 queued.future.set_result(result)
 
-    def _process_request(self, queued: _QueuedRequest) -> Utterance | None:
+    def _process_request(self, queued: _QueuedRequest) -> _Spoken | None:
         if queued.request is None:
             self._end_process()
             return None
@@ -282,7 +274,8 @@ class EspeakWorker:
             if isinstance(answer, str):
                 raise BackendError(f"espeak-ng failed: {answer}")
             pcm, words = answer
-            return Utterance(np.frombuffer(pcm, np.int16).astype(np.float32) / np.float32(32768), tuple(words))
+            samples = np.frombuffer(pcm, np.int16).astype(np.float32) / np.float32(32768)
+            return Audio(samples, RATE), tuple(words)
         raise BackendError(f"espeak-ng broke down on {request.text[:60]!r} with {request.voice.name}; change the text or the voice")
 
     def _start_process(self) -> subprocess.Popen[bytes]:

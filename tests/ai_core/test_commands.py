@@ -252,7 +252,7 @@ def test_every_mark_can_be_spoken(run: Run) -> None:
 
 def test_the_choices_of_the_commands_are_those_of_the_code() -> None:
     """They are written out in the options, so that --help need not import the code."""
-    assert get_args(get_type_hints(cli.say)["form"]) == tuple(FORMATS)
+    assert get_args(get_type_hints(cli.say)["audio_format"]) == tuple(FORMATS)
     assert options.LEVELS == get_args(base.Strength) == tuple(DENSITIES)
 
 

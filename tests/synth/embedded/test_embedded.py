@@ -18,7 +18,7 @@ from prosody_tagger.markup import KINDS, Alias, Mark, MarkedText, parse, plain
 from prosody_tagger.segment import segment_words
 from synth.audio import pitch
 from synth.audio.psola import Edit, modify
-from synth.base import Speech, SpeechRequest, Strength
+from synth.base import Audio, Speech, SpeechRequest, Strength
 from synth.embedded import espeak
 from synth.embedded.backend import MAX_CHARS, EmbeddedSettings, EmbeddedVoice
 from synth.errors import BackendError, BackendTimeout, BackendUnavailable, RefusedRequest
@@ -523,10 +523,11 @@ def test_closing_lets_go_and_a_later_request_starts_again() -> None:
     assert np.array_equal(first.audio.samples, second.audio.samples)
 
 
-def request_to(worker: espeak.EspeakWorker, text: str = "hello") -> espeak.Utterance:
-    async def once() -> espeak.Utterance:
+def request_to(worker: espeak.EspeakWorker, text: str = "hello") -> Audio:
+    async def once() -> Audio:
         try:
-            return await worker.speak(espeak.EspeakRequest(text, Path("some/voice"), 165, 50, True))
+            audio, _ = await worker.speak(text, Path("some/voice"), 165, 50, end_pause=True)
+            return audio
         finally:
             await worker.stop()
 
@@ -577,7 +578,7 @@ def test_cancelling_stops_the_engine_at_its_work(tmp_path: Path, monkeypatch: py
     )
 
     async def cancelled() -> None:
-        task = asyncio.create_task(worker.speak(espeak.EspeakRequest("one", Path("some/voice"), 165, 50, True)))
+        task = asyncio.create_task(worker.speak("one", Path("some/voice"), 165, 50, end_pause=True))
         while not mark.exists():  # noqa: ASYNC110 (the other process makes it)
             await asyncio.sleep(0.01)
         task.cancel()
