@@ -9,13 +9,18 @@ from prosody_tagger.files import replaced_file, write_file
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "data"
     write_file(path, "old")
-    with pytest.raises(ZeroDivisionError), replaced_file(path) as partial:
-        partial.write_text("half")
-        raise ZeroDivisionError
+    with pytest.raises(ZeroDivisionError):
+        _write_half(path)
     assert path.read_text() == "old"
     write_file(path, b"new")
     assert path.read_text() == "new"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def _write_half(path: Path) -> None:
+    with replaced_file(path) as partial:
+        partial.write_text("half")
+        raise ZeroDivisionError
 
 
 def test_a_durable_file_is_flushed_before_the_old_one_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
