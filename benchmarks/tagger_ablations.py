@@ -7,6 +7,7 @@ to five minutes; with the older labelling, fifteen.
 """
 
 import argparse
+import inspect
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -118,13 +119,15 @@ class AutoregressiveModel(TaggerModel):
     def _score_one(self, item: Encoded) -> Scores:
         prominence = [token_id(self.tokenizer, token) for token in PROMINENCE]
         logits: list[torch.Tensor] = []
+        parameters = inspect.signature(self._transformer.forward).parameters
+        argument = "cache" if "cache" in parameters else "past_key_values"  # its name before transformers 5.24
         with torch.inference_mode():
             cache = self._transformer(torch.tensor([[*item.ids, self._sep]]), use_cache=True).past_key_values
             before, written = 0, []
             for end in item.last:
                 step = torch.tensor([[*written, *item.ids[before : end + 1]]])
                 positions = torch.tensor([[*[before - 1] * len(written), *range(before, end + 1)]])
-                out = self._transformer(step, position_ids=positions, past_key_values=cache, use_cache=True)
+                out = self._transformer(step, position_ids=positions, use_cache=True, **{argument: cache})
                 cache = out.past_key_values
                 logits.append(out.last_hidden_state[0, -1] @ self._rows)
                 before, written = end + 1, [prominence[int(logits[-1][:3].argmax())]]

@@ -456,7 +456,7 @@ class RepeatFilter:
         return not known
 
 
-def thinned(found: list[str], max_words: int) -> list[str]:
+def sample_evenly(found: list[str], max_words: int) -> list[str]:
     """Return lines sampled evenly from ``found``, with at most ``max_words`` words in total."""
     share = min(1.0, max_words / max(1, word_count(found)))
     kept: list[str] = []
@@ -807,7 +807,7 @@ def collect(source: Source, archive: Path, is_new: RepeatFilter, is_new_stress: 
             found.extend(line for line in map(without_marks, clean_lines(paragraph)) if is_new(line))
             if source.has_stress and OPEN in paragraph:
                 stressed.extend(filter(is_new_stress, stressed_sentences(paragraph)))
-    return thinned(found, source.max_words), stressed
+    return sample_evenly(found, source.max_words), stressed
 
 
 def main(

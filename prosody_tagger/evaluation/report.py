@@ -51,11 +51,11 @@ def mark_table(results: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
     Args:
         results: for the tagger and each baseline, `MarkScores.as_dict`.
     """
-    rows = [["mark", "by", "there", "set", "precision", "recall", "F1", "within one word: precision", "recall", "F1"]]
+    rows = [["mark", "by", "reference", "predicted", "precision", "recall", "F1", "within one word: precision", "recall", "F1"]]
     for by, kinds in results.items():
-        for kind, found in kinds.items():
-            rates = [_cell(found[where][rate]) for where in ("exact", "within_one_word") for rate in ("precision", "recall", "f1")]
-            rows.append([kind, by.replace("_", " "), str(found["there"]), str(found["set"]), *rates])
+        for kind, counts in kinds.items():
+            rates = [_cell(counts[where][rate]) for where in ("exact", "within_one_word") for rate in ("precision", "recall", "f1")]
+            rows.append([kind, by.replace("_", " "), str(counts["there"]), str(counts["set"]), *rates])
     return rows
 
 

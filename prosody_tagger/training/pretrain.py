@@ -94,13 +94,13 @@ def base(
     from prosody_tagger.training.transplant import transplant
 
     refuse_to_overwrite(output, resume=resume, overwrite=overwrite)
-    accelerator, say = start_run(seed)
+    accelerator, print_line = start_run(seed)
     train = read_examples(helsinki / "train_100_v1.txt")
     encoder = Teacher(teacher)
     sample = random.Random(seed).sample(train, min(SAMPLE, len(train)))
     pieces = encoder.tokenizer
     network, explained = transplant(encoder, [encoding.ids for encoding in pieces.encode_batch([e.text for e in sample])])
-    say(f"at the start, the GPT-2 explains {explained[-1]:.0%} of the variance of the encoder's last layer")
+    print_line(f"at the start, the GPT-2 explains {explained[-1]:.0%} of the variance of the encoder's last layer")
     train.extend(example for path in text or [] for example in read_plain_or_columns(path))
     settings = LoopSettings(
         epochs=epochs,

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from prosody_tagger.training.distillation import Teacher
     from prosody_tagger.training.trainer import LoopSettings
 
-    Say = Callable[[str], None]
+    PrintLine = Callable[[str], None]
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -149,11 +149,11 @@ def train_on_split(
     import torch
 
     _check_output(settings.output, resume=resume, overwrite=overwrite)
-    accelerator, say = start_run(settings.seed)
+    accelerator, print_line = start_run(settings.seed)
     try:
         for line in _describe_data(files, split):
-            say(line)
-        return _train(settings, files, split, accelerator, say, resume, teacher)
+            print_line(line)
+        return _train(settings, files, split, accelerator, print_line, resume, teacher)
     finally:
         accelerator.end_training()
         torch.set_flush_denormal(False)  # restore the caller's floating-point mode
@@ -189,7 +189,7 @@ def read_data(settings: TrainSettings) -> "tuple[list[DataFile], Split]":
     return files, Split(chosen, parts.held_out, parts.notes)
 
 
-def start_run(seed: int) -> "tuple[Accelerator, Say]":
+def start_run(seed: int) -> "tuple[Accelerator, PrintLine]":
     """Join the processes of this run and seed all random generators.
 
     Returns:
@@ -210,11 +210,11 @@ def start_run(seed: int) -> "tuple[Accelerator, Say]":
     accelerator = Accelerator(cpu=not torch.cuda.is_available())
     console = people()
 
-    def say(line: str) -> None:
+    def print_line(line: str) -> None:
         if accelerator.is_main_process:
             console.print(line, markup=False)
 
-    return accelerator, say
+    return accelerator, print_line
 
 
 def _train(
@@ -222,7 +222,7 @@ def _train(
     files: "Sequence[DataFile]",
     split: "Split",
     accelerator: "Accelerator",
-    say: "Say",
+    print_line: "PrintLine",
     resume: bool,
     teacher: "Teacher | None",
 ) -> dict[str, Any]:
@@ -244,9 +244,9 @@ def _train(
     if resume:
         finished = _finished_record(settings.output, checkpoint)
         if finished is not None:
-            say(f"the run in {settings.output} is already finished")
+            print_line(f"the run in {settings.output} is already finished")
             return finished
-        say("resuming from the checkpoint" if trainer.resume() else "there is no checkpoint; starting from the beginning")
+        print_line("resuming from the checkpoint" if trainer.resume() else "there is no checkpoint; starting from the beginning")
     accelerator.wait_for_everyone()
     if not resume and accelerator.is_main_process:
         checkpoint.remove()
@@ -258,7 +258,7 @@ def _train(
         save_adapter(network, tokenizer, base["name"], settings.output)
         result = write_artifacts(settings.output, record, progress, scores, split.held_out, WordLabels.of(split.train))
         checkpoint.remove()
-        _report_result(result, settings.output, say)
+        _report_result(result, settings.output, print_line)
     accelerator.wait_for_everyone()
     return result
 
@@ -356,11 +356,11 @@ def _describe_examples(examples: "Sequence[LabelledText]") -> str:
     return f"{len(examples)} examples, {', '.join(names[kind] for kind in kinds)}"
 
 
-def _report_result(result: dict[str, Any], output: Path, say: "Say") -> None:
-    say(f"evaluation loss {result['evaluation_loss']:.4f} in epoch {result['best_epoch']}")
+def _report_result(result: dict[str, Any], output: Path, print_line: "PrintLine") -> None:
+    print_line(f"evaluation loss {result['evaluation_loss']:.4f} in epoch {result['best_epoch']}")
     if not (output / "loss.png").exists():
-        say(f"no plots: matplotlib is not installed; {install_command('plot')}")
-    say(f"written to {output}; use it with --tagger {output}")
+        print_line(f"no plots: matplotlib is not installed; {install_command('plot')}")
+    print_line(f"written to {output}; use it with --tagger {output}")
 
 
 def main() -> None:

@@ -185,7 +185,7 @@ def test_distillation_makes_the_student_match_its_teacher(encoder: Path, run: Ru
     run("base", encoder, "--helsinki", corpus, "--output", tmp_path, "--epochs", 1)
     network, tokenizer = load_base(str(tmp_path))
     network.eval()
-    made = BatchBuilder(
+    builder = BatchBuilder(
         tokenizer,
         [unlabelled_text("Nobody asked for gold."), unlabelled_text("The king saw nine rings, all of them gold.")],
         max_tokens=60,
@@ -194,7 +194,7 @@ def test_distillation_makes_the_student_match_its_teacher(encoder: Path, run: Ru
         swap_rare=False,
         seed=1,
     )
-    (batch,) = made.parts([range(1), range(1, 2)], 1, 0)
+    (batch,) = builder.parts([range(1), range(1, 2)], 1, 0)
     counts, groups = LabelCounts.of([batch]), label_groups(tokenizer)
     assert (counts.words, counts.tokens) == (13, 16)
     assert batch_loss(network, batch, groups, counts).item() == 0.0

@@ -198,7 +198,7 @@ def test_two_processes_train_the_same_model_as_one(base: Path, data: Path, whole
         "-m",
         "prosody_tagger.training.train",
     ]
-    process = subprocess.run([*launch, *args], env=env, capture_output=True, text=True, timeout=120)
+    process = subprocess.run([*launch, *args], env=env, capture_output=True, text=True, timeout=600)
     assert process.returncode == 0, process.stderr
     one, two = record(whole)["history"], record(tmp_path / "two")["history"]
     assert [epoch["evaluation_loss"] for epoch in two] == pytest.approx([epoch["evaluation_loss"] for epoch in one], abs=1e-3)
@@ -280,11 +280,11 @@ def test_pitch_marks_and_long_pauses_can_be_learnt(base: Path, tmp_path: Path) -
 def test_labels_are_only_in_the_copy(tokenizer: Tokenizer) -> None:
     """Each label is at the last token of a word of the copy; words longer than the model's limit are cut."""
     example = from_marked_text(parse("Unbelievably <emph>so, " + "x1" * 200 + " then."))
-    made = BatchBuilder(tokenizer, [example] * 3, max_tokens=40, batch_size=2, batch_tokens=1000, swap_rare=False, seed=0)
-    assert sum(len(item.encoded.last) for item in made.items) == 3 * len(example.prominence)
-    assert all(len(item.encoded.ids) <= 40 for item in made.items)
-    for texts in made.plan(0):
-        for part in made.parts(texts, 4, 0):
+    builder = BatchBuilder(tokenizer, [example] * 3, max_tokens=40, batch_size=2, batch_tokens=1000, swap_rare=False, seed=0)
+    assert sum(len(item.encoded.last) for item in builder.items) == 3 * len(example.prominence)
+    assert all(len(item.encoded.ids) <= 40 for item in builder.items)
+    for texts in builder.plan(0):
+        for part in builder.parts(texts, 4, 0):
             sep = token_id(tokenizer, SEP)
             middle = [int((row == sep).nonzero()[0]) for row in part.inputs]
             assert all(column > middle[row] for row, column in zip(part.rows, part.columns, strict=True))
@@ -293,16 +293,16 @@ def test_labels_are_only_in_the_copy(tokenizer: Tokenizer) -> None:
 
 def test_a_plan_has_every_item_once_and_is_reproducible(tokenizer: Tokenizer) -> None:
     examples = [from_marked_text(parse(f"Word <emph>{number} " + "and more " * (number % 7))) for number in range(50)]
-    made = BatchBuilder(tokenizer, examples, max_tokens=60, batch_size=4, batch_tokens=300, swap_rare=True, seed=3)
+    builder = BatchBuilder(tokenizer, examples, max_tokens=60, batch_size=4, batch_tokens=300, swap_rare=True, seed=3)
     for epoch in range(2):
-        plan = made.plan(epoch)
+        plan = builder.plan(epoch)
         assert sorted(index for batch in plan for text in batch for index in text) == list(range(50))
-        assert plan == made.plan(epoch)
+        assert plan == builder.plan(epoch)
         assert all(len(batch) <= 4 for batch in plan)
         for batch in plan:
-            one, many = made.parts(batch, 1, epoch)[0], made.parts(batch, 3, epoch)
+            one, many = builder.parts(batch, 1, epoch)[0], builder.parts(batch, 3, epoch)
             assert one.labels.tolist() == [row for part in many for row in part.labels.tolist()]
-    assert made.plan(0) != made.plan(1)
+    assert builder.plan(0) != builder.plan(1)
 
 
 def test_group_labels_of_each_kind_of_data() -> None:
