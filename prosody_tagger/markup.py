@@ -14,6 +14,7 @@ import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from prosody_tagger.errors import MarkupError
 from prosody_tagger.segment import Word, segment_words, slot_of
@@ -196,18 +197,29 @@ def concatenate_tagged(parts: Sequence[TaggedText]) -> TaggedText:
     )
 
 
-def concatenate(parts: Iterable[MarkedText]) -> MarkedText:
-    """Return the parts joined to one marked text; a mark at the end of a part stays before a mark at the start of the next."""
-    texts: list[str] = []
+def concatenate(parts: Sequence[MarkedText]) -> MarkedText:
+    """Return one marked text of several in a row; a mark at the end of one stays before a mark at the start of the next."""
     marks: list[Mark] = []
     aliases: list[Alias] = []
+    words: list[Word] | None = []
     length = 0
     for part in parts:
-        texts.append(part.text)
         marks.extend(mark.moved(length) for mark in part.marks)
         aliases.extend(alias.moved(length) for alias in part.aliases)
+        if words is not None and part._words is not None:
+            words.extend(word.moved(length) for word in part._words)
+        else:
+            words = None
         length += len(part.text)
-    return MarkedText("".join(texts), tuple(marks), tuple(aliases))
+    whole = MarkedText("".join(part.text for part in parts), tuple(marks), tuple(aliases))
+    if words is not None and all(_are_apart(first.text, second.text) for first, second in pairwise(parts)):
+        object.__setattr__(whole, "_words", tuple(words))
+    return whole
+
+
+def _are_apart(first: str, second: str) -> bool:
+    """Whether white space separates two texts, so that no word of one continues in the other."""
+    return not first or not second or first[-1].isspace() or second[0].isspace()
 
 
 def plain(text: str) -> MarkedText:
