@@ -17,7 +17,7 @@ from prosody_tagger.errors import BadInput, DataError
 from prosody_tagger.markup import Mark, parse, render
 from synth.acoustics.label import Label, label, label_recording
 from synth.acoustics.labels_file import LabelsFile, rows, write_chatml
-from synth.acoustics.recordings import Recording, Unusable, in_folder, in_manifest
+from synth.acoustics.recordings import SkippedRecording, TranscribedRecording, in_folder, in_manifest
 from synth.acoustics.reference_reading import read_plainly
 from synth.audio.encoding import encode
 from synth.base import Audio, SpeechRequest, Synthesizer, WordTime
@@ -121,7 +121,7 @@ def test_labels_never_change_a_letter(text: str) -> None:
 
 
 @dataclass(frozen=True)
-class _Alignment:
+class KnownAlignment:
     words: tuple[WordTime, ...]
     confidence: float
     trusted: bool
@@ -132,9 +132,9 @@ def known_times(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[WordTime, ..
     """An aligner that knows the times of what it is told beforehand, and trusts nothing else."""
     times: dict[str, tuple[WordTime, ...]] = {}
 
-    async def align(audio: Audio, text: str, voice: Synthesizer, *, language: str | None = None) -> _Alignment:
+    async def align(audio: Audio, text: str, voice: Synthesizer, *, language: str | None = None) -> KnownAlignment:
         found = times.get(text)
-        return _Alignment(found or (), 0.9 if found else 0.1, found is not None)
+        return KnownAlignment(found or (), 0.9 if found else 0.1, found is not None)
 
     module = ModuleType("synth.acoustics.align")
     module.align = align  # type: ignore[attr-defined]
@@ -210,11 +210,11 @@ def test_a_folder_with_transcripts_beside(tmp_path: Path) -> None:
     write_sound(tmp_path / "four.wav").with_suffix(".txt").write_bytes(b"\xff\xfe\x00")
     (tmp_path / "notes.txt").write_text("not a recording")
     found = list(in_folder(tmp_path))
-    assert [item for item in found if isinstance(item, Recording)] == [
-        Recording(one, "Hello there, Anna.", "b"),
-        Recording(two, "مرحبا بالعالم", None),
+    assert [item for item in found if isinstance(item, TranscribedRecording)] == [
+        TranscribedRecording(one, "Hello there, Anna.", "b"),
+        TranscribedRecording(two, "مرحبا بالعالم", None),
     ]
-    reasons = {Path(item.place).name: item.reason for item in found if isinstance(item, Unusable)}
+    reasons = {Path(item.source).name: item.reason for item in found if isinstance(item, SkippedRecording)}
     assert "three.txt" in reasons["three.wav"]
     assert "UTF-8" in reasons["four.wav"]
 
@@ -234,7 +234,7 @@ def test_every_form_of_a_manifest(tmp_path: Path, line: str) -> None:
     manifest = tmp_path / "rows"
     manifest.write_text(f"\ufeff{line}\n\n", encoding="utf-8")
     (found,) = in_manifest(manifest)
-    assert found == Recording(sound, "Hello there.", "anna" if "{" in line else None)
+    assert found == TranscribedRecording(sound, "Hello there.", "anna" if "{" in line else None)
 
 
 def test_rows_that_cannot_be_used_are_told_by_their_line(tmp_path: Path) -> None:
@@ -243,8 +243,10 @@ def test_rows_that_cannot_be_used_are_told_by_their_line(tmp_path: Path) -> None
     bad = [b'{"audio": 3, "text": "x"}', b"{", b"only words", b"gone.wav|x", b"\xff|x", b"a\0b|x", b"[" * 5000, b"x" * 3000 + b"|y"]
     manifest.write_bytes(b"\n".join([*bad, b"one.wav|good"]))
     found = list(in_manifest(manifest))
-    assert [isinstance(item, Unusable) for item in found] == [True] * len(bad) + [False]
-    assert [item.place for item in found if isinstance(item, Unusable)] == [f"{manifest}:{n}" for n in range(1, len(bad) + 1)]
+    assert [isinstance(item, SkippedRecording) for item in found] == [True] * len(bad) + [False]
+    assert [item.source for item in found if isinstance(item, SkippedRecording)] == [
+        f"{manifest}:{n}" for n in range(1, len(bad) + 1)
+    ]
 
 
 def test_a_manifest_that_is_not_there(tmp_path: Path) -> None:
@@ -264,7 +266,7 @@ def a_label(text: str = "we never said that you could") -> Label:
 
 def test_what_is_labelled_stays_labelled(tmp_path: Path) -> None:
     sound = write_sound(tmp_path / "in" / "one.wav")
-    recording = Recording(sound, "we never said that you could", "anna")
+    recording = TranscribedRecording(sound, "we never said that you could", "anna")
     with LabelsFile(tmp_path / "out" / "labels.jsonl") as labels:
         assert not labels.has(recording)
         labels.add(recording, a_label(), 0.5)
@@ -286,7 +288,9 @@ def test_what_is_labelled_stays_labelled(tmp_path: Path) -> None:
 
 def test_a_line_that_a_killed_run_left_half_written_is_done_again(tmp_path: Path) -> None:
     path = tmp_path / "labels.jsonl"
-    first, second = (Recording(write_sound(tmp_path / name), "we never said that you could") for name in ("1.wav", "2.wav"))
+    first, second = (
+        TranscribedRecording(write_sound(tmp_path / name), "we never said that you could") for name in ("1.wav", "2.wav")
+    )
     with LabelsFile(path) as labels:
         labels.add(first, a_label(), 0.5)
         labels.add(second, a_label(), 0.5)
@@ -309,7 +313,9 @@ def test_a_file_of_something_else_is_left_alone(tmp_path: Path, notes: str) -> N
 
 @pytest.mark.parametrize("name", ["higgs.jsonl", "deep/er/higgs.json"])
 def test_the_chatml_manifest(tmp_path: Path, name: str) -> None:
-    recordings = [Recording(write_sound(tmp_path / "in" / f"{n}.wav"), "we never said that you could", "anna") for n in range(2)]
+    recordings = [
+        TranscribedRecording(write_sound(tmp_path / "in" / f"{n}.wav"), "we never said that you could", "anna") for n in range(2)
+    ]
     with LabelsFile(tmp_path / "labels.jsonl") as labels:
         for recording in recordings:
             labels.add(recording, a_label(), 0.5)
