@@ -171,7 +171,9 @@ class _Labeller:
 
         found = await align_words(sound, text, runtime, self._language)
         if not found.trusted:
-            raise BadInput(f"what is said is not the transcript (confidence {found.confidence:.2f}); correct one of the two")
+            raise BadInput(
+                f"the recording does not match the transcript (confidence {found.confidence:.2f}); correct one of the two"
+            )
         plain = await read_plainly(text, runtime.backend(ALIGNMENT_BACKEND), self._language)
         return label(sound, text, found.words, plain=plain, emphases_per_word=self._emphases)
 
