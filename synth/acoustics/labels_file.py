@@ -116,12 +116,10 @@ class LabelsFile:
     def _remove(self, name: str) -> None:
         """Remove the row of a recording by replacing the file with one of all other rows."""
         assert self._file is not None
-        with replaced_file(self.path) as partial, partial.open("wb") as kept:
+        with replaced_file(self.path, durable=True) as partial, partial.open("wb") as kept:
             for row in rows(self.path):
                 if row["audio"] != name:
                     kept.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
-            kept.flush()
-            os.fsync(kept.fileno())
             self._file.close()
         self._file = self.path.open("a+b")
 

@@ -29,7 +29,7 @@ from prosody_tagger.segment import segment_words
 from synth.acoustics import ctc, dtw
 from synth.acoustics.align import Alignment
 from synth.acoustics.ctc import CtcAligner, Vocabulary, best_path
-from synth.acoustics.realise import Realised, realise
+from synth.acoustics.realise import realise
 from synth.audio.encoding import encode
 from synth.base import Audio, Speech
 
@@ -670,17 +670,17 @@ def test_words_are_found_by_the_configured_aligner() -> None:
     assert not runtime._backends
 
 
-def realised(audio: Audio, sentence: MarkedText, runtime: Runtime) -> tuple[Realised, bool]:
+def realised(audio: Audio, sentence: MarkedText, runtime: Runtime) -> tuple[Speech, bool]:
     """Realise the marks of a sentence at the aligner's word times; return the result and whether these are trusted."""
-    speech, trusted = asyncio.run(find_word_times(Speech(audio), sentence, runtime, None))
-    assert speech.words is not None
-    return realise(audio, sentence, speech.words, trusted=trusted), trusted
+    speech, trusted = asyncio.run(find_word_times(Speech(audio, unrealised=sentence.marks), sentence, runtime, None))
+    return realise(speech, sentence, trusted=trusted), trusted
 
 
 def test_marks_are_realised_at_the_times_of_the_aligner() -> None:
     runtime, audio, spans = with_oracle()
     result, trusted = realised(audio, parse("One <pause_long>two three."), runtime)
     assert trusted
+    assert result.words is not None
     assert [word.word for word in result.words] == ["One", "two", "three"]
     assert result.audio.seconds > audio.seconds + 0.3
     assert result.words[1].start > spans[1][0] * HOP / RATE + 0.3
