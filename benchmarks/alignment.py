@@ -1,11 +1,11 @@
-"""How near do word times come that are found by aligning, what does it cost, and are wrong texts told from right ones?
+"""Measure alignment: the errors of word times, the processor time, and whether wrong texts are distinguished from right ones.
 
 python benchmarks/alignment.py --speech DIR [--language en-us] [--json]
 
-DIR holds recordings, each a WAV with a JSON file of the same name that gives the text and the times of its words in seconds:
-{"text": "Good morning.", "words": [{"start": 0.31, "end": 0.52}, {"start": 0.52, "end": 1.04}]}. Wrong texts are made from the
-other recordings of the folder: another text of about the same length, a sentence more than is said, one less; and white noise in
-place of the sound.
+DIR contains recordings, each a WAV with a JSON file of the same name that gives the text and the times of its words in seconds:
+{"text": "Good morning.", "words": [{"start": 0.31, "end": 0.52}, {"start": 0.52, "end": 1.04}]}. Wrong texts come from the other
+recordings of the folder: another text of about the same length, a sentence too many, and one too few. White noise replaces the
+audio in a further case.
 """
 
 import argparse
@@ -27,7 +27,9 @@ from synth.embedded.backend import EmbeddedVoice
 
 
 @dataclass(frozen=True)
-class Clip:
+class TimedRecording:
+    """A recording with its text and the true start and end of each word, shape [words], in seconds."""
+
     name: str
     audio: Audio
     text: str
@@ -35,30 +37,33 @@ class Clip:
     ends: NDArray[np.float64]
 
 
-def read(folder: Path) -> list[Clip]:
+def read(folder: Path) -> list[TimedRecording]:
+    """Return the recordings of a folder."""
     clips = []
     for path in sorted(folder.glob("*.wav")):
         samples, rate = soundfile.read(path, dtype="float32")
-        told = json.loads(path.with_suffix(".json").read_text("utf-8"))
-        times = np.array([(word["start"], word["end"]) for word in told["words"]])
-        if len(segment_words(told["text"])) != len(times):
-            raise SystemExit(f"{path.name}: {len(times)} times for {len(segment_words(told['text']))} words")
-        clips.append(Clip(path.stem, Audio(samples, rate), told["text"], times[:, 0], times[:, 1]))
+        known = json.loads(path.with_suffix(".json").read_text("utf-8"))
+        times = np.array([(word["start"], word["end"]) for word in known["words"]])
+        if len(segment_words(known["text"])) != len(times):
+            raise SystemExit(f"{path.name}: {len(times)} times for {len(segment_words(known['text']))} words")
+        clips.append(TimedRecording(path.stem, Audio(samples, rate), known["text"], times[:, 0], times[:, 1]))
     if len(clips) < 3:
-        raise SystemExit(f"{folder} holds {len(clips)} recordings; three are the least, to make wrong texts from")
+        raise SystemExit(f"{folder} contains {len(clips)} recordings; wrong texts need at least three")
     return clips
 
 
 class Aligner:
+    """Aligns with one backend and language."""
+
     def __init__(self, language: str | None) -> None:
-        self._voice, self._language = EmbeddedVoice(), language
+        self._backend, self._language = EmbeddedVoice(), language
 
     def __call__(self, audio: Audio, text: str) -> Alignment:
-        return asyncio.run(align(audio, text, self._voice, language=self._language))
+        return asyncio.run(align(audio, text, self._backend, language=self._language))
 
 
 def summary(errors: NDArray[np.float64]) -> dict[str, float]:
-    """Of errors in seconds."""
+    """Return statistics, in milliseconds, of errors in seconds."""
     ms = 1000 * errors
     size = np.abs(ms)
     return {
@@ -69,49 +74,52 @@ def summary(errors: NDArray[np.float64]) -> dict[str, float]:
     }
 
 
-def accuracy(clips: Sequence[Clip], found: Sequence[Alignment]) -> dict[str, dict[str, float]]:
+def accuracy(clips: Sequence[TimedRecording], found: Sequence[Alignment]) -> dict[str, dict[str, float]]:
+    """Return the statistics of the errors of word starts and ends."""
     pairs = list(zip(clips, found, strict=True))
     starts = np.concatenate([[word.start for word in each.words] - clip.starts for clip, each in pairs])
     ends = np.concatenate([[word.end for word in each.words] - clip.ends for clip, each in pairs])
     return {"start": summary(starts), "end": summary(ends)}
 
 
-def together(clips: Sequence[Clip]) -> Audio:
+def joined(clips: Sequence[TimedRecording]) -> Audio:
+    """Return the audio of several recordings with 300 ms of silence after each."""
     rate = clips[0].audio.rate
     gap = np.zeros(round(0.3 * rate), np.float32)
     return Audio(np.concatenate([part for clip in clips for part in (clip.audio.samples, gap)]), rate)
 
 
-def wrong(clips: Sequence[Clip], aligner: Aligner) -> dict[str, list[float]]:
-    """The confidence in each wrong text, by what is wrong with it; and in two right sentences, to compare with."""
+def confidences_of_wrong_texts(clips: Sequence[TimedRecording], aligner: Aligner) -> dict[str, list[float]]:
+    """Return the confidences in wrong texts by the kind of error, and for comparison those in two right sentences."""
     rng = np.random.default_rng(0)
-    found: dict[str, list[float]] = {name: [] for name in ("two sentences", "other text", "one missing", "one too many", "noise")}
+    cases = ("two sentences", "other text", "one missing", "one too many", "noise")
+    found: dict[str, list[float]] = {name: [] for name in cases}
     for index, clip in enumerate(clips):
         others = [other for other in clips if other.text != clip.text and other.audio.rate == clip.audio.rate]
         order = sorted(others, key=lambda other: abs(len(other.text) - len(clip.text)))
         other = order[int(rng.integers(min(5, len(order))))]
         same_voice = [each for each in others if each.name.partition("_")[2] == clip.name.partition("_")[2]] or others
         follower = same_voice[int(rng.integers(len(same_voice)))]
-        sound = Audio(rng.standard_normal(len(clip.audio.samples)).astype(np.float32) / 10, clip.audio.rate)
+        noise = Audio(rng.standard_normal(len(clip.audio.samples)).astype(np.float32) / 10, clip.audio.rate)
         found["other text"].append(aligner(clip.audio, other.text).confidence)
         if index % 2 == 0:
             both = f"{clip.text} {follower.text}"
-            found["two sentences"].append(aligner(together([clip, follower]), both).confidence)
+            found["two sentences"].append(aligner(joined([clip, follower]), both).confidence)
             found["one missing"].append(aligner(clip.audio, both).confidence)
-            found["one too many"].append(aligner(together([clip, follower]), clip.text).confidence)
-            found["noise"].append(aligner(sound, clip.text).confidence)
+            found["one too many"].append(aligner(joined([clip, follower]), clip.text).confidence)
+            found["noise"].append(aligner(noise, clip.text).confidence)
     return found
 
 
 def separation(right: NDArray[np.float64], found: dict[str, list[float]]) -> dict[str, dict[str, float]]:
-    """For each kind: how often a right text is more trusted than a wrong one (AUC), and the share that is trusted."""
-    told = {"right text": {"auc": float("nan"), "trusted": float(np.mean(right >= TRUSTED))}}
+    """Return for each kind how often a right text has a higher confidence than a wrong one (AUC), and the share trusted."""
+    rows = {"right text": {"auc": float("nan"), "trusted": float(np.mean(right >= TRUSTED))}}
     for name, values in found.items():
-        wrong_ones = np.array(values)
-        above = np.mean([np.mean(wrong_ones < value) + np.mean(wrong_ones == value) / 2 for value in right])
-        told[name] = {"auc": float(above), "trusted": float(np.mean(wrong_ones >= TRUSTED))}
-    told["two sentences"]["auc"] = float("nan")  # a right text as well
-    return told
+        wrong = np.array(values)
+        above = np.mean([np.mean(wrong < value) + np.mean(wrong == value) / 2 for value in right])
+        rows[name] = {"auc": float(above), "trusted": float(np.mean(wrong >= TRUSTED))}
+    rows["two sentences"]["auc"] = float("nan")  # this text is right
+    return rows
 
 
 def main() -> None:
@@ -128,7 +136,7 @@ def main() -> None:
     seconds = sum(clip.audio.seconds for clip in clips)
     cost = {"wall": (time.perf_counter() - began) / seconds, "processor": (time.process_time() - work) / seconds}
     errors = accuracy(clips, found)
-    trust = separation(np.array([each.confidence for each in found]), wrong(clips, aligner))
+    trust = separation(np.array([each.confidence for each in found]), confidences_of_wrong_texts(clips, aligner))
     if options.json:
         print(json.dumps({"clips": len(clips), "seconds": seconds, "errors": errors, "trust": trust, "seconds_per_second": cost}))
         return
@@ -136,8 +144,8 @@ def main() -> None:
     print("error     median      p90     bias   <= 50 ms")
     for name, row in errors.items():
         print(f"{name:6}{row['median_ms']:7.1f} ms{row['p90_ms']:6.1f} ms{row['bias_ms']:6.1f} ms{row['within_50_ms']:9.1%}")
-    print("start must be <= 40 ms and 120 ms, is meant to be <= 20 ms and 60 ms")
-    print(f"time a second of audio: {cost['wall']:.4f} s, {cost['processor']:.4f} s of this process  (must be <= 0.03)")
+    print("required for starts: <= 40 ms and 120 ms; aim: <= 20 ms and 60 ms")
+    print(f"time per second of audio: {cost['wall']:.4f} s, {cost['processor']:.4f} s of this process  (required: <= 0.03)")
     print("is it trusted?    AUC    trusted")
     for name, row in trust.items():
         print(f"{name:14}{row['auc']:7.3f}{row['trusted']:11.1%}")

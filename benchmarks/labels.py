@@ -1,12 +1,12 @@
-"""Does `prosody label` hear the marks that were spoken? Sentences with known marks go to the embedded voice and are labelled blind.
+"""Measure `prosody label`: sentences with known marks are spoken by the embedded voice, and the labels compared with the marks.
 
     python benchmarks/labels.py [--sentences FILE] [--voice en-us --voice de] [--intensity medium] [--known-times]
 
-"own" are the marks of the file, an emphasis a sentence and some pauses; "random" puts none to two emphases and perhaps a pause
-before any words, function words too; "none" has no mark, so that all that is found is wrong. An emphasis counts when its very word
-is marked, a pause when its slot is, whatever its length; "kind" is how many of those pauses are short or long as they were asked.
-The plain reading that the labels are held against comes from the same engine, so this is the easy case: people depart from it by
-themselves. With --known-times the voice's own word times take the place of the aligner's.
+"own" are the marks of the file, one emphasis per sentence and some pauses; "random" places none to two emphases and sometimes a
+pause before any words, function words included; "none" has no marks, so every label is wrong. An emphasis counts if the same word
+is labelled, a pause if the same slot is, whatever its length; "kind" counts the pauses labelled short or long as requested.
+The plain reading for comparison comes from the same engine, so this is an easy case: human speakers differ from it even without
+marks. With --known-times the voice's own word times replace those of the aligner.
 """
 
 import argparse
@@ -31,42 +31,45 @@ SEED = 1
 
 
 def own(source: str) -> MarkedText:
+    """Return the marked text without its pitch marks, which are not labelled."""
     marked = normalise(parse(source))
     return MarkedText(marked.text, tuple(mark for mark in marked.marks if mark.kind not in PITCHES))
 
 
-def at_random(text: str, chance: random.Random) -> MarkedText:
-    runs = segment_words(text)
-    marks = [Mark("emph", run.start) for run in chance.sample(runs, chance.choice((0, 1, 1, 2)))]
-    if len(runs) > 1 and chance.random() < 0.4:
-        marks.append(Mark(chance.choice(PAUSES), chance.choice(runs[1:]).start))
+def at_random(text: str, draw: random.Random) -> MarkedText:
+    """Return the text with random marks."""
+    words = segment_words(text)
+    marks = [Mark("emph", word.start) for word in draw.sample(words, draw.choice((0, 1, 1, 2)))]
+    if len(words) > 1 and draw.random() < 0.4:
+        marks.append(Mark(draw.choice(PAUSES), draw.choice(words[1:]).start))
     return normalise(MarkedText(text, tuple(marks)))
 
 
 async def labelled(marked: MarkedText, voice: str, intensity: str, runtime: Runtime, known_times: bool) -> Label | None:
-    """What is heard in the speech of ``marked``, or None if the aligner does not recognise it."""
+    """Speak ``marked`` and return its labels, or None if the alignment is not trusted."""
     spoken = await collect(Job(marked, voice=voice, intensity=intensity), runtime)  # type: ignore[arg-type]
-    guide = runtime.backend("embedded")
+    backend = runtime.backend("embedded")
     if known_times:
-        return label(spoken.audio, marked.text, spoken.words, plain=await read_plainly(marked.text, guide))
+        return label(spoken.audio, marked.text, spoken.words, plain=await read_plainly(marked.text, backend))
     try:
-        return await label_recording(spoken.audio, marked.text, guide)
+        return await label_recording(spoken.audio, marked.text, backend)
     except BadInput:
         return None
 
 
-def count(asked: MarkedText, found: MarkedText, counts: Counter[str]) -> None:
+def count(spoken: MarkedText, labelled: MarkedText, counts: Counter[str]) -> None:
     """Add hits, misses and false alarms of one sentence to ``counts``."""
     for name, kinds in (("emph", ("emph",)), ("pause", PAUSES)):
-        wanted = {mark.offset: mark.kind for mark in asked.marks if mark.kind in kinds}
-        heard = {mark.offset: mark.kind for mark in found.marks if mark.kind in kinds}
-        counts[f"{name} hit"] += len(wanted.keys() & heard.keys())
-        counts[f"{name} missed"] += len(wanted.keys() - heard.keys())
-        counts[f"{name} false"] += len(heard.keys() - wanted.keys())
-        counts[f"{name} kind"] += len(wanted.items() & heard.items())
+        wanted = {mark.offset: mark.kind for mark in spoken.marks if mark.kind in kinds}
+        found = {mark.offset: mark.kind for mark in labelled.marks if mark.kind in kinds}
+        counts[f"{name} hit"] += len(wanted.keys() & found.keys())
+        counts[f"{name} missed"] += len(wanted.keys() - found.keys())
+        counts[f"{name} false"] += len(found.keys() - wanted.keys())
+        counts[f"{name} kind"] += len(wanted.items() & found.items())
 
 
 def row(name: str, voice: str, counts: Counter[str]) -> list[str]:
+    """Return a row of the table."""
     cells = [name, voice, str(counts["sentences"]), str(counts["refused"])]
     for kind in ("emph", "pause"):
         hit, missed, false = (counts[f"{kind} {what}"] for what in ("hit", "missed", "false"))
@@ -88,13 +91,13 @@ async def main() -> None:
         table.add_column(column)
     runtime = Runtime()
     for voice in options.voice or ["en-us", "en-gb-scotland"]:
-        chance = random.Random(SEED)
+        draw = random.Random(SEED)
         for name in ("own", "random", "none"):
             counts: Counter[str] = Counter()
             for line in lines:
                 asked = own(line)
                 if name != "own":
-                    asked = at_random(asked.text, chance) if name == "random" else MarkedText(asked.text)
+                    asked = at_random(asked.text, draw) if name == "random" else MarkedText(asked.text)
                 found = await labelled(asked, voice, options.intensity, runtime, options.known_times)
                 counts["sentences"] += 1
                 counts["refused"] += found is None

@@ -1,5 +1,5 @@
-"""Do pauses come out as long as asked, through the whole pipeline? Silence is measured in the finished audio, by 10 ms RMS every
-millisecond, 40 dB below the clip's 95th percentile.
+"""Measure the lengths of pauses after the whole pipeline. Silence is what lies in 10 ms windows whose RMS, computed every
+millisecond, is more than 40 dB below the 95th percentile of the audio.
 
 python benchmarks/pauses.py
 """
@@ -35,7 +35,7 @@ CASES = {
 
 
 def silences(result: Result) -> list[tuple[float, float]]:
-    """Start and end of each silence, in milliseconds."""
+    """Return the start and end of each silence, in milliseconds."""
     x, rate = result.audio.samples.astype(np.float64), result.audio.rate
     window, hop = rate // 100, rate // 1000
     energy = np.concatenate([[0.0], np.cumsum(x**2)])
@@ -50,10 +50,10 @@ async def main() -> None:
     runtime = Runtime()
     hits = 0
     for sentence in SENTENCES:
-        runs = segment_words(sentence)
-        word = runs[len(runs) // 2]
+        words = segment_words(sentence)
+        word = words[len(words) // 2]
         result = await collect(Job(MarkedText(sentence, (Mark("pause_short", word.start),))), runtime)
-        at = next(w.start for w in result.words if w.offset == word.core_start) * 1000
+        at = next(time.start for time in result.words if time.offset == word.core_start) * 1000
         found = min(silences(result), key=lambda span: abs(span[1] - at))
         length = found[1] - found[0]
         hits += abs(length - 250) <= 5

@@ -1,22 +1,22 @@
-"""Do marks come true in the audio, whatever voice spoke it?
+"""Measure `synth.acoustics.realise`: are the marks audible afterwards, and what else changes?
 
     python benchmarks/realisation.py --speech DIR                       # WAV + JSON, as neural/make.py makes them
     python benchmarks/realisation.py --speech DIR                       # WAV + marked text in NAME.txt, times by a recogniser
     python benchmarks/realisation.py --backend embedded --sentences benchmarks/sentences/test.txt
     ... [--only emphasis|pauses|pitch|quality] [--limit 40] [--strength high] [--json out.json] [--plots DIR] [--judge PYTHON]
 
-Every sentence is spoken without its marks; then our realise step makes them, by the times of our own aligner ("realised") and, as
-the upper bound, by the known times ("with known times"). Scored is on known times alone, carried through what realise did to its
-own. The rows:
+Every sentence is spoken without its marks. Then `realise` adds them, with the word times of our aligner ("realised") and, as an
+upper bound, with the known times ("with known times"). The score always uses the known times, mapped through the changes that
+`realise` made to the times that it was given. The rows:
 
-- emphasised word on top: the share of sentences whose marked word is the most prominent, by `synth.acoustics.prominence` (settings
-  of its paper), which realise itself looks at, and by a scorer that shares nothing with it (`hearing.py`). In the control the mark
-  stands on another content word, drawn at random, and the word that was marked at first is still the one that is looked for.
-- pauses: the silence at the slot is the length asked, or the voice's own where that is longer, within 20 ms.
-- pitch marks: high and low move the word by 2 semitones against the others, rising and falling bend it by 2.
-  The latter may be so in the plain sound too.
-- false: unmarked words that come to sound stressed (two of: 15 % longer, 3 dB louder, 2 semitones higher), slots that fall silent.
-- WER and DNSMOS by neural/judge.py, in the environment of neural/README.md.
+- emphasised word on top: the share of sentences whose marked word is the most prominent, by `synth.acoustics.prominence`, which
+  `realise` itself optimises, and by an independent scorer (`hearing.py`). In the control the mark stands on another content word,
+  drawn at random, and either word is looked for.
+- pauses: the silence at the slot has the requested length, or the voice's own where that is longer, within 20 ms.
+- pitch marks: high and low move the word by 2 semitones relative to the others; rising and falling words rise or fall by 2, which
+  may already be so in plain speech.
+- false: unmarked words that sound emphasised afterwards (two of: 15 % longer, 3 dB louder, 2 semitones higher), and new silences.
+- WER and DNSMOS by neural/judge.py, in the environment described in neural/README.md.
 """
 
 import argparse
@@ -36,7 +36,7 @@ import hearing
 import numpy as np
 import scores
 import soundfile
-from listening import listen, times_of
+from listening import recognise, times_of
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -59,7 +59,10 @@ QUESTIONS = ("emphasis", "pauses", "pitch", "quality")
 
 @dataclass(frozen=True)
 class Clip:
-    """A sentence spoken without its marks. ``own`` is the same with the marks that the voice makes itself, if it makes any."""
+    """A sentence spoken without its marks, with its true word times.
+
+    ``own`` is the sentence with the marks that the voice renders itself, if it renders any.
+    """
 
     name: str
     marked: MarkedText
@@ -70,7 +73,7 @@ class Clip:
 
 @dataclass(frozen=True)
 class Trial:
-    """A clip after realise, with the known times where they are now."""
+    """A clip after `realise`, with the true word times in the new audio."""
 
     clip: Clip
     marked: MarkedText
@@ -81,8 +84,8 @@ class Trial:
 
 
 @dataclass
-class Clock:
-    """Seconds spent in each step, and seconds of audio that went in."""
+class StepTimes:
+    """Seconds spent in each step, and seconds of input audio."""
 
     spent: dict[str, float] = field(default_factory=dict)
     audio: float = 0.0
@@ -92,25 +95,27 @@ class Clock:
 
 
 def recorded(folder: Path, judge: Path) -> list[Clip]:
-    """Recordings with their known times in NAME.json, or with marked text alone in NAME.txt: then a recogniser tells the times."""
+    """Return recordings with known times in NAME.json, or with marked text in NAME.txt and times by a recogniser."""
     clips = []
     texts = sorted(path for path in folder.glob("*.txt") if path.with_suffix(".wav").exists())
     if texts and not judge.exists():
         raise SystemExit(f"no {judge}, and NAME.txt gives no word times; benchmarks/neural/README.md says how to make it")
-    for path, heard in zip(texts, listen(judge, [path.with_suffix(".wav") for path in texts]) if texts else (), strict=True):
+    recognised = recognise(judge, [path.with_suffix(".wav") for path in texts]) if texts else []
+    for path, words in zip(texts, recognised, strict=True):
         samples, rate = soundfile.read(path.with_suffix(".wav"), dtype="float32", always_2d=True)
         marked = parse(path.read_text(encoding="utf-8").strip())
         audio = Audio(samples.mean(axis=1), rate)
-        clips.append(Clip(path.stem, marked, audio, times_of(marked.text, heard, audio.seconds)))
+        clips.append(Clip(path.stem, marked, audio, times_of(marked.text, words, audio.seconds)))
     for path in sorted(folder.glob("*.json")):
-        told = json.loads(path.read_text(encoding="utf-8"))
+        known = json.loads(path.read_text(encoding="utf-8"))
         samples, rate = soundfile.read(path.with_suffix(".wav"), dtype="float32")
-        times = tuple(WordTime(word["word"], word["offset"], word["start"], word["end"]) for word in told["words"])
-        clips.append(Clip(path.stem, parse(told["marked"]), Audio(samples, rate), times))
+        times = tuple(WordTime(word["word"], word["offset"], word["start"], word["end"]) for word in known["words"])
+        clips.append(Clip(path.stem, parse(known["marked"]), Audio(samples, rate), times))
     return clips
 
 
 async def embedded(lines: Sequence[str], voice: EmbeddedVoice) -> list[Clip]:
+    """Return the sentences spoken by the embedded voice, with its own word times."""
     clips = []
     for number, line in enumerate(lines):
         marked = parse(line)
@@ -127,19 +132,19 @@ async def _spoken(voice: EmbeddedVoice, marked: MarkedText) -> tuple[Audio, tupl
 
 
 class Bench:
-    """Realises every clip in the ways that the questions need."""
+    """Realises marks in every clip in the ways that the questions need."""
 
     def __init__(self, clips: Sequence[Clip], voice: EmbeddedVoice, strength: Strength, *, known_alone: bool) -> None:
         self.clips = clips
-        self.clock = Clock(audio=sum(clip.audio.seconds for clip in clips))
+        self.clock = StepTimes(audio=sum(clip.audio.seconds for clip in clips))
         self.ways = WAYS[known_alone:]
         self._voice = voice
         self._strength = strength
         self._aligned: dict[str, Alignment] = {}
 
     async def align(self) -> None:
-        """By our own aligner, timed."""
-        await align(self.clips[0].audio, self.clips[0].marked, self._voice)  # imports and the first start cost what they cost
+        """Align every clip with our aligner, and time it."""
+        await align(self.clips[0].audio, self.clips[0].marked, self._voice)  # imports and starts the voice, which is not timed
         for clip in track(self.clips, "aligning", transient=True, console=PROGRESS):
             begun = time.perf_counter()
             self._aligned[clip.name] = await align(clip.audio, clip.marked, self._voice)
@@ -149,7 +154,7 @@ class Bench:
         return self._aligned[clip.name]
 
     def realised(self, change: Callable[[Clip], MarkedText], *, known: bool = False, timed: bool = False) -> list[Trial]:
-        """Every clip with the marks that ``change`` gives it, by our aligner's times or the known ones."""
+        """Return every clip with the marks that ``change`` gives it, realised at our aligner's times or the known ones."""
         trials = []
         for clip in track(self.clips, "realising", transient=True, console=PROGRESS):
             marked = change(clip)
@@ -168,11 +173,12 @@ class Bench:
 
 
 def stress_alone(clip: Clip) -> MarkedText:
+    """Return the clip's text with its emphasis only."""
     return MarkedText(clip.marked.text, tuple(mark for mark in clip.marked.marks if mark.kind == "emph"))
 
 
 def stress_elsewhere(clip: Clip) -> MarkedText:
-    """The mark on another content word, drawn at random, the same at every run."""
+    """Return the text with the emphasis on another content word, drawn at random, the same in every run."""
     at = scores.stressed(clip.marked)
     others = [index for index in scores.content_words(clip.marked) if index != at]
     index = random.Random(f"{SEED} {clip.marked.text}").choice(others)
@@ -184,7 +190,7 @@ def every_mark(clip: Clip) -> MarkedText:
 
 
 def with_pauses(clip: Clip) -> MarkedText:
-    """The sentence's own pauses; if it has none, one at its first punctuation and one elsewhere, drawn at random."""
+    """Return the text with its own pauses; if it has none, with one at its first punctuation and one elsewhere, drawn at random."""
     if scores.slots(clip.marked):
         return MarkedText(clip.marked.text, tuple(mark for mark in clip.marked.marks if mark.is_pause))
     runs = segment_words(clip.marked.text)
@@ -195,7 +201,7 @@ def with_pauses(clip: Clip) -> MarkedText:
 
 
 def with_pitch(clip: Clip) -> MarkedText:
-    """The sentence's own pitch marks; if it has none, one of the four on a content word, both drawn at random."""
+    """Return the text with its own pitch marks; if it has none, with a random one on a random content word."""
     own = tuple(mark for mark in clip.marked.marks if mark.kind in PITCHES)
     if own:
         return MarkedText(clip.marked.text, own)
@@ -209,7 +215,7 @@ def share(hits: Sequence[bool]) -> dict[str, float]:
 
 
 def alignment(bench: Bench) -> dict[str, float]:
-    """Errors of word starts in milliseconds."""
+    """Return statistics of the errors of word starts, in milliseconds."""
     errors: list[float] = []
     for clip in bench.clips:
         found = bench.aligned(clip).words
@@ -228,7 +234,7 @@ def alignment(bench: Bench) -> dict[str, float]:
 
 
 def emphasis(bench: Bench) -> dict[str, Any]:
-    """How often the stressed word is on top: each row a list of (sound, its words, the word looked for)."""
+    """Return how often the word looked for is the most prominent, for each row."""
     rows: dict[str, list[tuple[str, Audio, Sequence[WordTime], int]]] = {
         "plain": [(clip.name, clip.audio, clip.known, scores.stressed(clip.marked)) for clip in bench.clips],
         "by the voice itself": [(clip.name, *clip.own, scores.stressed(clip.marked)) for clip in bench.clips if clip.own],
@@ -252,6 +258,7 @@ def _on_top(row: Sequence[tuple[str, Audio, Sequence[WordTime], int]]) -> dict[s
 
 
 def pauses(bench: Bench) -> dict[str, Any]:
+    """Return how often pauses have the right length."""
     found: dict[str, Any] = {}
     for name, known in bench.ways:
         hits: dict[str, list[bool]] = {"at punctuation": [], "elsewhere": []}
@@ -274,26 +281,28 @@ def pauses(bench: Bench) -> dict[str, Any]:
 
 
 def pitch(bench: Bench) -> dict[str, Any]:
+    """Return how often pitch marks move their word by 2 semitones."""
     rows = {name: bench.realised(with_pitch, known=known) for name, known in bench.ways}
     spoken = [Trial(clip, with_pitch(clip), clip.audio, clip.known, ()) for clip in bench.clips]
     return {name: _pitches(trials) for name, trials in {"plain": spoken, **rows}.items()}
 
 
 def _pitches(trials: Sequence[Trial]) -> dict[str, Any]:
-    told: dict[str, list[float]] = {}
+    by_kind: dict[str, list[float]] = {}
     for trial in trials:
         clip = trial.clip
         for mark in trial.marked.marks:
             index = scores.word_of(clip.marked, mark)
             semitones = scores.pitch_of(clip.audio, clip.known, trial.audio, trial.times, index, mark.kind)
-            told.setdefault(mark.kind, []).append(semitones)
+            by_kind.setdefault(mark.kind, []).append(semitones)
     return {
         kind: {**share([value >= scores.PITCH_SEMITONES for value in row]), "median semitones": float(np.nanmedian(row))}
-        for kind, row in sorted(told.items())
+        for kind, row in sorted(by_kind.items())
     }
 
 
 def quality(bench: Bench, judge: Path | None, plots: Path | None) -> dict[str, Any]:
+    """Return what the sentences sound like with all of their marks."""
     trials = bench.realised(every_mark, known=bench.ways[0][1], timed=True)
     marks = [mark for trial in trials if trial.report for mark in trial.report.marks]
     found: dict[str, Any] = {
@@ -327,6 +336,7 @@ def pictures(trials: Sequence[Trial], folder: Path) -> None:
 
 
 def judged(python: Path, texts: Sequence[str], sounds: Sequence[Audio]) -> dict[str, Any]:
+    """Return word error rate and DNSMOS by neural/judge.py; ``python`` is that of its environment."""
     with tempfile.TemporaryDirectory() as folder:
         paths = [str(Path(folder) / f"{number}.wav") for number in range(len(sounds))]
         for path, audio in zip(paths, sounds, strict=True):

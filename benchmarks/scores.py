@@ -1,4 +1,4 @@
-"""Scores of marks in the sound, on word times that do not come from our aligner."""
+"""Scores of marks in audio, computed with word times that do not come from our aligner."""
 
 import re
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ FUNCTION_WORDS = frozenset(
 
 
 def word_of(marked: MarkedText, mark: Mark) -> int:
-    """The index of the word that a mark binds to."""
+    """Return the index of the word that a mark binds to."""
     index = word_after(segment_words(marked.text), mark.offset)
     if index is None:
         raise ValueError(f"no word follows <{mark.kind}> in {marked.text!r}")
@@ -41,38 +41,38 @@ def word_of(marked: MarkedText, mark: Mark) -> int:
 
 
 def stressed(marked: MarkedText) -> int:
-    """The index of the word that carries the sentence's emph."""
+    """Return the index of the word with the sentence's emph."""
     return word_of(marked, next(mark for mark in marked.marks if mark.kind == "emph"))
 
 
 def content_words(marked: MarkedText) -> list[int]:
-    """The indices of the words that are no function words."""
+    """Return the indices of the words that are not function words."""
     return [index for index, run in enumerate(segment_words(marked.text)) if run.core(marked.text).lower() not in FUNCTION_WORDS]
 
 
 def most_prominent(audio: Audio, times: Times) -> int:
-    """The word that stands out most, by the wavelet transform."""
+    """Return the index of the most prominent word by the wavelet measure."""
     return int(np.argmax(prominence(audio, times)))
 
 
 def carried(known: Times, given: Times, made: Times, before: Audio, after: Audio) -> tuple[WordTime, ...]:
-    """The ``known`` times in the sound that was made, where ``given`` times became ``made``.
+    """Map the ``known`` word times to the audio ``after``, in which ``given`` word times became ``made``.
 
-    Between the edges of words time runs evenly. A word does not take in the silence that was put beside it.
+    Times between the edges of words are interpolated. Silence inserted beside a word is not part of it.
     """
     inputs, outputs = [-1e-3], [0.0]
     for old, new in zip(given, made, strict=True):
-        for here, there in ((old.start, new.start), (old.end, new.end)):
-            if here > inputs[-1]:
-                inputs.append(here)
-                outputs.append(there)
-            else:  # two words meet: the second one's place stands just behind
+        for time_before, time_after in ((old.start, new.start), (old.end, new.end)):
+            if time_before > inputs[-1]:
+                inputs.append(time_before)
+                outputs.append(time_after)
+            else:  # two words meet: the start of the second lies just after the end of the first
                 inputs.append(np.nextafter(inputs[-1], np.inf))
-                outputs.append(max(there, outputs[-1]))
+                outputs.append(max(time_after, outputs[-1]))
     inputs.append(max(before.seconds, inputs[-1] + 1e-3))
     outputs.append(after.seconds)
     quiet = [span for span in silences(after.samples, after.rate) if span.seconds >= _LEAST_SILENCE]
-    # A start at the edge of two words belongs behind what was put between them.
+    # A start at the edge of two words belongs after what was inserted between them.
     starts = np.interp([word.start + 1e-9 for word in known], inputs, outputs)
     ends = np.interp([word.end for word in known], inputs, outputs)
     moved = [replace(word, start=float(start), end=float(end)) for word, start, end in zip(known, starts, ends, strict=True)]
@@ -80,7 +80,7 @@ def carried(known: Times, given: Times, made: Times, before: Audio, after: Audio
 
 
 def _without_silence(word: WordTime, quiet: Sequence[Span]) -> WordTime:
-    """The word without a silence that it reaches into; of one that lies in it, it keeps the longer side."""
+    """Return the word without silences that overlap it; of a silence within it, keep the longer side."""
     start, end = word.start, word.end
     for span in quiet:
         if span.end <= start or end <= span.start:
@@ -96,7 +96,7 @@ NO_SILENCE = Span(0.0, 0.0)
 
 
 def slot_silences(audio: Audio, times: Times, level: float) -> list[Span]:
-    """The longest silence between the middles of the words on either side, for each slot."""
+    """Return for each slot the longest silence between the middles of the words on either side."""
     middles = [0.0, *((word.start + word.end) / 2 for word in times), audio.seconds]
     longest = [NO_SILENCE] * (len(times) + 1)
     for span in silences(audio.samples, audio.rate, level):
@@ -106,7 +106,7 @@ def slot_silences(audio: Audio, times: Times, level: float) -> list[Span]:
 
 
 def slots(marked: MarkedText) -> dict[int, list[Mark]]:
-    """The pauses of each slot, by the index of the word that follows."""
+    """Return the pauses of each slot, by the index of the word that follows."""
     runs = segment_words(marked.text)
     found: dict[int, list[Mark]] = {}
     for mark in marked.marks:
@@ -117,17 +117,17 @@ def slots(marked: MarkedText) -> dict[int, list[Mark]]:
 
 
 def at_punctuation(marked: MarkedText, slot: int) -> bool:
+    """Tell whether there is punctuation before the word of index ``slot``."""
     runs = segment_words(marked.text)
     return bool(re.search(r"[,.;:!?]", marked.text[runs[slot - 1].core_end : runs[slot].core_start]))
 
 
 def pause_errors(before: Audio, known: Times, after: Audio, times: Times, marked: MarkedText) -> dict[int, tuple[float, float]]:
-    """For each slot that has pauses, the seconds by which its silence differs from what it should be, and by which it is misplaced.
+    """Return for each slot with pauses the errors, in seconds, of the length and of the position of its silence.
 
-    It should be as long as was asked, or as the voice's own where that is longer. Both are measured at one level: a pause put in
-    elsewhere moves the clip's percentile a little, and a faint sound within a silence must not count in one of them alone. A pause
-    that was cut into the sound is misplaced by its distance from the edge of the two words; that is nan
-    where there is none. ``marked`` has pauses alone.
+    The right length is the requested one, or the voice's own where that is longer. Both recordings are measured with one level of
+    silence, as an inserted pause changes the percentile that defines it. The position error is the distance from the boundary of
+    the two words, or nan if there is no silence. ``marked`` has pauses only.
     """
     level = silence_level(after.samples, after.rate)
     own, now = slot_silences(before, known, level), slot_silences(after, times, level)
@@ -146,10 +146,10 @@ def pause_errors(before: Audio, known: Times, after: Audio, times: Times, marked
 
 
 def pitch_of(before: Audio, known: Times, after: Audio, times: Times, index: int, kind: str) -> float:
-    """Semitones in a pitch mark's direction, 2 of which make it true.
+    """Return the semitones in a pitch mark's direction; it counts as realised from 2.
 
-    High and low: by how much the word moved against the sentence's other words. Rising and falling: by how much it rises or falls,
-    for one that did so before may stay as it is; near the end of the sentence the contour may lie on its tail.
+    For high and low: by how much the word moved relative to the sentence's other words. For rising and falling: by how much it
+    rises or falls now, as a word that did so before may stay unchanged; near the end of the sentence up to its end.
     """
     sign = 1.0 if kind in ("pitch_high", "pitch_rising") else -1.0
     was, now = PitchTrack(before, known), PitchTrack(after, times)
@@ -161,6 +161,8 @@ def pitch_of(before: Audio, known: Times, after: Audio, times: Times, index: int
 
 
 class PitchTrack:
+    """The pitch of a recording by words."""
+
     def __init__(self, audio: Audio, times: Times) -> None:
         self._sound, self._times = measure_contours(audio), times
 
@@ -170,21 +172,21 @@ class PitchTrack:
         return track[~np.isnan(track)]
 
     def median(self, first: int, last: int) -> float:
-        """The middle of the pitch."""
+        """Return the median pitch from one word to another, in semitones."""
         track = self._voiced(first, last)
         return float(np.median(track)) if len(track) else float("nan")
 
     def bend(self, first: int, last: int) -> float:
-        """The pitch of the last quarter of what is voiced, less that of the first."""
+        """Return the pitch of the last quarter of the voiced frames minus that of the first, in semitones."""
         track = self._voiced(first, last)
         quarter = max(1, len(track) // 4)
         return float(np.median(track[-quarter:]) - np.median(track[:quarter])) if len(track) > 1 else float("nan")
 
 
 def false_words(before: Audio, known: Times, after: Audio, times: Times, marked: MarkedText) -> tuple[int, int]:
-    """How many unmarked words sound as if they were stressed, which they did not before, and of how many.
+    """Return how many unmarked words came to sound emphasised, and the number of unmarked words.
 
-    Longer by 15 %, louder by 3 dB and higher by 2 semitones: two of the three.
+    Two of three must hold: longer by 15 %, louder by 3 dB, higher by 2 semitones.
     """
     runs = segment_words(marked.text)
     own = {word_after(runs, mark.offset) for mark in marked.marks if not mark.is_pause}
@@ -206,7 +208,7 @@ def false_words(before: Audio, known: Times, after: Audio, times: Times, marked:
 
 
 def false_pauses(before: Audio, known: Times, after: Audio, times: Times, marked: MarkedText) -> tuple[int, int]:
-    """At how many slots without a pause the silence grew by 150 ms or more, and of how many."""
+    """Return at how many slots without a pause the silence grew by 150 ms or more, and the number of such slots."""
     asked = slots(marked)
     free = [slot for slot in range(1, len(known)) if slot not in asked]
     level = silence_level(after.samples, after.rate)
@@ -215,6 +217,7 @@ def false_pauses(before: Audio, known: Times, after: Audio, times: Times, marked
 
 
 def level_db(audio: Audio, word: WordTime) -> float:
+    """Return the RMS level of a word in dB."""
     part = audio.samples[round(word.start * audio.rate) : round(word.end * audio.rate)]
     return 10 * float(np.log10(max(float(np.mean(np.square(part, dtype=np.float64))), 1e-12))) if len(part) else -120.0
 
@@ -226,7 +229,7 @@ def _top(semitones: NDArray[np.float64], step: float, word: WordTime) -> float:
 
 
 def word_errors(reference: str, heard: str) -> tuple[int, int]:
-    """Words inserted, left out or exchanged, and the words of the reference."""
+    """Return the number of word errors (insertions, deletions, substitutions) and of words in the reference."""
     said, got = _spoken(reference), _spoken(heard)
     row = list(range(len(got) + 1))
     for index, word in enumerate(said, 1):
@@ -237,7 +240,7 @@ def word_errors(reference: str, heard: str) -> tuple[int, int]:
 
 
 def _spoken(text: str) -> list[str]:
-    """Small letters, and numbers in words, as recognisers like to write digits."""
+    """Return the words in lower case, with digits spelled out, as recognisers often write digits."""
     from num2words import num2words
 
     written = re.sub(r"\$(\d+)", r"\1 dollars", text.lower())

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from ai_core.runtime import Runtime
     from synth.acoustics.label import Label
     from synth.acoustics.labels_file import LabelsFile
-    from synth.acoustics.recordings import Recording, Unusable
+    from synth.acoustics.recordings import SkippedRecording, TranscribedRecording
     from synth.base import Audio
 
-    Source = Callable[[], Iterator[Recording | Unusable]]
+    Source = Callable[[], Iterator[TranscribedRecording | SkippedRecording]]
 
 _MAX_REPORTED = 1000
 """Most failures that are kept with their reasons."""
@@ -119,7 +119,7 @@ class _Labeller:
         from ai_core.runtime import Runtime
         from prosody_tagger.command import people, visible
         from prosody_tagger.errors import BadInput, ProsodyError
-        from synth.acoustics.recordings import Unusable
+        from synth.acoustics.recordings import SkippedRecording
         from synth.errors import BackendUnavailable
 
         runtime = Runtime()
@@ -131,20 +131,20 @@ class _Labeller:
             with Progress(*columns, console=people(), transient=True) as progress:
                 for item in progress.track(source(), total=total):
                     try:
-                        if isinstance(item, Unusable):
+                        if isinstance(item, SkippedRecording):
                             raise BadInput(item.reason)
                         await self._label(item, runtime)
                     except BackendUnavailable:
                         raise
                     except (ProsodyError, OSError) as error:
-                        place = item.place if isinstance(item, Unusable) else str(item.path)
+                        place = item.source if isinstance(item, SkippedRecording) else str(item.path)
                         self.failures += 1
                         self.failed = [*self.failed, (place, str(error))][:_MAX_REPORTED]
                         progress.console.print(visible(f"skipped {place}: {error}"), markup=False)
         finally:
             await runtime.close()
 
-    async def _label(self, recording: "Recording", runtime: "Runtime") -> None:
+    async def _label(self, recording: "TranscribedRecording", runtime: "Runtime") -> None:
         from ai_core.commands.measure import read_sound
         from prosody_tagger.markup import render
 
@@ -171,7 +171,9 @@ class _Labeller:
 
         found = await align_words(sound, text, runtime, self._language)
         if not found.trusted:
-            raise BadInput(f"what is said is not the transcript (confidence {found.confidence:.2f}); correct one of the two")
+            raise BadInput(
+                f"the recording does not match the transcript (confidence {found.confidence:.2f}); correct one of the two"
+            )
         plain = await read_plainly(text, runtime.backend(ALIGNMENT_BACKEND), self._language)
         return label(sound, text, found.words, plain=plain, emphases_per_word=self._emphases)
 
@@ -183,7 +185,7 @@ def _source(audio: Path | None, text: str | None, manifest: Path | None) -> "Sou
         BadInput: the options name no recordings, or contradict each other.
     """
     from prosody_tagger.errors import BadInput
-    from synth.acoustics.recordings import Recording, beside, in_folder, in_manifest
+    from synth.acoustics.recordings import TranscribedRecording, beside, in_folder, in_manifest
 
     if manifest is not None:
         if text is not None:
@@ -202,5 +204,5 @@ def _source(audio: Path | None, text: str | None, manifest: Path | None) -> "Sou
     if not audio.is_file():
         raise BadInput(f"there is no file or folder {str(audio)!r}; give --audio another")
     if text is not None:
-        return lambda: iter((Recording(audio, text),))
+        return lambda: iter((TranscribedRecording(audio, text),))
     return lambda: iter((beside(audio, audio.parent),))

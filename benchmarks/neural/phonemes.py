@@ -1,4 +1,4 @@
-"""English words to the phonemes that Kokoro was trained on, by espeak-ng, with every phoneme's word known."""
+"""Convert English words to the phonemes that Kokoro was trained on, with espeak-ng, keeping track of each phoneme's word."""
 
 import ctypes
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ _UTF8 = 1
 _IPA_TIED = 0x02 | 0x80 | ord("^") << 8
 _SILENT_RETRIEVAL = 0x02
 
-# espeak-ng's IPA (tied by ^) to Kokoro's set, longest first: affricates and diphthongs are one symbol there.
+# From espeak-ng's IPA (tied by ^) to Kokoro's symbols, longest first; Kokoro has one symbol for an affricate or diphthong.
 _COMMON = {
     "ʔˌn\u0329": "tᵊn",
     "a^ɪ": "I",
@@ -34,14 +34,14 @@ _COMMON = {
     "g": "ɡ",
 }
 _AMERICAN = {"ɜːɹ": "ɜɹ", "ɜː": "ɜɹ", "ɪə": "iə", "o^ʊ": "O", "oː": "ɔ", "o": "ɔ", "ɾ": "T", "ː": ""}
-# The strong forms that espeak-ng gives these alone are unlike what it says in a clause.
+# espeak-ng pronounces these in their strong form alone, but weakly within a clause.
 _WEAK = {"a": "ə", "an": "ən", "the": "ðə"}
 _VOWELS = "aeiouæɑɒɔəɚɛɜɪʊʌᵻᵊAIOQWY"
 _BRITISH = {"e^ə": "ɛː", "iə": "ɪə", "ə^ʊ": "Q", "o^ʊ": "Q"}
 
 
 class Phonemiser:
-    """Words of one clause to phonemes. ``british`` picks the accent."""
+    """Converts the words of a clause to phonemes, in a British or an American accent."""
 
     def __init__(self, british: bool) -> None:
         self._library = ctypes.cdll.LoadLibrary(espeakng_loader.get_library_path())
@@ -53,27 +53,26 @@ class Phonemiser:
         self._alone = lru_cache(maxsize=None)(self._phonemes)
 
     def clause(self, cores: Sequence[str]) -> list[str]:
-        """The phonemes of each word as they are said in this clause.
+        """Return the phonemes of each word as pronounced in this clause.
 
-        espeak-ng runs some words together ("of the"); the symbols are given back to the words by likeness with each word said
-        alone.
+        espeak-ng joins some words ("of the"); their phonemes are separated by comparison with each word pronounced alone.
         """
         spoken = self._phonemes(" ".join(cores))
         parts = spoken.split(" ")
         if len(parts) != len(cores):
             parts = self._apart(cores, spoken)
-        # Kokoro knows the pronoun with a stress; without one it nearly swallows it.
+        # Kokoro pronounces the pronoun I almost inaudibly without a stress mark.
         return ["ˌI" if core == "I" else part for core, part in zip(cores, parts, strict=True)]
 
     def _apart(self, cores: Sequence[str], spoken: str) -> list[str]:
-        """The share of each word in ``spoken``, where espeak-ng ran some together."""
+        """Return the phonemes of each word in ``spoken``, in which espeak-ng joined some words."""
         starts = _starts([_WEAK.get(core) or self._alone(core) for core in cores], spoken)
         parts = [spoken[start:end].replace(" ", "") for start, end in pairwise([*starts, len(spoken)])]
         for index, part in enumerate(parts[:-1]):
-            stress = part[len(part.rstrip("ˈˌ")) :]  # it opens the next word
+            stress = part[len(part.rstrip("ˈˌ")) :]  # it belongs to the next word
             parts[index], parts[index + 1] = part.removesuffix(stress), stress + parts[index + 1]
         if not all(part.strip("ˈˌ") for part in parts):
-            raise ValueError(f"cannot tell the words {' '.join(cores)!r} apart in {spoken!r}")
+            raise ValueError(f"cannot separate the words {' '.join(cores)!r} in {spoken!r}")
         return parts
 
     def _phonemes(self, text: str) -> str:
@@ -94,7 +93,7 @@ class Phonemiser:
 
 
 def _starts(alone: Sequence[str], spoken: str) -> list[int]:
-    """Where each word starts in ``spoken``: the cheapest way to edit the words said alone into it."""
+    """Return where each word starts in ``spoken``, by the cheapest edit of the words pronounced alone into it."""
     source = " ".join(alone)
     firsts = [0, *(index + 1 for index, symbol in enumerate(source) if symbol == " ")]
     costs = [[float(column) for column in range(len(spoken) + 1)]]
@@ -107,10 +106,10 @@ def _starts(alone: Sequence[str], spoken: str) -> list[int]:
     at = {len(source): len(spoken)}
     row_index, column = len(source), len(spoken)
     while row_index:
-        here = costs[row_index][column]
-        if column and here == costs[row_index - 1][column - 1] + _change(source[row_index - 1], spoken[column - 1]):
+        cost = costs[row_index][column]
+        if column and cost == costs[row_index - 1][column - 1] + _change(source[row_index - 1], spoken[column - 1]):
             row_index, column = row_index - 1, column - 1
-        elif here == costs[row_index - 1][column] + 1.0:
+        elif cost == costs[row_index - 1][column] + 1.0:
             row_index -= 1
         else:
             column -= 1

@@ -1,7 +1,7 @@
-"""From the network's own times to the sound.
+"""Calibrate the network's own times to the audio.
 
-Kokoro's durations place a symbol later than its sound, and a space's share belongs to the word after it. `landmarks.py` measures by
-how much, at fricatives and closures whose edges the sound shows; the constants here are what it found, for all voices.
+Kokoro's durations place a symbol later than its sound, and the duration of a space belongs to the word after it. The constants
+here were measured by `landmarks.py` over all voices, at fricatives and closures with visible edges.
 """
 
 from collections.abc import Sequence
@@ -11,23 +11,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 INSIDE = 0.047
-"""Seconds by which a symbol is heard before its own time, within a word."""
+"""Seconds by which a symbol within a word sounds earlier than the network's time."""
 
 BETWEEN = 0.033
-"""Seconds by which a word is heard to end before the time of the space after it; there the next word starts."""
+"""Seconds by which a word ends, and the next one starts, earlier than the network's time of the space between them."""
 
 STRESS = "ˈˌ"
 SILENCE_DB = 40.0
 LEAST_SILENCE = 0.040
 LEAST_BREAK = 0.100
-"""Seconds of silence that are a break without punctuation: a stop before a vowel may fall silent for less."""
+"""Shortest silence, in seconds, that is a break without punctuation; the closure of a stop consonant is shorter."""
 
 LEAST_WORD = 0.060
 
 
 @dataclass(frozen=True)
 class Token:
-    """One symbol for the network: its word, or None between words."""
+    """A symbol of the network's input and the index of its word, None between words."""
 
     symbol: str
     word: int | None
@@ -35,6 +35,8 @@ class Token:
 
 @dataclass(frozen=True)
 class Span:
+    """Start and end in seconds."""
+
     start: float
     end: float
 
@@ -44,12 +46,12 @@ class Span:
 
 
 def silence_level(samples: NDArray[np.float32], rate: int) -> float:
-    """The RMS of 10 ms that is 40 dB below the clip's 95th percentile."""
+    """Return the RMS that is 40 dB below the 95th percentile of the clip's 10 ms windows."""
     return float(np.percentile(_rms(samples, rate), 95) * 10 ** (-SILENCE_DB / 20))
 
 
 def silences(samples: NDArray[np.float32], rate: int, level: float | None = None) -> list[Span]:
-    """Stretches of 10 ms windows whose RMS is below ``level``, by default the clip's own, the edges' with them."""
+    """Return the stretches of 10 ms windows whose RMS is below ``level``, by default the clip's own level of silence."""
     rms = _rms(samples, rate)
     quiet = np.concatenate([[False], rms < (silence_level(samples, rate) if level is None else level), [False]])
     edges = np.flatnonzero(np.diff(quiet.astype(int)))
@@ -64,7 +66,7 @@ def silences(samples: NDArray[np.float32], rate: int, level: float | None = None
 
 
 def _rms(samples: NDArray[np.float32], rate: int) -> NDArray[np.float64]:
-    """Of 10 ms, every millisecond."""
+    """Return the RMS of windows of 10 ms, every millisecond."""
     window, hop = rate // 100, rate // 1000
     energy = np.concatenate([[0.0], np.cumsum(samples.astype(np.float64) ** 2)])
     begins = np.arange(0, len(samples) - window + 1, hop)
@@ -73,9 +75,9 @@ def _rms(samples: NDArray[np.float32], rate: int) -> NDArray[np.float64]:
 
 
 def word_times(tokens: Sequence[Token], starts: NDArray[np.float64], samples: NDArray[np.float32], rate: int) -> list[Span]:
-    """When each word is heard: moved by the constants, and to the edge of the sound where there is a silence.
+    """Return the time of each word: shifted by the constants, and moved to the edge of the sound next to silence.
 
-    ``starts`` are the network's own, one a token and the end of the last.
+    ``starts`` are the network's times, one for each token and the end of the last, in seconds.
     """
     members: dict[int, list[int]] = {}
     for index, token in enumerate(tokens):
@@ -89,22 +91,22 @@ def word_times(tokens: Sequence[Token], starts: NDArray[np.float64], samples: ND
     finishes[-1] = quiet[-1].start if quiet and quiet[-1].end > len(samples) / rate - 0.002 else len(samples) / rate
     for word in range(1, count):
         last, first = members[word - 1][-1], members[word][0]
-        # A lone vowel after a silence ("I") is given too little by the network.
+        # The network gives a single vowel after a silence ("I") too short a duration.
         finish = begin = max(starts[last + 1] - BETWEEN, begins[word - 1] + LEAST_WORD)
         is_punctuated = first - last > 2
         gap = _gap(quiet, starts[last] - INSIDE, starts[first], LEAST_SILENCE if is_punctuated else LEAST_BREAK)
         if gap:
             finish, begin = gap.start, gap.end
-        elif is_punctuated:  # the punctuation's share is the first word's, drawn out
+        elif is_punctuated:  # the duration of the punctuation belongs to the word before it
             finish = begin = max(starts[first - 1] - BETWEEN, begins[word - 1] + LEAST_WORD)
         finishes[word - 1], begins[word] = finish, begin
     return [Span(float(begin), float(finish)) for begin, finish in zip(begins, finishes, strict=True)]
 
 
 def phone_times(tokens: Sequence[Token], starts: NDArray[np.float64], said: Sequence[Span]) -> list[Span | None]:
-    """When each symbol of a word is heard; None for a space or a sign.
+    """Return the time of each symbol of a word; None for a space or punctuation.
 
-    A stress mark has no sound: its share is that of the vowel after it, and its own span is None.
+    A stress mark has no sound: its duration belongs to the vowel after it, and its own time is None.
     """
     found: list[Span | None] = []
     opened: int | None = None
@@ -125,6 +127,6 @@ def phone_times(tokens: Sequence[Token], starts: NDArray[np.float64], said: Sequ
 
 
 def _gap(quiet: Sequence[Span], after: float, before: float, least: float) -> Span | None:
-    """The longest silence whose middle lies between the two times, if it is long enough."""
+    """Return the longest silence whose middle lies between two times, if it lasts at least ``least`` seconds."""
     inside = [span for span in quiet if after < (span.start + span.end) / 2 < before and span.seconds >= least]
     return max(inside, key=lambda span: span.seconds, default=None)

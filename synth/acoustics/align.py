@@ -93,7 +93,7 @@ async def align(audio: Audio, text: str | MarkedText, backend: Synthesizer, *, l
     top_hz = highest_hz(audio.rate)
     voice = await voice_for(backend, language)
     bands, reference = await asyncio.gather(
-        asyncio.to_thread(_normalised_energies, audio, top_hz), read_for_alignment(marked, words, backend, voice, top_hz)
+        asyncio.to_thread(_normalised_energies, audio, top_hz), read_for_alignment(marked, backend, voice, top_hz)
     )
     return await asyncio.to_thread(_align_to, reference, bands, marked.text, words, audio.seconds)
 

@@ -136,7 +136,9 @@ async def label_recording(
         raise BadInput("the transcript holds no word; write down what is said")
     alignment = await align(audio, text, backend, language=language)
     if not alignment.trusted:
-        raise BadInput(f"what is said is not the transcript (confidence {alignment.confidence:.2f}); correct one of the two")
+        raise BadInput(
+            f"the recording does not match the transcript (confidence {alignment.confidence:.2f}); correct one of the two"
+        )
     plain = await read_plainly(text, backend, language)
     return label(audio, text, alignment.words, plain=plain, emphases_per_word=emphases_per_word)
 

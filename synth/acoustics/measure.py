@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from prosody_tagger.errors import BadInput
 from prosody_tagger.markup import Mark, MarkedText
-from prosody_tagger.segment import Word, segment_sentences, word_after
+from prosody_tagger.segment import segment_sentences, word_after
 from synth.acoustics.contours import measure_contours
 from synth.acoustics.pause_measurement import silence_within_ms, silences_ms
 from synth.acoustics.report import ChangeReport, FalseReport, MarkReport, Report, WordReport, none_if_nan
@@ -68,22 +68,19 @@ def measure(
     Raises:
         BadInput: audio that cannot be measured, or words that are not those of the text.
     """
-    text_words = marked.words
-    recording = _MeasuredRecording(audio, marked, text_words, words)
-    others = [
-        None if other is None else _MeasuredRecording(other[0], marked, text_words, other[1]) for other in (reference, reading)
-    ]
+    recording = _MeasuredRecording(audio, marked, words)
+    others = [None if other is None else _MeasuredRecording(other[0], marked, other[1]) for other in (reference, reading)]
     return _Measurement(recording, *others).report()
 
 
 class _MeasuredRecording:
     """A recording with the features of its words, one for each word of the text; words without a time have no length."""
 
-    def __init__(self, audio: Audio, marked: MarkedText, text_words: Sequence[Word], words: Sequence[WordTime]) -> None:
-        self.audio, self.marked, self.text_words = audio, marked, text_words
+    def __init__(self, audio: Audio, marked: MarkedText, words: Sequence[WordTime]) -> None:
+        self.audio, self.marked, self.text_words = audio, marked, marked.words
         self.contours = measure_contours(audio)
         given = {word.offset: word for word in words}
-        known_offsets = {word.core_start for word in text_words}
+        known_offsets = {word.core_start for word in self.text_words}
         for time in words:
             if time.offset not in known_offsets:
                 raise BadInput(
@@ -91,7 +88,7 @@ class _MeasuredRecording:
                 )
         last = 0.0
         self.words: list[WordTime] = []
-        for word in text_words:
+        for word in self.text_words:
             time = given.get(word.core_start) or WordTime(word.core(marked.text), word.core_start, last, last, 0.0)
             last = time.end
             self.words.append(time)

@@ -1,4 +1,4 @@
-"""A picture of a recording and its marks: waveform, pitch, energy, and how much each word stands out."""
+"""Plot a recording and its marks: waveform, pitch, energy and the prominence of each word."""
 
 import io
 import warnings
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _HEARD, _MISSED, _PLAIN, _FALSE = "#1b7f4d", "#c8322b", "#8fa3b8", "#d98a00"
 _WAVE, _PITCH, _ENERGY, _GRID = "#4c5f73", "#2a5fb0", "#7a4fa3", "#e3e8ee"
-_SIGNS = {
+_LABELS = {
     "emph": "emph",
     "pitch_high": "high",
     "pitch_low": "low",
@@ -29,11 +29,11 @@ _SIGNS = {
 }
 _INCHES_A_SECOND, _NARROWEST, _WIDEST = 2.4, 8.0, 60.0
 _POINTS = 4000  # of the waveform's outline
-_LETTER_INCHES = 0.075
+_LETTER_INCHES = 0.075  # average width of a letter
 
 
 def check_plotting() -> None:
-    """Find out before the work whether a plot can be drawn.
+    """Check that a plot can be drawn, so that a command fails before its work.
 
     Raises:
         BackendUnavailable: matplotlib is not installed; the message names the extra.
@@ -43,9 +43,9 @@ def check_plotting() -> None:
 
 
 def draw(audio: Audio, report: Report) -> bytes:
-    """The picture as a PNG.
+    """Draw a recording with its report and return the PNG.
 
-    Marked words are green where their mark is heard and red where it is not; orange is what stands out without a mark.
+    Marked words are green if their mark is audible and red if not; words that stand out without a mark are orange.
 
     Raises:
         BackendUnavailable: matplotlib is not installed.
@@ -57,31 +57,32 @@ def draw(audio: Audio, report: Report) -> bytes:
     width = min(_WIDEST, max(_NARROWEST, _INCHES_A_SECOND * report.seconds))
     figure = Figure(figsize=(width, 7.2), layout="constrained")
     wave, pitch, energy, prominence = figure.subplots(4, 1, sharex=True, height_ratios=(1.5, 1.2, 0.9, 1.2))
-    sound = measure_contours(audio)
-    times = np.arange(len(sound.energy)) * sound.step
-    _outline(wave, audio)
-    pitch.plot(times, 2 ** (sound.semitones / 12), color=_PITCH, linewidth=1.8)
-    energy.fill_between(times, sound.energy, -40, where=sound.energy > -40, color=_ENERGY, alpha=0.25, linewidth=0)
-    energy.plot(times, np.maximum(sound.energy, -40), color=_ENERGY, linewidth=1.2)
-    _bars(prominence, report)
+    contours = measure_contours(audio)
+    times = np.arange(len(contours.energy)) * contours.step
+    _draw_waveform(wave, audio)
+    pitch.plot(times, 2 ** (contours.semitones / 12), color=_PITCH, linewidth=1.8)
+    energy.fill_between(times, contours.energy, -40, where=contours.energy > -40, color=_ENERGY, alpha=0.25, linewidth=0)
+    energy.plot(times, np.maximum(contours.energy, -40), color=_ENERGY, linewidth=1.2)
+    _draw_prominences(prominence, report)
     for axes, name in ((wave, "waveform"), (pitch, "pitch, Hz"), (energy, "energy, dB"), (prominence, "prominence")):
         axes.set_ylabel(name)
         axes.margins(x=0)
         axes.spines[["top", "right"]].set_visible(False)
-    _words((wave, pitch, energy, prominence), report, letters=width / max(report.seconds, 1e-9) / _LETTER_INCHES)
-    _pauses((wave, pitch, energy), report)
+    letters_per_second = width / max(report.seconds, 1e-9) / _LETTER_INCHES
+    _draw_words((wave, pitch, energy, prominence), report, letters_per_second)
+    _draw_pauses((wave, pitch, energy), report)
     wave.set_title(_title(report), loc="left", fontsize=11)
     prominence.set_xlim(0, max(report.seconds, 1e-3))
     prominence.set_xlabel("seconds")
     out = io.BytesIO()
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing")  # a script that the font lacks is drawn as boxes
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # scripts that the font lacks are drawn as boxes
         figure.savefig(out, format="png", dpi=110)
     return out.getvalue()
 
 
-def _outline(axes: "Axes", audio: Audio) -> None:
-    """The waveform as the least and the greatest sample of each of some thousand stretches."""
+def _draw_waveform(axes: "Axes", audio: Audio) -> None:
+    """Draw the waveform as the minimum and maximum of some thousand stretches."""
     step = max(1, len(audio.samples) // _POINTS)
     usable = audio.samples[: len(audio.samples) // step * step].reshape(-1, step)
     times = (np.arange(len(usable)) + 0.5) * step / audio.rate
@@ -89,8 +90,8 @@ def _outline(axes: "Axes", audio: Audio) -> None:
     axes.set_yticks([])
 
 
-def _bars(axes: "Axes", report: Report) -> None:
-    """A bar for each word, as wide as it is long."""
+def _draw_prominences(axes: "Axes", report: Report) -> None:
+    """Draw a bar for each word, as wide as its duration."""
     colours = _colours(report)
     for word in report.words:
         if word.end > word.start:
@@ -104,7 +105,7 @@ def _bars(axes: "Axes", report: Report) -> None:
 
 
 def _colours(report: Report) -> dict[int, str]:
-    """The colour of each word that is marked, or stands out without a mark, by its offset."""
+    """Return the colour of each word that is marked or stands out without a mark, by its offset."""
     colours = {item.offset: _FALSE for item in report.false if item.kind == "emph"}
     for mark in report.marks:
         if mark.figures is not None:
@@ -112,14 +113,14 @@ def _colours(report: Report) -> dict[int, str]:
     return colours
 
 
-def _words(panels: "tuple[Axes, ...]", report: Report, letters: float) -> None:
-    """The words below the waveform, their bounds through all panels, and the marks above them.
+def _draw_words(panels: "tuple[Axes, ...]", report: Report, letters_per_second: float) -> None:
+    """Draw the words below the waveform, their boundaries through all panels, and the marks above them.
 
-    ``letters``: how many letters have room in a second.
+    A word with more letters than ``letters_per_second`` leaves room for is drawn smaller.
     """
     colours = _colours(report)
     wave = panels[0]
-    # Room for the words below the wave and for the marks above it.
+    # Extend the waveform panel for the words below the wave and the marks above it.
     low, high = wave.get_ylim()
     span = (high - low) or 1.0
     wave.set_ylim(low - 0.30 * span, high + 0.22 * span)
@@ -132,12 +133,12 @@ def _words(panels: "tuple[Axes, ...]", report: Report, letters: float) -> None:
             axes.axvline(word.end, color=_GRID, linewidth=0.8, zorder=0)
             if colour:
                 axes.axvspan(word.start, word.end, color=colour, alpha=0.10, linewidth=0, zorder=0)
-        room = max(1, int((word.end - word.start) * letters))
-        shown = word.word.replace("$", r"\$")
+        room = max(1, int((word.end - word.start) * letters_per_second))
+        label = word.word.replace("$", r"\$")
         wave.text(
             (word.start + word.end) / 2,
             low - 0.06 * span,
-            shown,
+            label,
             ha="center",
             va="top",
             fontsize=9 if len(word.word) <= room else max(5.5, 9 * room / len(word.word)),
@@ -147,33 +148,33 @@ def _words(panels: "tuple[Axes, ...]", report: Report, letters: float) -> None:
     for mark in report.marks:
         if mark.figures is not None:
             at = (mark.figures.start + mark.figures.end) / 2
-            _sign(wave, mark, at, high + 0.05 * span, _SIGNS[mark.kind])
+            _draw_label(wave, mark, at, high + 0.05 * span, _LABELS[mark.kind])
 
 
-def _pauses(panels: "tuple[Axes, ...]", report: Report) -> None:
-    """A band at each pause that was asked for, with its length."""
+def _draw_pauses(panels: "tuple[Axes, ...]", report: Report) -> None:
+    """Draw a band at each pause mark, with the measured and the requested length."""
     wave = panels[0]
     level = wave.get_ylim()[1]
-    heard = [word for word in report.words if word.end > word.start]
-    shown: set[int] = set()
+    audible = [word for word in report.words if word.end > word.start]
+    drawn: set[int] = set()
     for mark in report.marks:
-        if mark.silence_ms is None or mark.offset in shown or not heard:
+        if mark.silence_ms is None or mark.offset in drawn or not audible:
             continue
-        shown.add(mark.offset)
-        after = next((word for word in heard if word.offset >= mark.offset), None)
-        before = next((word for word in reversed(heard) if word.offset < mark.offset), None)
+        drawn.add(mark.offset)
+        after = next((word for word in audible if word.offset >= mark.offset), None)
+        before = next((word for word in reversed(audible) if word.offset < mark.offset), None)
         middle = ((before.end if before else 0.0) + (after.start if after else report.seconds)) / 2
         half = mark.silence_ms / 2000
         colour = _HEARD if mark.realised else _MISSED
         for axes in panels:
             axes.axvspan(middle - half, middle + half, color=colour, alpha=0.13, linewidth=0, zorder=0)
-        _sign(wave, mark, middle, level, f"{mark.silence_ms:.0f} of {mark.asked_ms} ms")
+        _draw_label(wave, mark, middle, level, f"{mark.silence_ms:.0f} of {mark.asked_ms} ms")
 
 
-def _sign(axes: "Axes", mark: MarkReport, at: float, height: float, text: str) -> None:
-    """The name of a mark, in the colour that says whether it is heard."""
-    kind: dict[str, Any] = {"va": "top"} if mark.figures is None else {"va": "bottom"}
-    axes.text(at, height, text, ha="center", fontsize=8.5, color=_HEARD if mark.realised else _MISSED, **kind)
+def _draw_label(axes: "Axes", mark: MarkReport, at: float, height: float, text: str) -> None:
+    """Draw the label of a mark, in the colour of a mark that is audible or of one that is not."""
+    alignment: dict[str, Any] = {"va": "top"} if mark.figures is None else {"va": "bottom"}
+    axes.text(at, height, text, ha="center", fontsize=8.5, color=_HEARD if mark.realised else _MISSED, **alignment)
 
 
 def _title(report: Report) -> str:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from prosody_tagger.errors import BadInput
 from prosody_tagger.markup import MarkedText, plain
-from prosody_tagger.segment import Word, segment_sentences, segment_words
+from prosody_tagger.segment import Word, segment_sentences
 from synth.acoustics.mel_cepstra import HOP_SECONDS, Values, band_energies
 from synth.audio.signal import concatenate
 from synth.base import Audio, Speech, SpeechRequest, Synthesizer, WordTime
@@ -31,9 +31,7 @@ class ReferenceReading(NamedTuple):
     spans: NDArray[np.float64]
 
 
-async def read_for_alignment(
-    marked: MarkedText, words: Sequence[Word], backend: Synthesizer, voice: str | None, top_hz: float
-) -> ReferenceReading:
+async def read_for_alignment(marked: MarkedText, backend: Synthesizer, voice: str | None, top_hz: float) -> ReferenceReading:
     """Speak ``marked`` without its marks and return the features that alignment compares, up to ``top_hz``.
 
     Raises:
@@ -47,14 +45,14 @@ async def read_for_alignment(
     bands: list[Values] = []
     times: dict[int, tuple[float, float]] = {}
     frames = 0
-    async with aclosing(_read(marked, words, backend, voice, ALIGNMENT_SPEED if able.speed else 1.0)) as chunks:
+    async with aclosing(_read(marked, backend, voice, ALIGNMENT_SPEED if able.speed else 1.0)) as chunks:
         async for offset, speech in chunks:
             for word in speech.words or ():
                 times[offset + word.offset] = frames + word.start / HOP_SECONDS, frames + word.end / HOP_SECONDS
             if len(speech.audio.samples):
                 bands.append(band_energies(speech.audio, top_hz))
                 frames += len(bands[-1])
-    spans = np.array([times.get(word.core_start, (0.0, 0.0)) for word in words])
+    spans = np.array([times.get(word.core_start, (0.0, 0.0)) for word in marked.words])
     return ReferenceReading(np.concatenate(bands) if bands else np.zeros((0, 1), np.float32), spans)
 
 
@@ -75,7 +73,7 @@ async def read_plainly(text: str, backend: Synthesizer, language: str | None = N
     times: list[WordTime] = []
     seconds = 0.0
     voice = await voice_for(backend, language)
-    async with aclosing(_read(plain(text), segment_words(text), backend, voice, 1.0)) as chunks:
+    async with aclosing(_read(plain(text), backend, voice, 1.0)) as chunks:
         async for offset, speech in chunks:
             if speech.words is None:
                 raise RefusedRequest(f"the backend {backend.name!r} reports no word times; use the embedded voice as reference")
@@ -95,10 +93,10 @@ async def voice_for(backend: Synthesizer, language: str | None) -> str | None:
 
 
 async def _read(
-    marked: MarkedText, words: Sequence[Word], backend: Synthesizer, voice: str | None, speed: float
+    marked: MarkedText, backend: Synthesizer, voice: str | None, speed: float
 ) -> AsyncGenerator[tuple[int, Speech], None]:
     """Speak ``marked`` without its marks, piece by piece; yield each chunk with the offset of its piece in the text."""
-    for start, end in _pieces(marked.text, words, backend.capabilities.max_chars):
+    for start, end in _pieces(marked.text, marked.words, backend.capabilities.max_chars):
         piece = marked.slice(start, end)
         request = SpeechRequest(MarkedText(piece.text, (), piece.aliases), voice=voice, speed=speed)
         async with aclosing(backend.speak(request)) as chunks:

@@ -166,7 +166,7 @@ def test_label_a_folder_goes_on_where_it_stopped(run: Run, wav: Path, tmp_path: 
     assert first[0] == 0
     assert (data["labelled"], data["done_before"], data["failed_count"]) == (1, 0, 3)
     reasons = {item["place"]: item["reason"] for item in data["failed"]}
-    assert "not the transcript" in reasons["2.wav"]
+    assert "does not match the transcript" in reasons["2.wav"]
     assert "plain.txt" in reasons["plain.wav"]
     assert "3.wav" in first[2]
     written = Path("out/labels.jsonl").read_bytes()

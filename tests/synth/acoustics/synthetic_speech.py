@@ -1,4 +1,4 @@
-"""Speech-like sound with words at known places: a buzz of harmonics for each word, and silence between."""
+"""Speech-like sounds with known word times: a buzz of harmonics for each word."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ RATE = 16_000
 
 @dataclass(frozen=True)
 class Said:
-    """A word and how it is said; ``gap`` is the silence before it, in seconds. ``rise`` is in semitones, over the word."""
+    """A word and its prosody; ``gap`` is the silence before it, in seconds, ``rise`` the rise over the word, in semitones."""
 
     word: str
     seconds: float = 0.25
@@ -22,7 +22,7 @@ class Said:
 
 
 def speak(*said: Said, lead: float = 0.1, tail: float = 0.1, rate: int = RATE) -> tuple[Audio, str, list[WordTime]]:
-    """The sound, the text with spaces between the words, and when each word is heard."""
+    """Return the audio, the text, and the time of each word."""
     pieces = [np.zeros(round(lead * rate))]
     words: list[WordTime] = []
     text = ""

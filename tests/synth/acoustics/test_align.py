@@ -1,4 +1,4 @@
-"""Word times found by aligning, on speech whose times are known: the embedded voice's, in another accent and tempo."""
+"""Alignment, on speech with known word times: the embedded voice in another accent and tempo."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -40,13 +40,13 @@ def found(audio: Audio, text: str | MarkedText, language: str | None = None) -> 
 
 
 def errors(alignment: Alignment, speech: Speech) -> np.ndarray:
-    """Of the starts, in milliseconds."""
+    """Return the errors of the word starts, in milliseconds."""
     assert speech.words is not None
     return 1000 * np.array([abs(a.start - b.start) for a, b in zip(alignment.words, speech.words, strict=True)])
 
 
 def check_words(alignment: Alignment, text: str, seconds: float) -> None:
-    """One for each word, in order, within the sound."""
+    """Check that there is one time for each word, in order and within the audio."""
     assert [(word.word, word.offset) for word in alignment.words] == [
         (run.core(text), run.core_start) for run in segment_words(text)
     ]
@@ -126,7 +126,7 @@ def test_silence_around_makes_no_difference(speech: Speech) -> None:
 
 
 @pytest.mark.parametrize("decibels", [20, 10])
-def test_noise_is_put_up_with(speech: Speech, decibels: float) -> None:
+def test_noise_is_tolerated(speech: Speech, decibels: float) -> None:
     samples = speech.audio.samples
     level = np.sqrt(np.mean(samples**2)) * 10 ** (-decibels / 20)
     noisy = samples + np.random.default_rng(0).normal(0, level, len(samples)).astype(np.float32)
@@ -143,7 +143,7 @@ def test_repeated_words_are_told_apart() -> None:
     assert errors(alignment, spoken).max() < 100
 
 
-def test_numbers_are_as_long_as_they_are_spoken() -> None:
+def test_numbers_have_the_length_of_their_spoken_form() -> None:
     text = "It costs $299 on 3 May, 30% less than in 1999."
     spoken = say(text)
     alignment = found(spoken.audio, text)
@@ -204,7 +204,7 @@ def test_other_languages(language: str, accent: str, text: str) -> None:
     assert errors(alignment, spoken).max() < 200
 
 
-def test_long_texts_go_to_the_voice_in_pieces() -> None:
+def test_long_texts_are_spoken_in_pieces() -> None:
     class Short(EmbeddedVoice):
         asked: list[str]
 
@@ -229,7 +229,7 @@ def test_long_texts_go_to_the_voice_in_pieces() -> None:
     assert np.median(errors(alignment, spoken)) < 25
 
 
-def test_a_window_follows_a_long_sound(speech: Speech, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_search_window_follows_a_long_recording(speech: Speech, monkeypatch: pytest.MonkeyPatch) -> None:
     text = f"{TEXT} {OTHER} {TEXT} {OTHER}"
     spoken = say(text)
     whole = found(spoken.audio, text)
@@ -252,12 +252,12 @@ def test_another_text_is_not_trusted(speech: Speech) -> None:
     assert np.mean([word.confidence for word in alignment.words]) < 0.5
 
 
-def test_a_missing_sentence_is_noticed(speech: Speech) -> None:
+def test_a_missing_sentence_is_detected(speech: Speech) -> None:
     alignment = found(speech.audio, f"{TEXT} {OTHER}")
     assert alignment.confidence < 0.3
 
 
-def test_a_sentence_missing_in_the_middle_is_noticed_where_it_is(speech: Speech) -> None:
+def test_a_sentence_missing_in_the_middle_lowers_confidence_there(speech: Speech) -> None:
     third = say("He put the letters on the table and went home without a word.")
     rate = speech.audio.rate
     audio = Audio(np.concatenate([speech.audio.samples, third.audio.samples]), rate)
@@ -269,15 +269,15 @@ def test_a_sentence_missing_in_the_middle_is_noticed_where_it_is(speech: Speech)
     assert np.mean(sure[: first - 4]) > np.mean(sure[first : first + missing]) + 0.3
 
 
-def test_a_sentence_too_many_is_noticed() -> None:
+def test_a_sentence_too_many_is_detected() -> None:
     assert found(say(f"{TEXT} {OTHER}").audio, TEXT).confidence < 0.3
 
 
-def test_halves_in_the_wrong_order_are_noticed(speech: Speech) -> None:
+def test_halves_in_the_wrong_order_are_detected(speech: Speech) -> None:
     assert found(speech.audio, "but somebody certainly took it from the kitchen, I never said she stole my money.").confidence < 0.3
 
 
-def test_what_is_no_speech_is_not_trusted() -> None:
+def test_audio_without_speech_is_not_trusted() -> None:
     rate, rng = 24000, np.random.default_rng(0)
     time = np.arange(4 * rate) / rate
     notes = np.repeat(220 * 2 ** (rng.integers(0, 12, 16) / 12), rate // 4)
@@ -301,7 +301,7 @@ def test_speech_backwards_is_not_trusted(speech: Speech) -> None:
     assert not found(Audio(speech.audio.samples[::-1].copy(), speech.audio.rate), TEXT).trusted
 
 
-def test_a_text_without_a_sound_is_not_trusted(speech: Speech) -> None:
+def test_a_text_of_symbols_only_is_not_trusted(speech: Speech) -> None:
     alignment = found(speech.audio, "🎉 ✨")
     check_words(alignment, "🎉 ✨", speech.audio.seconds)
     assert alignment.confidence == 0
@@ -376,24 +376,24 @@ def test_anything_gives_words_in_order_or_a_clear_error(text: str, length: int, 
 
 
 def test_the_path_is_the_cheapest() -> None:
-    """Against every path there is, on costs small enough to try them all."""
+    """Compare with an exhaustive search over all paths, on small inputs."""
     rng = np.random.default_rng(1)
-    for frames, places in ((6, 5), (5, 7), (7, 3), (4, 1), (1, 2)):
-        costs = rng.random((frames, places)).astype(np.float32)
-        hold, leap = (rng.random(places).astype(np.float32) for _ in range(2))
+    for frames, states in ((6, 5), (5, 7), (7, 3), (4, 1), (1, 2)):
+        costs = rng.random((frames, states)).astype(np.float32)
+        hold, leap = (rng.random(states).astype(np.float32) for _ in range(2))
 
-        def ways(place: int, row: int, costs=costs, hold=hold, leap=leap) -> list[tuple[float, list[int]]]:  # type: ignore[no-untyped-def]
+        def paths(state: int, row: int, costs=costs, hold=hold, leap=leap) -> list[tuple[float, list[int]]]:  # type: ignore[no-untyped-def]
             if row == len(costs):
-                return [(0.0, [])] if place >= len(hold) - 2 else []
-            found_ways = []
+                return [(0.0, [])] if state >= len(hold) - 2 else []
+            found_paths = []
             for step in (0, 1, 2):
-                to = place + step
+                to = state + step
                 if 0 <= to < len(hold):
                     extra = costs[row, to] + (hold[to] if step == 0 else leap[to] if step == 2 else 0.0)
-                    found_ways += [(float(extra) + rest, [to, *path]) for rest, path in ways(to, row + 1)]
-            return found_ways
+                    found_paths += [(float(extra) + rest, [to, *path]) for rest, path in paths(to, row + 1)]
+            return found_paths
 
-        best = min(ways(-1, 0))
+        best = min(paths(-1, 0))
         path = warp(lambda rows, columns, costs=costs: costs[rows, columns], frames, hold, leap)
         assert path.states.tolist() == best[1]
         assert path.costs.tolist() == pytest.approx(costs[np.arange(frames), best[1]].tolist())

@@ -17,7 +17,7 @@ from prosody_tagger.errors import BadInput, DataError
 from prosody_tagger.markup import Mark, parse, render
 from synth.acoustics.label import Label, label, label_recording
 from synth.acoustics.labels_file import LabelsFile, rows, write_chatml
-from synth.acoustics.recordings import Recording, Unusable, in_folder, in_manifest
+from synth.acoustics.recordings import SkippedRecording, TranscribedRecording, in_folder, in_manifest
 from synth.acoustics.reference_reading import read_plainly
 from synth.audio.encoding import encode
 from synth.base import Audio, SpeechRequest, Synthesizer, WordTime
@@ -71,7 +71,7 @@ def test_a_wanted_number_of_emphases() -> None:
     assert labelled(said(), emphases_per_word=1.0).count("<emph>") == 6
 
 
-def test_words_whose_place_is_not_sure_bear_nothing() -> None:
+def test_words_with_uncertain_times_are_not_labelled() -> None:
     audio, text, words = speak(*said(said=STRESSED))
     plain_audio, _, plain_words = speak(*said())
     unsure = [replace(word, confidence=0.1) if word.word == "said" else word for word in words]
@@ -87,7 +87,7 @@ def test_marks_stand_before_the_punctuation_of_their_word() -> None:
     assert render(label(audio, text, times, plain=(plain_audio, plain_times)).marked) == "we never <emph>“said” that you could"
 
 
-def test_rows_tell_every_word() -> None:
+def test_every_word_is_in_the_label() -> None:
     audio, text, words = speak(*said(said=STRESSED, that=Said("that", gap=0.3)))
     plain_audio, _, plain_words = speak(*said())
     found = label(audio, text, words, plain=(plain_audio, plain_words)).words
@@ -117,11 +117,11 @@ def test_labels_never_change_a_letter(text: str) -> None:
     assert parse(render(found.marked)) == found.marked
 
 
-# With the embedded voice, whose own word times stand in for an aligner's.
+# With the embedded voice, whose own word times replace those of an aligner.
 
 
 @dataclass(frozen=True)
-class _Alignment:
+class KnownAlignment:
     words: tuple[WordTime, ...]
     confidence: float
     trusted: bool
@@ -129,12 +129,12 @@ class _Alignment:
 
 @pytest.fixture
 def known_times(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[WordTime, ...]]:
-    """An aligner that knows the times of what it is told beforehand, and trusts nothing else."""
+    """A fake aligner: it returns the times stored in this dictionary by text, and trusts no other text."""
     times: dict[str, tuple[WordTime, ...]] = {}
 
-    async def align(audio: Audio, text: str, voice: Synthesizer, *, language: str | None = None) -> _Alignment:
+    async def align(audio: Audio, text: str, voice: Synthesizer, *, language: str | None = None) -> KnownAlignment:
         found = times.get(text)
-        return _Alignment(found or (), 0.9 if found else 0.1, found is not None)
+        return KnownAlignment(found or (), 0.9 if found else 0.1, found is not None)
 
     module = ModuleType("synth.acoustics.align")
     module.align = align  # type: ignore[attr-defined]
@@ -168,9 +168,9 @@ def test_the_embedded_voice_is_labelled_as_it_was_marked(source: str, known_time
 
 
 @pytest.mark.usefixtures("known_times")
-def test_a_transcript_that_is_not_what_is_said_is_refused() -> None:
+def test_a_wrong_transcript_is_refused() -> None:
     audio, _ = render_speech("I never said she stole my money.")
-    with pytest.raises(BadInput, match="not the transcript"):
+    with pytest.raises(BadInput, match="does not match the transcript"):
         asyncio.run(label_recording(audio, "Something else altogether.", EmbeddedVoice()))
     with pytest.raises(BadInput, match="no word"):
         asyncio.run(label_recording(audio, " … ", EmbeddedVoice()))
@@ -185,7 +185,7 @@ def test_a_plain_reading_goes_through_all_sentences() -> None:
     assert words[-1].end <= audio.seconds
 
 
-def test_a_plain_reading_cuts_a_sentence_that_is_too_long() -> None:
+def test_a_plain_reading_splits_a_long_sentence() -> None:
     text = "word " * 900
     audio, words = asyncio.run(read_plainly(text, EmbeddedVoice()))
     assert len(words) == 900
@@ -210,11 +210,11 @@ def test_a_folder_with_transcripts_beside(tmp_path: Path) -> None:
     write_sound(tmp_path / "four.wav").with_suffix(".txt").write_bytes(b"\xff\xfe\x00")
     (tmp_path / "notes.txt").write_text("not a recording")
     found = list(in_folder(tmp_path))
-    assert [item for item in found if isinstance(item, Recording)] == [
-        Recording(one, "Hello there, Anna.", "b"),
-        Recording(two, "مرحبا بالعالم", None),
+    assert [item for item in found if isinstance(item, TranscribedRecording)] == [
+        TranscribedRecording(one, "Hello there, Anna.", "b"),
+        TranscribedRecording(two, "مرحبا بالعالم", None),
     ]
-    reasons = {Path(item.place).name: item.reason for item in found if isinstance(item, Unusable)}
+    reasons = {Path(item.source).name: item.reason for item in found if isinstance(item, SkippedRecording)}
     assert "three.txt" in reasons["three.wav"]
     assert "UTF-8" in reasons["four.wav"]
 
@@ -234,17 +234,19 @@ def test_every_form_of_a_manifest(tmp_path: Path, line: str) -> None:
     manifest = tmp_path / "rows"
     manifest.write_text(f"\ufeff{line}\n\n", encoding="utf-8")
     (found,) = in_manifest(manifest)
-    assert found == Recording(sound, "Hello there.", "anna" if "{" in line else None)
+    assert found == TranscribedRecording(sound, "Hello there.", "anna" if "{" in line else None)
 
 
-def test_rows_that_cannot_be_used_are_told_by_their_line(tmp_path: Path) -> None:
+def test_unusable_rows_are_reported_with_their_line(tmp_path: Path) -> None:
     write_sound(tmp_path / "one.wav")
     manifest = tmp_path / "rows.jsonl"
     bad = [b'{"audio": 3, "text": "x"}', b"{", b"only words", b"gone.wav|x", b"\xff|x", b"a\0b|x", b"[" * 5000, b"x" * 3000 + b"|y"]
     manifest.write_bytes(b"\n".join([*bad, b"one.wav|good"]))
     found = list(in_manifest(manifest))
-    assert [isinstance(item, Unusable) for item in found] == [True] * len(bad) + [False]
-    assert [item.place for item in found if isinstance(item, Unusable)] == [f"{manifest}:{n}" for n in range(1, len(bad) + 1)]
+    assert [isinstance(item, SkippedRecording) for item in found] == [True] * len(bad) + [False]
+    assert [item.source for item in found if isinstance(item, SkippedRecording)] == [
+        f"{manifest}:{n}" for n in range(1, len(bad) + 1)
+    ]
 
 
 def test_a_manifest_that_is_not_there(tmp_path: Path) -> None:
@@ -262,9 +264,9 @@ def a_label(text: str = "we never said that you could") -> Label:
     return replace(found, marked=replace(found.marked, marks=(Mark("emph", 3),)))
 
 
-def test_what_is_labelled_stays_labelled(tmp_path: Path) -> None:
+def test_labels_are_kept_until_their_recording_changes(tmp_path: Path) -> None:
     sound = write_sound(tmp_path / "in" / "one.wav")
-    recording = Recording(sound, "we never said that you could", "anna")
+    recording = TranscribedRecording(sound, "we never said that you could", "anna")
     with LabelsFile(tmp_path / "out" / "labels.jsonl") as labels:
         assert not labels.has(recording)
         labels.add(recording, a_label(), 0.5)
@@ -284,9 +286,11 @@ def test_what_is_labelled_stays_labelled(tmp_path: Path) -> None:
     assert {"word", "offset", "prominence", "boundary"} <= row["words"][0].keys()
 
 
-def test_a_line_that_a_killed_run_left_half_written_is_done_again(tmp_path: Path) -> None:
+def test_an_incomplete_last_line_is_written_again(tmp_path: Path) -> None:
     path = tmp_path / "labels.jsonl"
-    first, second = (Recording(write_sound(tmp_path / name), "we never said that you could") for name in ("1.wav", "2.wav"))
+    first, second = (
+        TranscribedRecording(write_sound(tmp_path / name), "we never said that you could") for name in ("1.wav", "2.wav")
+    )
     with LabelsFile(path) as labels:
         labels.add(first, a_label(), 0.5)
         labels.add(second, a_label(), 0.5)
@@ -309,7 +313,9 @@ def test_a_file_of_something_else_is_left_alone(tmp_path: Path, notes: str) -> N
 
 @pytest.mark.parametrize("name", ["higgs.jsonl", "deep/er/higgs.json"])
 def test_the_chatml_manifest(tmp_path: Path, name: str) -> None:
-    recordings = [Recording(write_sound(tmp_path / "in" / f"{n}.wav"), "we never said that you could", "anna") for n in range(2)]
+    recordings = [
+        TranscribedRecording(write_sound(tmp_path / "in" / f"{n}.wav"), "we never said that you could", "anna") for n in range(2)
+    ]
     with LabelsFile(tmp_path / "labels.jsonl") as labels:
         for recording in recordings:
             labels.add(recording, a_label(), 0.5)

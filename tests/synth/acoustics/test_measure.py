@@ -23,7 +23,7 @@ def stressed(word: str) -> Said:
 
 
 def measured(source: str, items: list[Said], reference: list[Said] | None = None) -> Report:
-    """The report on speech of ``items``, which say the words of ``source``."""
+    """Return the report on speech of ``items``, the words of ``source``."""
     audio, text, words = speak(*items)
     marked = parse(source)
     assert marked.text == text
@@ -109,7 +109,7 @@ def test_pauses_in_one_slot_add_up() -> None:
     assert {mark.asked_ms for mark in report.marks} == {550}
 
 
-def test_a_longer_silence_of_the_voice_itself_is_true_at_punctuation_and_where_the_reference_has_it() -> None:
+def test_a_longer_silence_of_the_voice_counts_at_punctuation_and_where_the_reference_has_it() -> None:
     long = said(said=Said("said", gap=0.5))
     assert not only(measured("we never <pause_short>said that you could", long)).realised
     found = only(measured("we never <pause_short>said that you could", long, long))
@@ -139,7 +139,7 @@ def test_a_pause_inside_a_word_is_looked_for_there() -> None:
     assert mark.realised
 
 
-def test_a_silence_that_nobody_asked_for_is_told() -> None:
+def test_a_silence_without_a_mark_is_reported() -> None:
     report = measured("we never said that you could", said(that=Said("that", gap=0.3)))
     assert [(item.kind, item.word) for item in report.false] == [("pause", "that")]
     punctuated = measured("we never said, that you could", said(said=Said("said,"), that=Said("that", gap=0.3)))
@@ -156,7 +156,7 @@ def test_a_silence_that_nobody_asked_for_is_told() -> None:
     ],
 )
 @pytest.mark.parametrize("compared", [False, True])
-def test_each_pitch_mark_is_heard_where_it_is_and_nowhere_else(kind: str, how: dict[str, float], compared: bool) -> None:
+def test_each_pitch_mark_is_measured_where_it_is_and_nowhere_else(kind: str, how: dict[str, float], compared: bool) -> None:
     changed = said(that=Said("that", **how))
     reference = said() if compared else None
     mark = only(measured(f"we never said <{kind}>that you could", changed, reference))
@@ -172,7 +172,7 @@ def test_each_pitch_mark_is_heard_where_it_is_and_nowhere_else(kind: str, how: d
     assert not only(measured(f"we never said <{opposite[kind]}>that you could", changed, reference)).realised
 
 
-def test_marks_without_a_word_that_is_heard_say_so() -> None:
+def test_marks_without_an_audible_word_say_so() -> None:
     audio, text, words = speak(*said())
     at_end = only(measure(audio, MarkedText(text, (Mark("emph", len(text)),)), words))
     assert not at_end.realised
@@ -184,7 +184,7 @@ def test_marks_without_a_word_that_is_heard_say_so() -> None:
     assert "not heard" in missing.note
 
 
-def test_one_word_alone_cannot_be_told_without_a_reference() -> None:
+def test_a_single_word_needs_a_reference() -> None:
     audio, _, words = speak(stressed("stop"))
     alone = only(measure(audio, parse("<emph>stop"), words))
     assert not alone.realised
@@ -217,7 +217,7 @@ def test_the_report_is_json_with_the_same_keys_always() -> None:
 
 
 @pytest.mark.parametrize("kind", ["silence", "noise", "clipped"])
-def test_what_is_no_speech_is_measured_as_such(kind: str) -> None:
+def test_audio_without_speech_is_measured(kind: str) -> None:
     _, text, words = speak(*said())
     rng = np.random.default_rng(0)
     sound = {

@@ -46,7 +46,7 @@ def test_the_level_of_the_recording_does_not_matter() -> None:
 
 
 @pytest.mark.parametrize("rate", [8_000, 22_050, 24_000, 44_100])
-def test_any_usual_rate_will_do(rate: int) -> None:
+def test_any_usual_rate_works(rate: int) -> None:
     said = plain()
     said[4] = replace(said[4], seconds=0.36, hertz=155.0, gain_db=5.0)
     audio, _, words = speak(*said, rate=rate)
@@ -62,7 +62,7 @@ def test_the_strongest_boundary_is_where_the_voice_pauses() -> None:
     assert found[-1] > 0  # the end is one, too
 
 
-def test_no_word_gives_no_number() -> None:
+def test_no_words_give_no_values() -> None:
     audio, _, _ = speak(*plain())
     assert prominence(audio, []).shape == boundaries(audio, []).shape == (0,)
 
@@ -73,7 +73,7 @@ def test_one_word() -> None:
     assert np.isfinite(prominence(audio, words)).all()
 
 
-def test_words_without_length_have_none_and_disturb_nobody() -> None:
+def test_words_without_length_have_no_prominence_and_change_no_other() -> None:
     audio, _, words = speak(*plain())
     at = words[2].end
     more = [*words[:3], WordTime("(", 99, at, at), *words[3:]]
@@ -106,13 +106,13 @@ def test_digital_silence_stands_out_nowhere() -> None:
         (np.zeros(800, dtype=np.float32), 500, "500 Hz"),
     ],
 )
-def test_what_is_no_recording_is_refused(samples: np.ndarray, rate: int, what: str) -> None:
+def test_invalid_audio_is_refused(samples: np.ndarray, rate: int, what: str) -> None:
     with pytest.raises(BadInput, match=what):
         prominence(Audio(samples, rate), [])
 
 
 @pytest.mark.parametrize("times", [(0.5, 0.2), (float("nan"), 1.0), (0.0, float("inf"))])
-def test_times_that_are_none_are_refused(times: tuple[float, float]) -> None:
+def test_invalid_times_are_refused(times: tuple[float, float]) -> None:
     audio, _, _ = speak(*plain())
     with pytest.raises(BadInput, match="'one'"):
         prominence(audio, [WordTime("one", 0, *times)])
@@ -147,14 +147,14 @@ def test_a_long_recording_is_the_same_as_a_short_one_where_both_have_it() -> Non
     np.testing.assert_allclose(np.nanmedian(long.semitones[: len(short.semitones)]), np.nanmedian(short.semitones), atol=0.05)
 
 
-def test_the_contours_tell_the_pitch_of_a_voice() -> None:
+def test_the_contours_contain_the_pitch_of_the_voice() -> None:
     for hertz in (90.0, 130.0, 210.0, 300.0):
         audio, _, _ = speak(*(Said(word, hertz=hertz) for word in WORDS))
         found = measure_contours(audio).semitones
         assert 2 ** (np.nanmedian(found) / 12) == pytest.approx(hertz, rel=0.01)
 
 
-def test_a_scale_answers_to_a_bump_of_its_length() -> None:
+def test_a_scale_responds_to_a_bump_of_its_length() -> None:
     frames = np.arange(1040)
     scales = scale_of(40.0) * 2.0 ** np.arange(-3, 3, 0.25)
     wave = np.sin(2 * np.pi * frames / 80)  # bumps of 40 frames

@@ -1,4 +1,4 @@
-"""Marks made true in the audio: pauses to the sample, emphasis that stands out, pitch that moves, and no recording made worse."""
+"""Realisation of marks: exact pauses, emphasis that stands out, pitch that moves, and audio that is otherwise unchanged."""
 
 import asyncio
 from collections.abc import Sequence
@@ -76,7 +76,7 @@ def realised(source: str | MarkedText, **options: object) -> Realised:
 
 
 def silences(audio: Audio) -> list[tuple[float, float]]:
-    """Start and end in seconds of what 10 ms windows say is silent, a window every ms: the rule of the design, on its own."""
+    """Return start and end of each silence in seconds, by 10 ms windows every ms: an independent implementation of the rule."""
     samples, rate = audio.samples.astype(np.float64), audio.rate
     width, step = round(0.010 * rate), round(0.001 * rate)
     frames = samples[: len(samples) // width * width].reshape(-1, width)
@@ -95,7 +95,7 @@ def silences(audio: Audio) -> list[tuple[float, float]]:
 
 
 def silence_ms(audio: Audio, words: tuple[WordTime, ...], slot: int) -> float:
-    """The longest silence that reaches where word ``slot - 1`` meets word ``slot``; at the edges what touches them."""
+    """Return the longest silence at the boundary of word ``slot - 1`` and word ``slot``, or touching an edge of the audio."""
     runs = silences(audio)
     if slot == 0:
         near = [run for run in runs if run[0] == 0]
@@ -115,14 +115,14 @@ def level_of(audio: Audio, word: WordTime) -> float:
 
 
 def pitches(audio: Audio, word: WordTime) -> np.ndarray:
-    """F0 of the voiced frames of a word, semitones."""
+    """Return the pitch of the voiced frames of a word, in semitones."""
     hop = pitch.hop(audio.rate) / audio.rate
     found = pitch.track(audio.samples, audio.rate)[round(word.start / hop) : round(word.end / hop) + 1]
     return 12 * np.log2(found[~np.isnan(found)])
 
 
 def check(result: Realised, marked: MarkedText) -> None:
-    """What holds of every result."""
+    """Check what holds for every result."""
     runs = segment_words(marked.text)
     assert [(word.word, word.offset) for word in result.words] == [(run.core(marked.text), run.core_start) for run in runs]
     times = [time for word in result.words for time in (word.start, word.end)]
@@ -137,7 +137,7 @@ def check(result: Realised, marked: MarkedText) -> None:
 # Nothing to do
 
 
-def test_audio_without_marks_passes_bit_for_bit() -> None:
+def test_audio_without_marks_is_returned_unchanged() -> None:
     speech = spoken(TEXT)
     for marked, marks in ((plain(TEXT), None), (parse("If <emph>it" + TEXT[5:]), ())):
         result = realise(speech.audio, marked, speech.words, marks=marks)
@@ -145,7 +145,7 @@ def test_audio_without_marks_passes_bit_for_bit() -> None:
         assert (result.words, result.done, result.unrealised, result.warnings) == (speech.words, (), (), ())
 
 
-def test_only_the_marks_that_are_given_are_made() -> None:
+def test_only_the_given_marks_are_realised() -> None:
     marked = parse("If it rains, <pause_long>we <emph>stay at home and read. Then we eat.")
     result = realised(marked, marks=[marked.marks[0]])
     assert result.done == (marked.marks[0],)
@@ -232,7 +232,7 @@ def test_a_long_silence_is_never_shortened() -> None:
     assert result.done == marked.marks
 
 
-def test_the_room_goes_on_in_a_pause() -> None:
+def test_a_pause_is_filled_with_room_tone() -> None:
     speech = spoken(TEXT)
     peak = np.abs(speech.audio.samples).max()
     for loudness in (0.0005, 0.02):  # under the level of silence, and over it
@@ -272,7 +272,7 @@ def test_without_times_pauses_go_to_the_silences_of_punctuation() -> None:
     assert np.array_equal(result.audio.samples, truth.audio.samples)
 
 
-def test_a_word_that_is_not_sure_is_not_touched() -> None:
+def test_a_word_with_an_uncertain_time_is_not_changed() -> None:
     speech = spoken(TEXT)
     words = tuple(WordTime(w.word, w.offset, w.start, w.end, 0.1 if w.word == "stay" else 1.0) for w in speech.words)
     marked = parse("If it rains, we <emph>stay at home and read. Then we eat.")
@@ -305,7 +305,7 @@ def test_emphasis_lengthens_raises_and_strengthens(sentence: str) -> None:
 
 
 @pytest.mark.parametrize("seconds", [-0.03, 0.03])
-def test_emphasis_bears_times_that_err(seconds: float) -> None:
+def test_emphasis_tolerates_wrong_word_times(seconds: float) -> None:
     for sentence in SENTENCES[:5]:
         marked = parse(sentence.replace("<>", "<emph>"))
         speech = spoken(marked.text)
@@ -329,7 +329,7 @@ def test_every_emphasis_of_a_sentence_rises() -> None:
 @pytest.mark.parametrize(
     "source", ["I never said she <emph>stole my money.", "<emph>Nobody told me that the <emph>meeting had moved."]
 )
-def test_what_stands_out_already_is_left_alone(source: str) -> None:
+def test_a_word_that_already_stands_out_is_not_changed(source: str) -> None:
     marked = parse(source)
     once = realised(marked, strength="high")
     again = realise(once.audio, marked, once.words)
