@@ -91,7 +91,8 @@ def codec() -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     codes = torch.arange(8 * 6).reshape(1, 8, 6) * 37 % CODEC["bins"]
     sound = filled("sound", [19_200]).numpy()
     heard = made.encode(sound, CODEC["sample_rate"])
-    said = torch.from_numpy(made.decode(codes)[0, 0])
+    # In float64, because rounding in float32 differs between processors by more than the test accepts.
+    said = torch.from_numpy(made.double().decode(codes)[0, 0])
     return {"codec.said": said}, {"config": CODEC, "shapes": shapes, "codes": codes[0].tolist(), "heard": heard.tolist()}
 
 

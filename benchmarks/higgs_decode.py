@@ -24,8 +24,8 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from tiny_higgs import rows_of_eos, tiny_codec, tiny_model, tiny_tokenizer
 
-from synth.higgs_local.checkpoint import Checkpoint
-from synth.higgs_local.engine import Context, Engine, Prompt, Sampling
+from synth.higgs_local.checkpoint import HiggsCheckpoint
+from synth.higgs_local.engine import Context, HiggsEngine, Prompt, Sampling
 from synth.higgs_local.settings import HiggsLocalSettings
 
 TEXT = "It was a bright cold day in April, and the clocks were striking thirteen."
@@ -74,11 +74,11 @@ def main() -> None:
         show(about(engine, bandwidth), figures)
 
 
-def make_engine(device: str, most: int, decode: str) -> Engine:
+def make_engine(device: str, most: int, decode: str) -> HiggsEngine:
     """An engine of random weights that never says EOS: of the real shape on a GPU."""
     model = real_model() if device == "cuda" else tiny_model()
     settings = HiggsLocalSettings(device=device, max_batch=most, decode=decode)
-    return Engine(Checkpoint(model, tiny_tokenizer(), tiny_codec().to(device), Path()), settings)
+    return HiggsEngine(HiggsCheckpoint(model, tiny_tokenizer(), tiny_codec().to(device), Path()), settings)
 
 
 def real_model() -> Any:
@@ -96,7 +96,7 @@ def real_model() -> Any:
     return model
 
 
-def figures_of(engine: Engine, batch: int, frames: int, bandwidth: float) -> list[Figure]:
+def figures_of(engine: HiggsEngine, batch: int, frames: int, bandwidth: float) -> list[Figure]:
     """All ways, for ``batch`` rows of the same prompt."""
     prompt = make_prompt(engine)
     static = {"cache_implementation": "static"} | ({"disable_compile": True} if engine.model.device.type == "cpu" else {})
@@ -124,12 +124,12 @@ def figures_of(engine: Engine, batch: int, frames: int, bandwidth: float) -> lis
     return found
 
 
-def make_prompt(engine: Engine) -> Prompt:
+def make_prompt(engine: HiggsEngine) -> Prompt:
     codes = torch.randint(0, 1024, (REFERENCE_FRAMES, 8), generator=torch.Generator().manual_seed(0))
     return engine.prompt(TEXT, context=Context(TEXT, codes))
 
 
-def generate(engine: Engine, prompt: Prompt, batch: int, most: int, **options: Any) -> torch.Tensor:
+def generate(engine: HiggsEngine, prompt: Prompt, batch: int, most: int, **options: Any) -> torch.Tensor:
     """generate()'s delayed frames [batch, most, codebooks]."""
     model = engine.model
     model.generation_config.ras_win_len = DRAWN.ras_window if options.get("do_sample") else None
@@ -146,7 +146,7 @@ def generate(engine: Engine, prompt: Prompt, batch: int, most: int, **options: A
     return found[:, audio.shape[1] :].cpu()
 
 
-def ours(engine: Engine, prompt: Prompt, batch: int, most: int, sampling: Sampling) -> torch.Tensor:
+def ours(engine: HiggsEngine, prompt: Prompt, batch: int, most: int, sampling: Sampling) -> torch.Tensor:
     """The same by higgs-local."""
     running = engine.start([prompt] * batch, [sampling] * batch, [most - 8] * batch)
     while running.running:
@@ -167,7 +167,7 @@ def per_frame(run: Callable[[int], torch.Tensor], frames: int, device: torch.dev
     return (best[LEAD + frames] - best[LEAD]) / frames, codes
 
 
-def first_audio(engine: Engine, prompt: Prompt, batch: int, sampling: Sampling) -> float:
+def first_audio(engine: HiggsEngine, prompt: Prompt, batch: int, sampling: Sampling) -> float:
     """Milliseconds until the first of ``batch`` rows that begin together is heard; the best of three."""
     times = []
     for _ in range(3):
@@ -218,7 +218,7 @@ def peak_gb(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 
-def about(engine: Engine, bandwidth: float) -> dict[str, Any]:
+def about(engine: HiggsEngine, bandwidth: float) -> dict[str, Any]:
     device = engine.model.device
     return {
         "device": torch.cuda.get_device_name() if device.type == "cuda" else f"cpu, {torch.get_num_threads()} thread",

@@ -29,14 +29,13 @@ def list_adapters(
     """List the adapters of a folder, with the marks that each was trained on."""
     from ai_core.commands import console as out
     from prosody_tagger.errors import BadInput
-    from synth.higgs_local.adapter import Adapter
-    from synth.higgs_local.catalogue import Catalogue
+    from synth.higgs_local.adapter import Adapter, AdapterCatalogue
 
     if folder is None:
         raise BadInput(f"no folder: give the one that holds your adapters, or set {_FOLDER_VARIABLE}")
     if not folder.is_dir():
         raise BadInput(f"there is no folder {str(folder)!r}; give the one that holds your adapters")
-    found = Catalogue(folder).all()
+    found = AdapterCatalogue(folder).all()
     if as_json:
         entries = [
             _as_dict(entry) if isinstance(entry, Adapter) else {"name": name, "error": str(entry)} for name, entry in found.items()
@@ -61,12 +60,12 @@ def check(
     """Check that an adapter is complete, and with --base that it belongs to that model. Exit code 2 if not."""
     from ai_core.commands import console as out
     from synth.higgs_local.adapter import check_fit, read_adapter
-    from synth.higgs_local.base_model import of_folder
-    from synth.higgs_local.lora import load
+    from synth.higgs_local.base_model import describe_folder
+    from synth.higgs_local.lora import load_weights
 
     found = read_adapter(adapter)
-    load(found)
-    warnings = () if base is None else check_fit(found, of_folder(_base_folder(base), base))
+    load_weights(found)
+    warnings = () if base is None else check_fit(found, describe_folder(_base_folder(base), base))
     if as_json:
         out.print_json({**_as_dict(found), "checked_base": base, "warnings": list(warnings)})
         return
@@ -125,6 +124,6 @@ def _base_name(adapter: "Adapter") -> str:
 
 
 def _base_folder(name: str) -> Path:
-    from synth.higgs_local.checkpoint import MODEL_TYPE, find
+    from synth.higgs_local.checkpoint import MODEL_TYPE, find_checkpoint
 
-    return find(name, None, MODEL_TYPE, "model")
+    return find_checkpoint(name, None, MODEL_TYPE, "model")

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from prosody_tagger.errors import BadInput, first_line
-from synth.higgs_local.adapter import WEIGHTS_FILE
+from synth.higgs_local.peft_files import WEIGHTS_FILE
 
 _OPTIMIZER, _STATE = "optimizer.pt", "state.json"
 

@@ -14,8 +14,8 @@ from prosody_tagger.errors import BadInput
 from prosody_tagger.markup import MarkedText
 from synth.base import SpeechRequest
 from synth.higgs_finetune.chatml import ManifestRow, Turn, scene_in
-from synth.higgs_local.backend import lower
-from synth.higgs_local.prompt import Context, PromptWriter, Written, delayed
+from synth.higgs_local.backend import to_model_text
+from synth.higgs_local.prompt import Context, PromptWriter, TextTurn, delayed
 from synth.higgs_local.settings import HiggsLocalSettings
 
 if TYPE_CHECKING:
@@ -136,16 +136,16 @@ class ExampleBuilder:
             system=system,
         )
 
-    def _context(self, turn: Turn, codes: CodesOf) -> Context | Written:
+    def _context(self, turn: Turn, codes: CodesOf) -> Context | TextTurn:
         text = self._partitioned(turn.text)
         if turn.clip is None:
-            return Written(text, turn.answer)
+            return TextTurn(text, turn.answer)
         return Context(text, self._checked(codes(turn.clip), turn.clip))
 
     def _partitioned(self, marked: MarkedText) -> MarkedText:
         """Return the text as the local backend prepares it. The token of a pause does not depend on the pause's length."""
         marks = tuple(replace(mark, ms=None) if mark.kind in self._mark_ids else mark for mark in marked.marks)
-        return lower(SpeechRequest(replace(marked, marks=marks)), self._mark_ids)[0]
+        return to_model_text(SpeechRequest(replace(marked, marks=marks)), self._mark_ids)[0]
 
     def _checked(self, codes: "torch.Tensor", clip: Path) -> "torch.Tensor":
         config = self._config

@@ -23,11 +23,11 @@ from synth.higgs_finetune.samples import SampleGenerator, SpeakerSimilarity, loa
 from synth.higgs_finetune.settings import FinetuneSettings, checkpoints_folder
 from synth.higgs_finetune.targets import add_adapter, disable_input_cast, find_targets, mark_tokens
 from synth.higgs_finetune.trainer import Evaluate, StepMetrics, TrainingObserver, TrainingResult, make_accelerator, train
-from synth.higgs_local.adapter import TrainedMark, write_prosody
-from synth.higgs_local.base_model import BaseModel, of_model
-from synth.higgs_local.checkpoint import CODEC_TYPE, MODEL_TYPE, find, find_codec, read_part
+from synth.higgs_local.base_model import BaseIdentity, describe_model
+from synth.higgs_local.checkpoint import CODEC_TYPE, MODEL_TYPE, find_checkpoint, find_codec, load_pretrained
 from synth.higgs_local.codec_model import codec_class
 from synth.higgs_local.codec_stream import Codec
+from synth.higgs_local.prosody_file import TrainedMark, write_prosody
 from synth.higgs_local.settings import HiggsLocalSettings
 
 _HELD_OUT_EVERY = 20  # without a manifest of held-out rows, every 20th row is held out
@@ -94,8 +94,8 @@ def run(job: FinetuneJob, settings: FinetuneSettings, display: Display) -> Train
     train_rows, held_out_rows = _read_data(job)
     display.show_message(f"{len(train_rows)} rows to train on, {len(held_out_rows)} held out")
     native, tokenizer, folder = load_base(job.model_path, settings, accelerator.device)
-    base = of_model(native, job.model_path).base
-    codec = Codec(read_part(codec_class(), _codec_folder(job, folder), torch.float32).to(accelerator.device))
+    base = describe_model(native, job.model_path).base
+    codec = Codec(load_pretrained(codec_class(), _codec_folder(job, folder), torch.float32).to(accelerator.device))
     cache = _fill_cache(job, codec, [*train_rows, *held_out_rows], accelerator, display)
     kinds = {mark.kind for row in train_rows for mark in row.text.marks}
     marks = mark_tokens(tokenizer, native.config, [kind for kind in KINDS if kind in kinds])
@@ -153,7 +153,7 @@ def load_base(model_path: str, settings: FinetuneSettings, device: Any) -> tuple
 
     logging.disable_progress_bar()
     logging.set_verbosity_error()
-    folder = find(model_path, None, MODEL_TYPE, "model")
+    folder = find_checkpoint(model_path, None, MODEL_TYPE, "model")
     precision = settings.precision
     if precision == "auto":
         precision = "bf16" if torch.device(device).type == "cuda" else "fp32"
@@ -214,7 +214,7 @@ def _read_rows(path: Path) -> list[ManifestRow]:
 
 def _codec_folder(job: FinetuneJob, folder: Path) -> Path:
     if job.codec is not None:
-        return find(job.codec, None, CODEC_TYPE, "codec")
+        return find_checkpoint(job.codec, None, CODEC_TYPE, "codec")
     return find_codec(HiggsLocalSettings(), folder)
 
 
@@ -301,7 +301,7 @@ def _similarity(display: Display) -> SpeakerSimilarity | None:
         return None
 
 
-def _write_adapter(model: Any, folder: Path, base: BaseModel, marks: Mapping[str, TrainedMark]) -> None:
+def _write_adapter(model: Any, folder: Path, base: BaseIdentity, marks: Mapping[str, TrainedMark]) -> None:
     """Write the adapter, and the ``prosody.json`` that the local backend reads."""
     save_adapter(model, folder)
     write_prosody(folder, base, marks)

@@ -18,13 +18,13 @@ from synth.base import Audio
 from synth.errors import BackendUnavailable
 from synth.higgs_finetune.chatml import ManifestRow
 from synth.higgs_finetune.examples import IGNORED, TrainingExample
-from synth.higgs_local.batch import Batch
+from synth.higgs_local.batch import DecodingBatch
 from synth.higgs_local.codec_stream import Codec
-from synth.higgs_local.kv_cache import Places
+from synth.higgs_local.kv_cache import KVCache
 from synth.higgs_local.prompt import Prompt
 from synth.higgs_local.sampling import Sampling
 from synth.higgs_local.settings import HiggsLocalSettings
-from synth.higgs_local.step_runner import Runner
+from synth.higgs_local.step_runner import StepRunner
 
 if TYPE_CHECKING:
     import torch
@@ -74,14 +74,14 @@ def generate_codes(model: Any, examples: Sequence[TrainingExample], sampling: Sa
 
     config = model.config
 
-    def cache() -> Places:
-        return Places.empty(config, len(examples), model.device, model.dtype)
+    def cache() -> KVCache:
+        return KVCache.empty(config, len(examples), model.device, model.dtype)
 
     was_training = model.training
     model.eval()
     try:
         with torch.autocast(model.device.type, torch.bfloat16, enabled=model.dtype == torch.bfloat16):
-            batch = Batch(model, Runner(model, "eager"), len(examples), cache, lambda _: None)
+            batch = DecodingBatch(model, StepRunner(model, "eager"), len(examples), cache, lambda _: None)
             for example in examples:
                 max_frames = _MAX_LENGTH_RATIO * learnt_frames(example, config) + _EXTRA_FRAMES
                 batch.add(generation_prompt(example, config), sampling, max_frames)

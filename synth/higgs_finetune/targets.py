@@ -12,7 +12,7 @@ import regex
 
 from prosody_tagger.errors import BadInput
 from prosody_tagger.markup import KINDS
-from synth.higgs_local.adapter import TrainedMark
+from synth.higgs_local.prosody_file import TrainedMark
 
 if TYPE_CHECKING:
     import torch

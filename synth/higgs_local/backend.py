@@ -10,16 +10,15 @@ import numpy as np
 from prosody_tagger.markup import KINDS, PAUSE_MS, Mark, MarkedText, closest
 from synth.base import Audio, Capabilities, Speech, SpeechRequest, Synthesizer, Voice
 from synth.errors import RefusedRequest
-from synth.higgs_local.adapter import Adapter, AdapterError
-from synth.higgs_local.catalogue import Catalogue
+from synth.higgs_local.adapter import Adapter, AdapterCatalogue, AdapterError
 from synth.higgs_local.prompt import Context
 from synth.higgs_local.settings import HiggsLocalSettings
 from synth.higgs_local.spoken_form import spoken_form
-from synth.higgs_local.worker import Order, Worker
+from synth.higgs_local.worker import GenerationRequest, ModelWorker
 from synth.lowering import max_duration
 
 if TYPE_CHECKING:
-    from synth.higgs_local.engine import Engine
+    from synth.higgs_local.engine import HiggsEngine
 
 __all__ = ["HiggsLocal", "HiggsLocalSettings"]
 
@@ -48,8 +47,8 @@ class HiggsLocal(Synthesizer):
 
     def __init__(self, settings: HiggsLocalSettings | None = None) -> None:
         self._settings = settings or HiggsLocalSettings()
-        self._catalogue = Catalogue(Path(self._settings.adapters) if self._settings.adapters else None)
-        self._worker = Worker(self._engine, self._settings)
+        self._catalogue = AdapterCatalogue(Path(self._settings.adapters) if self._settings.adapters else None)
+        self._worker = ModelWorker(self._engine, self._settings)
 
     @property
     def capabilities(self) -> Capabilities:
@@ -84,10 +83,10 @@ class HiggsLocal(Synthesizer):
         folder = self._catalogue.folder
         if folder is not None and not folder.is_dir():
             return f"there is no folder {str(folder)!r} to look for adapters in; set PROSODY_HIGGS_LOCAL__ADAPTERS to another"
-        from synth.higgs_local.checkpoint import is_here
+        from synth.higgs_local.checkpoint import is_local
 
         model = self._settings.model
-        if not is_here(model, self._settings.revision):
+        if not is_local(model, self._settings.revision):
             return f"the model {model!r} is not here; the first text will fetch it, or set PROSODY_HIGGS_LOCAL__MODEL to a folder"
         return None
 
@@ -105,11 +104,11 @@ class HiggsLocal(Synthesizer):
         """
         adapter = self._adapter(request.voice)
         _check(request)
-        text, unrealised = lower(request, adapter.marks if adapter else ())
+        text, unrealised = to_model_text(request, adapter.marks if adapter else ())
         if not text.words:
             yield Speech(Audio(np.zeros(0, dtype=np.float32), RATE), unrealised=request.text.marks, context=request.context)
             return
-        order = Order(
+        generation = GenerationRequest(
             text,
             seconds=max_duration(text.text, self._settings.max_seconds_per_char),
             adapter=adapter,
@@ -118,7 +117,7 @@ class HiggsLocal(Synthesizer):
             seed=request.seed,
         )
         seconds = 0.0
-        async with aclosing(self._worker.speak(order)) as chunks:
+        async with aclosing(self._worker.speak(generation)) as chunks:
             async for chunk in chunks:
                 seconds += chunk.audio.seconds
                 after = None if chunk.codes is None else Context(text, chunk.codes)
@@ -130,10 +129,10 @@ class HiggsLocal(Synthesizer):
         """Let go of the model. A later request loads it again."""
         await self._worker.close()
 
-    def _engine(self) -> "Engine":
-        from synth.higgs_local.engine import Engine
+    def _engine(self) -> "HiggsEngine":
+        from synth.higgs_local.engine import HiggsEngine
 
-        engine = Engine.load(self._settings)
+        engine = HiggsEngine.load(self._settings)
         if engine.model.device.type == "cuda":
             engine.warm_up()
         return engine
@@ -174,7 +173,7 @@ def _check(request: SpeechRequest) -> None:
         raise RefusedRequest(f"seed {request.seed} is out of range; give 0 to {_MAX_SEED - 1}")
 
 
-def lower(request: SpeechRequest, trained: Collection[str]) -> tuple[MarkedText, tuple[Mark, ...]]:
+def to_model_text(request: SpeechRequest, trained: Collection[str]) -> tuple[MarkedText, tuple[Mark, ...]]:
     """What the model is given, with the marks that it knows, and the marks that are left.
 
     A pause that it does not know is a break: whoever makes it cuts in there.

@@ -1,4 +1,4 @@
-"""Which model an adapter was trained on: its shape, and a fingerprint of weights that no adapter changes."""
+"""Identify the base model of an adapter by its shape and a fingerprint of weights that no adapter changes."""
 
 import json
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from prosody_tagger.errors import BadInput, ModelError
+from prosody_tagger.errors import BadInput, ModelError, first_line
 from synth.higgs_local.weights_file import read_header
 
 if TYPE_CHECKING:
@@ -23,34 +23,34 @@ SHAPE = (
     "num_codebooks",
     "codebook_size",
 )
-"""What of a model's configuration an adapter's weights depend on."""
+"""Configuration values that determine the shapes of an adapter's weights."""
 
 _CONTROL = ("bos_token_id", "eos_token_id", "pad_token_id", "audio_token_id", "audio_bos_token_id", "audio_delay_token_id")
 _AUDIO_ROWS = "model.embed_audio_tokens.embed_audio_tokens.weight"
 _NORM = "model.norm.weight"
-_STEP = 64  # every so-manieth row of the audio codes is enough to tell two trainings apart
+_ROW_STEP = 64  # only every 64th row of the audio embedding is hashed; two trainings differ in all rows
 
 
-class Weights(Protocol):
+class _WeightReader(Protocol):
     """The weights of a model, in memory or on disk."""
 
     @property
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """Of every weight, by its name."""
+        """Shape of every weight, by name."""
 
     def rows(self, name: str, step: int) -> "torch.Tensor":
-        """Every ``step``-th row of a weight."""
+        """Return every ``step``-th row of a weight."""
 
 
 @dataclass(frozen=True, slots=True)
-class BaseModel:
-    """A model that adapters are trained on.
+class BaseIdentity:
+    """Identity of a base model.
 
     Attributes:
-        name: what it was loaded by: a hub name or a folder. It says where to get it; whether it is the same is in the others.
-        revision: of the hub name, if one was asked for.
-        shape: `SHAPE` of its configuration.
-        fingerprint: SHA-256 over weights that no adapter changes, rounded to bfloat16: the same whatever precision it is held in.
+        name: hub name or folder that it was loaded from; informative, not compared.
+        revision: revision on the hub, if one was given.
+        shape: the values of `SHAPE` in its configuration.
+        fingerprint: SHA-256 of weights that no adapter changes, rounded to bfloat16, so that it does not depend on the precision.
     """
 
     name: str
@@ -60,41 +60,47 @@ class BaseModel:
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
-    """A base model as far as an adapter is checked against it: who it is, its weights' shapes, the ids that mean something."""
+class BaseDescription:
+    """The properties of a base model that an adapter is checked against.
 
-    base: BaseModel
+    Attributes:
+        base: its identity.
+        shapes: shape of every weight, by name.
+        control: ids of its control tokens, which no mark may use.
+    """
+
+    base: BaseIdentity
     shapes: Mapping[str, tuple[int, ...]]
     control: frozenset[int]
 
 
-def of_model(model: Any, name: str, revision: str | None = None) -> Opened:
-    """A loaded ``HiggsAudioV2ForConditionalGeneration``; layers that PEFT has put into it do not count."""
-    return _opened(model.config, _InMemory(model), name, revision)
+def describe_model(model: Any, name: str, revision: str | None = None) -> BaseDescription:
+    """Describe a loaded ``HiggsAudioV2ForConditionalGeneration``; layers that PEFT has added are ignored."""
+    return _description(model.config, _InMemory(model), name, revision)
 
 
-def of_folder(folder: Path, name: str | None = None, revision: str | None = None) -> Opened:
-    """A checkpoint on disk, of which only the headers and a few rows are read.
+def describe_folder(folder: Path, name: str | None = None, revision: str | None = None) -> BaseDescription:
+    """Describe a checkpoint on disk; only headers and a few rows are read.
 
     Raises:
-        ModelError: there is none that can be read.
+        ModelError: the folder holds no checkpoint that can be read.
     """
     try:
         from transformers import HiggsAudioV2Config
 
         config = HiggsAudioV2Config.from_pretrained(folder)
-        return _opened(config, _OnDisk(folder), name or str(folder), revision)
+        return _description(config, _OnDisk(folder), name or str(folder), revision)
     except (OSError, ValueError, KeyError, BadInput) as error:
-        raise ModelError(f"no Higgs checkpoint can be read in {str(folder)!r}: {_first_line(error)}; give its folder") from None
+        raise ModelError(f"no Higgs checkpoint can be read in {str(folder)!r}: {first_line(error)}; give its folder") from None
 
 
-def _opened(config: Any, weights: Weights, name: str, revision: str | None) -> Opened:
+def _description(config: Any, weights: _WeightReader, name: str, revision: str | None) -> BaseDescription:
     shape = {key: int(getattr(config, key)) for key in SHAPE}
     digest = sha256()
-    for weight, step in ((_NORM, 1), (_AUDIO_ROWS, _STEP)):
+    for weight, step in ((_NORM, 1), (_AUDIO_ROWS, _ROW_STEP)):
         digest.update(_bytes(weights.rows(weight, step)))
     control = frozenset(value for key in _CONTROL if isinstance(value := getattr(config, key, None), int))
-    return Opened(BaseModel(name, revision, shape, digest.hexdigest()), weights.shapes, control)
+    return BaseDescription(BaseIdentity(name, revision, shape, digest.hexdigest()), weights.shapes, control)
 
 
 def _bytes(rows: "torch.Tensor") -> bytes:
@@ -115,7 +121,7 @@ class _InMemory:
 
 
 class _OnDisk:
-    """One safetensors file, or several with an index."""
+    """Weights in one safetensors file, or several with an index."""
 
     def __init__(self, folder: Path) -> None:
         index = folder / "model.safetensors.index.json"
@@ -133,9 +139,5 @@ class _OnDisk:
 
 
 def _plain(name: str) -> str:
-    """A weight's name as it is without PEFT."""
+    """Return the name that a weight has without PEFT's wrappers."""
     return name.removeprefix("base_model.model.").replace(".base_layer", "").replace(".original_module", "")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0][:200]

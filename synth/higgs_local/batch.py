@@ -1,4 +1,4 @@
-"""Decoding: prompts to audio codes, many rows at once."""
+"""Autoregressive decoding of a batch: prompts in, audio codes out, one frame of every row per step."""
 
 import inspect
 from collections import deque
@@ -10,30 +10,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synth.errors import RefusedRequest
-from synth.higgs_local.kv_cache import CUT, RUNNING, Places
+from synth.higgs_local.kv_cache import CUT, RUNNING, KVCache
 from synth.higgs_local.prompt import Prompt, undelayed
 from synth.higgs_local.sampling import Sampling
-from synth.higgs_local.step_runner import Runner
+from synth.higgs_local.step_runner import StepRunner
 
 if TYPE_CHECKING:
     import torch
 
 
 @dataclass(slots=True, eq=False)
-class _Row:
-    """A row as the host knows it.
+class _BatchRow:
+    """The host's state of a row.
 
     Attributes:
-        place: where it is decoded; None once it has ended.
+        number: the row's number in its batch.
+        slot: its slot in the KV cache; None once it has ended.
         prompt: tokens before its first frame.
-        candidates: how many of the likeliest codes it draws from.
-        launched: its latest frame that is on its way; frame 0 is the stream's BOS.
-        frames: its delayed frames [most, codebooks], of which ``known`` have come.
+        candidates: see `Sampling.candidates`.
+        frames: its delayed frames, int64 [frame limit, codebooks]; the first ``known`` have been read from the device.
+        launched: number of the last frame whose step was launched; frame 0 is the stream's BOS.
+        known: how many frames have been read.
         status: `RUNNING` or how it ended.
     """
 
     number: int
-    place: int | None
+    slot: int | None
     prompt: int
     candidates: int
     frames: NDArray[np.int64]
@@ -43,71 +45,91 @@ class _Row:
 
     @property
     def last(self) -> int:
+        """Number of the last frame that it may have."""
         return len(self.frames) - 1
 
     @property
     def length(self) -> int:
-        """Positions that its next step looks at."""
+        """Positions that its next step attends to."""
         return self.prompt + self.launched + 1
 
 
 @dataclass(slots=True, eq=False)
-class _Step:
-    """A step that was launched: whose rows it decodes, what it found, and when that has come."""
+class _PendingStep:
+    """A launched step.
 
-    rows: list[_Row]
-    places: list[int]
-    found: "torch.Tensor"
+    Attributes:
+        rows: the rows that it decodes.
+        slots: the slot of each when it was launched.
+        out: a copy of `KVCache.out` on the host, valid once ``done`` has occurred.
+        done: a CUDA event; None on a CPU.
+    """
+
+    rows: list[_BatchRow]
+    slots: list[int]
+    out: "torch.Tensor"
     done: Any
 
-    def has_come(self) -> bool:
+    def is_done(self) -> bool:
         return self.done is None or bool(self.done.query())
 
     def results(self) -> list[list[int]]:
+        """Return codes and status of every slot; waits for the device."""
         if self.done is not None:
             self.done.synchronize()
-        found: list[list[int]] = self.found.tolist()
-        return found
+        results: list[list[int]] = self.out.tolist()
+        return results
 
 
-class Batch:
-    """Rows that are decoded together, a frame a step. Rows may join and leave at any step.
+class DecodingBatch:
+    """Rows that are decoded together, one frame per step. Rows may join and leave at any step.
 
-    A row's number is given once and never again: 0 to n-1 for those that it was started with, then upwards. Each row is read by
-    itself and then has a place, a position and chance of its own, so its codes do not depend on who else is there. Memory is taken
-    when the first row joins and given back when the last has ended.
+    Row numbers start at 0 and are never reused. Every prompt is prefilled by itself, and every row has a slot, positions and random
+    numbers of its own, so its codes do not depend on the other rows. The KV cache is taken when the first row joins and given back
+    when the last has ended.
 
     Args:
         model: ``HiggsAudioV2ForConditionalGeneration``.
-        runner: runs its steps.
-        most: rows at once.
-        take, give: memory from the engine, and back to it.
+        runner: runs the model's steps.
+        max_rows: most rows at once.
+        take_cache: returns a free KV cache of ``max_rows`` slots.
+        give_back: receives the cache that is free again.
     """
 
-    def __init__(self, model: Any, runner: Runner, most: int, take: Callable[[], Places], give: Callable[[Places], None]) -> None:
-        self._model, self._runner, self._most = model, runner, most
-        self._take, self._give = take, give
-        self._places: Places | None = None
-        self._rows: dict[int, _Row] = {}
-        self._on_the_way: deque[_Step] = deque()
+    def __init__(
+        self,
+        model: Any,
+        runner: StepRunner,
+        max_rows: int,
+        take_cache: Callable[[], KVCache],
+        give_back: Callable[[KVCache], None],
+    ) -> None:
+        self._model, self._runner, self._max_rows = model, runner, max_rows
+        self._take_cache, self._give_back = take_cache, give_back
+        self._cache: KVCache | None = None
+        self._rows: dict[int, _BatchRow] = {}
+        self._pending: deque[_PendingStep] = deque()
         self._next = 0
 
     def add(self, prompt: Prompt, sampling: Sampling, frames: int) -> int:
-        """Let a prompt join; returns its row. It has ``frames`` frames at most, and fewer if the model cannot take so many.
+        """Add a row that continues ``prompt`` and return its number. Its codes are kept until `forget`.
 
-        Its codes are kept until `forget`.
+        Args:
+            prompt: what the model continues.
+            sampling: how codes are drawn.
+            frames: most frames of audio; the model's longest sequence may allow fewer.
 
         Raises:
-            RefusedRequest: the prompt fills all that the model can take.
-            RuntimeError: no place is free.
+            RefusedRequest: the prompt fills the model's longest sequence.
+            RuntimeError: no slot is free.
             ValueError: ``frames`` is less than 1.
         """
         import torch
 
         if frames < 1:
-            raise ValueError(f"a row of {frames} frames has nothing to say")
+            raise ValueError(f"a row of {frames} frames is empty; give at least 1")
         if not self.free:
-            raise RuntimeError(f"all {self._most} places are taken")
+            raise RuntimeError(f"all {self._max_rows} slots are taken")
         config = self._model.config
         room = room_after(len(prompt), config)
         if room < 1:
@@ -117,21 +139,21 @@ class Batch:
             )
         last = min(frames, room) + config.num_codebooks - 1
         with torch.inference_mode():
-            cache = self._read(prompt)
-            if self._places is None:
-                self._places = self._take()
-            place = min(set(range(self._most)) - {row.place for row in self._running()})
-            self._places.begin(place, cache, len(prompt), sampling, last, config.audio_stream_bos_id)
+            prefill = self._prefill(prompt)
+            if self._cache is None:
+                self._cache = self._take_cache()
+            slot = self._lowest_free_slot()
+            self._cache.fill(slot, prefill, len(prompt), sampling, last, config.audio_stream_bos_id)
         known = np.full((last + 1, config.num_codebooks), config.audio_stream_bos_id, dtype=np.int64)
-        row = _Row(self._next, place, len(prompt), sampling.candidates(config.codebook_size), known)
+        row = _BatchRow(self._next, slot, len(prompt), sampling.candidates(config.codebook_size), known)
         self._rows[row.number] = row
         self._next += 1
         return row.number
 
     def step(self) -> list[int]:
-        """Decode one frame of every running row; returns the rows that are found to have ended.
+        """Decode one frame of every running row. Return the numbers of rows now known to have ended.
 
-        On a GPU a row is found some steps after it ended, as nobody waits for a frame to be finished.
+        On a GPU the end of a row becomes known some steps later, because steps are launched ahead of their results.
         """
         import torch
 
@@ -140,21 +162,21 @@ class Batch:
             with torch.inference_mode():
                 self._launch(rows)
         ended: list[int] = []
-        steps = self._on_the_way
-        while steps and (not rows or len(steps) > self._runner.in_flight or steps[0].has_come()):
-            ended += self._look_at(steps.popleft())
-        self._tidy()
+        pending = self._pending
+        while pending and (not rows or len(pending) > self._runner.in_flight or pending[0].is_done()):
+            ended += self._collect(pending.popleft())
+        self._release_if_idle()
         return ended
 
     def cancel(self, row: int) -> None:
-        """End a row; its place is free for the next `add`. Rows that have ended or are unknown are left alone."""
+        """End a row, which frees its slot. Does nothing for a row that has ended or is unknown."""
         found = self._rows.get(row)
-        if found is not None and found.place is not None:
-            found.place, found.status = None, CUT
-        self._tidy()
+        if found is not None and found.slot is not None:
+            found.slot, found.status = None, CUT
+        self._release_if_idle()
 
     def codes(self, row: int, start: int = 0) -> "torch.Tensor":
-        """Complete frames of a row so far, from ``start`` on: int64 on the CPU, shape [n, codebooks], undelayed, each a code."""
+        """Return the complete frames of a row from ``start`` on, without delay: int64 [frames, codebooks] on the CPU."""
         import torch
 
         found = self._rows[row]
@@ -163,30 +185,30 @@ class Batch:
         return codes.clamp(0, min(self._stream_ids) - 1)
 
     def delayed(self, row: int) -> "torch.Tensor":
-        """All that the model gave for a row so far, as it gave it: int64 [frames, codebooks] in the delay pattern, from BOS on."""
+        """Return the model's frames of a row in the delay pattern, BOS included: int64 [frames, codebooks]."""
         import torch
 
         found = self._rows[row]
         return torch.from_numpy(found.frames[: found.known].copy())
 
     def cut(self, row: int) -> bool:
-        """Whether a row ended because it had all the frames that it may have, or was cancelled, and not by itself."""
+        """Whether a row ended at its frame limit or was cancelled, and not at the model's EOS."""
         return self._rows[row].status == CUT
 
     def forget(self, row: int) -> None:
-        """Drop the codes of a row; one that runs is cancelled."""
+        """Delete the codes of a row; a running row is cancelled."""
         self.cancel(row)
         self._rows.pop(row, None)
 
     @property
     def running(self) -> list[int]:
-        """The rows that have not ended, in order."""
+        """Numbers of the rows that have not ended, ascending."""
         return sorted(row.number for row in self._running())
 
     @property
     def free(self) -> int:
         """How many rows may join now."""
-        return self._most - len(self._running())
+        return self._max_rows - len(self._running())
 
     def close(self) -> None:
         """Cancel all rows. Safe to call twice."""
@@ -197,78 +219,80 @@ class Batch:
     def _stream_ids(self) -> tuple[int, int]:
         return self._model.config.audio_stream_bos_id, self._model.config.audio_stream_eos_id
 
-    def _running(self) -> list[_Row]:
-        return [row for row in self._rows.values() if row.place is not None]
+    def _running(self) -> list[_BatchRow]:
+        return [row for row in self._rows.values() if row.slot is not None]
 
-    def _read(self, prompt: Prompt) -> Any:
-        """The keys and values of a prompt."""
+    def _lowest_free_slot(self) -> int:
+        return min(set(range(self._max_rows)) - {row.slot for row in self._running()})
+
+    def _prefill(self, prompt: Prompt) -> Any:
+        """Return the transformers cache with the keys and values of a prompt."""
         import torch
         from transformers import DynamicCache
 
         device = self._model.device
-        audio: dict[str, Any] = {}
+        inputs: dict[str, Any] = {"input_ids": prompt.ids[None].to(device), "use_cache": True}
         if len(prompt.audio):
-            audio["audio_input_ids"] = prompt.audio[None].to(device)
-            audio["audio_input_ids_mask"] = torch.ones(1, len(prompt.audio), dtype=torch.bool, device=device)
-        cache = DynamicCache(config=self._model.config)
-        audio[_cache_keyword(self._model.model)] = cache
-        self._model.model(input_ids=prompt.ids[None].to(device), use_cache=True, **audio)
-        return cache
+            inputs["audio_input_ids"] = prompt.audio[None].to(device)
+            inputs["audio_input_ids_mask"] = torch.ones(1, len(prompt.audio), dtype=torch.bool, device=device)
+        prefill = DynamicCache(config=self._model.config)
+        self._model.model(**inputs, **{_cache_keyword(self._model.model): prefill})
+        return prefill
 
-    def _launch(self, rows: list[_Row]) -> None:
-        """Start a step of ``rows``."""
+    def _launch(self, rows: list[_BatchRow]) -> None:
+        """Launch a step that decodes ``rows``."""
         import torch
 
-        places = self._places
-        assert places is not None
-        self._close_ranks()
+        cache = self._cache
+        assert cache is not None
+        self._compact()
         running = self._running()
-        width = self._runner.width(1 + max(row.place or 0 for row in running), self._most)
+        width = self._runner.width(1 + max(row.slot or 0 for row in running), self._max_rows)
         lengths = [row.length for row in rows]
-        # Places that nobody has are computed too; what they hold is shorter or longer than any row, and means nothing.
+        # Unused slots are computed as padding; their outputs are ignored. Their lengths are unknown, so the step needs a mask.
         shortest = min(lengths) if len(rows) == width else 0
-        self._runner.run(places, width, max(lengths), shortest, max(row.candidates for row in running))
+        self._runner.run(cache, width, max(lengths), shortest, max(row.candidates for row in running))
         for row in rows:
             row.launched += 1
-        found, done = places.out[:width].clone(), None
-        if found.is_cuda:
-            here = torch.empty(found.shape, dtype=found.dtype, pin_memory=True)
-            here.copy_(found, non_blocking=True)
-            found, done = here, torch.cuda.Event()  # type: ignore[no-untyped-call]
+        out, done = cache.out[:width].clone(), None
+        if out.is_cuda:
+            pinned = torch.empty(out.shape, dtype=out.dtype, pin_memory=True)
+            pinned.copy_(out, non_blocking=True)
+            out, done = pinned, torch.cuda.Event()  # type: ignore[no-untyped-call]
             done.record()
-        self._on_the_way.append(_Step(rows, [row.place or 0 for row in rows], found, done))
+        self._pending.append(_PendingStep(rows, [row.slot or 0 for row in rows], out, done))
 
-    def _close_ranks(self) -> None:
-        """Move rows to lower places where that makes a step smaller."""
-        places = self._places
-        assert places is not None
-        running = sorted(self._running(), key=lambda row: row.place or 0)
+    def _compact(self) -> None:
+        """Move rows to lower slots where that makes the step narrower."""
+        cache = self._cache
+        assert cache is not None
+        running = sorted(self._running(), key=lambda row: row.slot or 0)
         width = self._runner.width
-        while running and width(len(self._running()), self._most) < width(1 + (running[-1].place or 0), self._most):
+        while running and width(len(self._running()), self._max_rows) < width(1 + (running[-1].slot or 0), self._max_rows):
             row = running.pop()
-            assert row.place is not None
-            to = min(set(range(self._most)) - {other.place for other in self._running()})
-            places.move(row.place, to, row.length)
-            row.place = to
-            running = sorted(self._running(), key=lambda other: other.place or 0)
+            assert row.slot is not None
+            target = self._lowest_free_slot()
+            cache.move(row.slot, target, row.length)
+            row.slot = target
+            running = sorted(self._running(), key=lambda other: other.slot or 0)
 
-    def _look_at(self, step: _Step) -> list[int]:
-        """Take in what a step found; returns the rows that ended in it."""
+    def _collect(self, step: _PendingStep) -> list[int]:
+        """Store the results of a step. Return the numbers of rows that ended in it."""
         results = step.results()
         ended = []
-        for row, place in zip(step.rows, step.places, strict=True):
-            if row.place is None:
+        for row, slot in zip(step.rows, step.slots, strict=True):
+            if row.slot is None:
                 continue
-            *codes, status = results[place]
+            *codes, status = results[slot]
             row.frames[row.known] = codes
             row.known += 1
             if status != RUNNING:
-                row.status, row.place = status, None
+                row.status, row.slot = status, None
                 ended.append(row.number)
         return ended
 
-    def _complete(self, row: _Row) -> int:
-        """How many frames have all their codes. Nothing from the first codebook's EOS on counts, and no frame that is EOS alone."""
+    def _complete(self, row: _BatchRow) -> int:
+        """Return how many frames have all their codes, up to the first codebook's EOS and without a final frame of EOS alone."""
         end = self._stream_ids[1]
         frames = row.frames[: row.known]
         if row.status != RUNNING and (frames[-1] == end).all():
@@ -278,12 +302,12 @@ class Batch:
         books: int = frames.shape[1]
         return max(0, min(len(frames) - books, before_end))
 
-    def _tidy(self) -> None:
-        """Give the memory back once nobody runs."""
-        if self._places is not None and not self._running():
-            self._on_the_way.clear()
-            self._give(self._places)
-            self._places = None
+    def _release_if_idle(self) -> None:
+        """Give the KV cache back when no row is running."""
+        if self._cache is not None and not self._running():
+            self._pending.clear()
+            self._give_back(self._cache)
+            self._cache = None
 
 
 def _cache_keyword(model: Any) -> str:
@@ -295,6 +319,6 @@ def _cache_keyword(model: Any) -> str:
 
 
 def room_after(tokens: int, config: Any) -> int:
-    """How many frames of sound the model can take after a prompt of so many tokens: the delay pattern takes some more positions."""
+    """Return how many frames of audio fit after a prompt of ``tokens``; the delay pattern needs ``num_codebooks - 1`` more."""
     room: int = config.max_position_embeddings - tokens - (config.num_codebooks - 1)
     return room

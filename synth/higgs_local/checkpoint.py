@@ -1,4 +1,4 @@
-"""Higgs Audio v2 from a folder or the Hugging Face hub: model, tokenizer and codec, or one line on why not."""
+"""Load Higgs Audio v2 (model, tokenizer and codec) from a folder or the Hugging Face hub, with one-line errors."""
 
 import json
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ from typing import Any
 
 import regex
 
+from prosody_tagger.errors import first_line
 from prosody_tagger.extras import install_command
 from synth.errors import BackendUnavailable
 from synth.higgs_local.codec_model import codec_class
@@ -18,19 +19,19 @@ DEFAULT_CODEC = "bosonai/higgs-audio-v2-tokenizer"
 _OLD_KEYS = ("text_config", "audio_adapter_type", "audio_encoder_config", "n_q")
 _PATTERNS = ["*.json", "*.jinja", "*.safetensors"]
 _HUB_NAME = regex.compile(r"[\w.-]{1,96}/[\w.-]{1,96}")
-_HUB_SECONDS = 10.0
+_HUB_SECONDS = 10.0  # time limit for the hub's answer
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-_SPARE_BYTES = 1_000_000_000  # for what is computed besides
+_SPARE_BYTES = 1_000_000_000  # for activations and the KV cache
 
 
 @dataclass(frozen=True, slots=True)
-class Checkpoint:
-    """A loaded model and what belongs to it.
+class HiggsCheckpoint:
+    """A loaded model with its tokenizer and codec.
 
     Attributes:
         model: ``HiggsAudioV2ForConditionalGeneration`` on its device.
         tokenizer: the model's.
-        codec: ``HiggsAudioV2TokenizerModel`` beside it, in float32.
+        codec: ``HiggsAudioV2TokenizerModel`` on the same device, in float32.
         folder: where the model's files are.
     """
 
@@ -40,11 +41,12 @@ class Checkpoint:
     folder: Path
 
 
-def load_checkpoint(settings: HiggsLocalSettings) -> Checkpoint:
-    """Load what the settings name.
+def load_checkpoint(settings: HiggsLocalSettings) -> HiggsCheckpoint:
+    """Load the model, tokenizer and codec that the settings name.
 
     Raises:
-        BackendUnavailable: not there, not reachable, of the old format, incomplete, no GPU, or too little memory.
+        BackendUnavailable: the checkpoint is missing, unreachable, in the old format or incomplete; there is no GPU, or too little
+            memory.
     """
     try:
         import torch
@@ -54,46 +56,54 @@ def load_checkpoint(settings: HiggsLocalSettings) -> Checkpoint:
         codec_type = codec_class()
     except ImportError as error:
         raise BackendUnavailable(
-            f"Higgs cannot run here: {_first_line(error)}; install the extra: {install_command('higgs')}"
+            f"Higgs cannot run here: {first_line(error)}; install the extra: {install_command('higgs')}"
         ) from None
     logging.disable_progress_bar()
     device = torch.device(choose_device(settings))
     dtype = settings.dtype if settings.dtype != "auto" else ("bfloat16" if device.type == "cuda" else "float32")
-    folder = find(settings.model, settings.revision, MODEL_TYPE, "model")
+    folder = find_checkpoint(settings.model, settings.revision, MODEL_TYPE, "model")
     codec_folder = find_codec(settings, folder)
     _check_memory(folder, codec_folder, device, dtype)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        model = read_part(HiggsAudioV2ForConditionalGeneration, folder, getattr(torch, dtype))
-        codec = read_part(codec_type, codec_folder, torch.float32)
-        return Checkpoint(model.to(device), tokenizer, codec.to(device), folder)
+        model = load_pretrained(HiggsAudioV2ForConditionalGeneration, folder, getattr(torch, dtype))
+        codec = load_pretrained(codec_type, codec_folder, torch.float32)
+        return HiggsCheckpoint(model.to(device), tokenizer, codec.to(device), folder)
     except torch.cuda.OutOfMemoryError:
         raise BackendUnavailable(f"the memory of {device} is full; {_LESS_MEMORY}") from None
 
 
 def choose_device(settings: HiggsLocalSettings) -> str:
-    """The device that the settings mean.
+    """Return the torch device that the settings name; auto is the first GPU, else the CPU.
 
     Raises:
-        BackendUnavailable: a GPU that is not there.
+        BackendUnavailable: the GPU does not exist.
     """
     import torch
 
-    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if settings.device == "auto":
-        return "cuda:0" if there else "cpu"
+        return "cuda:0" if count else "cpu"
     kind, _, number = settings.device.partition(":")
-    if kind == "cuda" and int(number or 0) >= there:
-        why = f"torch {torch.__version__} sees {there} GPUs" if there else f"torch {torch.__version__} sees no GPU"
-        raise BackendUnavailable(f"there is no {settings.device}: {why}; set device to cpu, or install a torch built for your GPU")
+    if kind == "cuda" and int(number or 0) >= count:
+        reason = f"torch {torch.__version__} sees {count} GPUs" if count else f"torch {torch.__version__} sees no GPU"
+        raise BackendUnavailable(
+            f"there is no {settings.device}: {reason}; set device to cpu, or install a torch built for your GPU"
+        )
     return f"cuda:{number or 0}" if kind == "cuda" else "cpu"
 
 
-def find(name: str, revision: str | None, model_type: str, what: str) -> Path:
-    """The folder of a checkpoint: ``name`` itself, or a hub name's files, from the local store if they are there.
+def find_checkpoint(name: str, revision: str | None, model_type: str, what: str) -> Path:
+    """Return the folder of a checkpoint, downloading it unless it is a folder or in the hub's cache.
+
+    Args:
+        name: folder or hub name.
+        revision: revision on the hub; None for the newest.
+        model_type: the ``model_type`` that its config.json must have.
+        what: "model" or "codec", for messages.
 
     Raises:
-        BackendUnavailable: it is neither, cannot be downloaded, or is no such checkpoint.
+        BackendUnavailable: it does not exist, cannot be downloaded, or is another kind of checkpoint.
     """
     folder = Path(name).expanduser()
     if not folder.is_dir():
@@ -106,8 +116,8 @@ def find(name: str, revision: str | None, model_type: str, what: str) -> Path:
     return folder
 
 
-def is_here(name: str, revision: str | None) -> bool:
-    """Whether a checkpoint is on this machine: a folder, or a hub name in the local store. Nothing is loaded or fetched."""
+def is_local(name: str, revision: str | None) -> bool:
+    """Whether a checkpoint is on this machine: a folder, or in the hub's cache. Nothing is loaded or downloaded."""
     if Path(name).expanduser().is_dir():
         return True
     if not _HUB_NAME.fullmatch(name):
@@ -129,7 +139,7 @@ def _from_hub(name: str, revision: str | None, what: str) -> Path:
                 name, revision=revision, allow_patterns=_PATTERNS, local_files_only=local, etag_timeout=_HUB_SECONDS
             )
         except (OSError, ValueError, EntryNotFoundError, httpx.HTTPError) as error:
-            reason = _first_line(error)
+            reason = first_line(error)
             continue
         if not local or _is_whole(Path(found)):
             return Path(found)
@@ -141,17 +151,18 @@ def _from_hub(name: str, revision: str | None, what: str) -> Path:
 
 
 def find_codec(settings: HiggsLocalSettings, folder: Path) -> Path:
-    """The codec that the settings name, else one within or beside the model's folder, else the one that the processor names."""
+    """Return the folder of the codec: the settings', else one within or beside the model's folder, else the one in the model's
+    processor configuration, else `DEFAULT_CODEC`."""
     if settings.codec is not None:
-        return find(settings.codec, settings.codec_revision, CODEC_TYPE, "codec")
-    for place in (folder / "codec", folder.parent / "codec"):
-        if place.is_dir():
-            return find(str(place), None, CODEC_TYPE, "codec")
+        return find_checkpoint(settings.codec, settings.codec_revision, CODEC_TYPE, "codec")
+    for candidate in (folder / "codec", folder.parent / "codec"):
+        if candidate.is_dir():
+            return find_checkpoint(str(candidate), None, CODEC_TYPE, "codec")
     named = _json(folder / "processor_config.json").get("audio_tokenizer") or {}
     name = named.get("audio_tokenizer_name_or_path") if isinstance(named, dict) else None
-    # A processor that was saved from a folder names that folder, maybe of another machine.
+    # A processor that was saved from a folder names that folder, which may not exist here.
     is_usable = isinstance(name, str) and (Path(name).is_dir() or _HUB_NAME.fullmatch(name))
-    return find(str(name) if is_usable else DEFAULT_CODEC, settings.codec_revision, CODEC_TYPE, "codec")
+    return find_checkpoint(str(name) if is_usable else DEFAULT_CODEC, settings.codec_revision, CODEC_TYPE, "codec")
 
 
 def _check_kind(folder: Path, model_type: str, what: str) -> None:
@@ -174,7 +185,7 @@ def _check_kind(folder: Path, model_type: str, what: str) -> None:
 
 
 def _is_whole(folder: Path) -> bool:
-    """Whether all weights that a checkpoint speaks of are there."""
+    """Whether all weight files that a checkpoint lists exist."""
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         shards = _json(index).get("weight_map", {})
@@ -186,14 +197,18 @@ _LESS_MEMORY = "close what else uses it, lower max_batch, or use another device"
 
 
 def _check_memory(folder: Path, codec: Path, device: Any, dtype: str) -> None:
-    """Refuse early what would be killed late."""
+    """Check that the model fits into memory, before the system would kill the process.
+
+    Raises:
+        BackendUnavailable: it does not fit.
+    """
     free = _free_bytes(device)
     if free is None:
         return
     config = _json(folder / "config.json")
     stored = _BYTES.get(str(config.get("dtype") or config.get("torch_dtype")), 4)
     needed = _file_bytes(folder) * _BYTES[dtype] // stored + _file_bytes(codec)
-    if needed > _SPARE_BYTES:  # toys fit anywhere
+    if needed > _SPARE_BYTES:  # a toy model, as in the tests, needs nothing more
         needed += _SPARE_BYTES
     if needed > free:
         raise BackendUnavailable(
@@ -217,8 +232,17 @@ def _file_bytes(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
 
 
-def read_part(kind: Any, folder: Path, dtype: Any) -> Any:
-    """A model from a folder, whole."""
+def load_pretrained(kind: Any, folder: Path, dtype: Any) -> Any:
+    """Load a model from a folder.
+
+    Args:
+        kind: its transformers class.
+        folder: its checkpoint.
+        dtype: type of its weights.
+
+    Raises:
+        BackendUnavailable: the checkpoint cannot be read, or weights are missing.
+    """
     from safetensors import SafetensorError
 
     try:
@@ -226,7 +250,7 @@ def read_part(kind: Any, folder: Path, dtype: Any) -> Any:
             folder, dtype=dtype, local_files_only=True, use_safetensors=True, output_loading_info=True
         )
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
-        raise BackendUnavailable(f"{str(folder)!r} cannot be loaded: {_first_line(error)}; download the checkpoint again") from None
+        raise BackendUnavailable(f"{str(folder)!r} cannot be loaded: {first_line(error)}; download the checkpoint again") from None
     missing = sorted(report["missing_keys"])
     if missing:
         raise BackendUnavailable(
@@ -237,13 +261,9 @@ def read_part(kind: Any, folder: Path, dtype: Any) -> Any:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    """A JSON object; empty if the file is missing or holds none."""
+    """Return the JSON object in a file; empty if there is none."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return {}
     return data if isinstance(data, dict) else {}
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0][:200]

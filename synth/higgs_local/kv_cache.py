@@ -1,4 +1,4 @@
-"""The memory of rows that are decoded together: keys and values, and where each row is. Nothing in it ever moves or grows."""
+"""Preallocated KV cache and per-slot decoding state; addresses are fixed for CUDA graphs."""
 
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
@@ -9,26 +9,26 @@ if TYPE_CHECKING:
     import torch
 
 NEVER = 1 << 30
-"""A frame that is not reached."""
+"""A frame number that no row reaches."""
 
 RUNNING, ENDED, CUT = range(3)
-"""What the last column of `Places.out` says of a row: it goes on, it ended by itself, it had all its frames."""
+"""Status of a row in the last column of `KVCache.out`: it continues, the model ended it, or it has reached its frame limit."""
 
 
 @dataclass(slots=True, eq=False)
-class Rows:
-    """Where each row is; one entry a place.
+class SlotStates:
+    """Decoding state of every slot. The first dimension of each tensor is the slot; a row occupies one slot.
 
     Attributes:
-        codes: the frame before, [places, codebooks].
-        position: where that frame's keys and values go.
-        frame: number of the frame that comes next; 0 is the stream's BOS.
-        first_end: the first frame with an EOS.
-        last: the last frame that it may have.
-        ended: it has ended, and its frames mean nothing.
-        temperature, top_p, top_k, ras_window, ras_repeats: its `Sampling`.
-        recent: its last frames, [places, MAX_RAS_WINDOW, codebooks], -1 where it is not a code.
-        draws: all its chance, [places, frames, 2, codebooks].
+        codes: the last frame, int64 [slots, codebooks].
+        position: position of that frame's keys and values.
+        frame: number of the next frame; frame 0 is the stream's BOS.
+        first_end: number of the first frame with an EOS, `NEVER` before it.
+        last: number of the last frame that the row may have.
+        ended: whether the row has ended; its further frames are padding.
+        temperature, top_p, top_k, ras_window, ras_repeats: the row's `Sampling`.
+        recent: the last frames, int64 [slots, MAX_RAS_WINDOW, codebooks]; -1 for BOS, EOS and frames before the first.
+        draws: random numbers of the whole row, float32 [slots, frames, 2, codebooks].
     """
 
     codes: "torch.Tensor"
@@ -46,93 +46,106 @@ class Rows:
     draws: "torch.Tensor"
 
     @classmethod
-    def empty(cls, places: int, positions: int, codebooks: int, device: Any) -> "Rows":
+    def empty(cls, slots: int, positions: int, codebooks: int, device: Any) -> "SlotStates":
+        """Return the state of ``slots`` free slots."""
         import torch
 
-        def numbers(*shape: int) -> torch.Tensor:
-            return torch.zeros(places, *shape, dtype=torch.int64, device=device)
+        def integers(*shape: int) -> torch.Tensor:
+            return torch.zeros(slots, *shape, dtype=torch.int64, device=device)
 
-        def shares(*shape: int) -> torch.Tensor:
-            return torch.zeros(places, *shape, dtype=torch.float32, device=device)
+        def floats(*shape: int) -> torch.Tensor:
+            return torch.zeros(slots, *shape, dtype=torch.float32, device=device)
 
         return cls(
-            codes=numbers(codebooks),
-            position=numbers(),
-            frame=numbers(),
-            first_end=numbers(),
-            last=numbers(),
-            ended=torch.ones(places, dtype=torch.bool, device=device),
-            temperature=shares(),
-            top_p=shares(),
-            top_k=numbers(),
-            ras_window=numbers(),
-            ras_repeats=numbers(),
-            recent=numbers(MAX_RAS_WINDOW, codebooks),
-            draws=shares(positions, 2, codebooks),
+            codes=integers(codebooks),
+            position=integers(),
+            frame=integers(),
+            first_end=integers(),
+            last=integers(),
+            ended=torch.ones(slots, dtype=torch.bool, device=device),
+            temperature=floats(),
+            top_p=floats(),
+            top_k=integers(),
+            ras_window=integers(),
+            ras_repeats=integers(),
+            recent=integers(MAX_RAS_WINDOW, codebooks),
+            draws=floats(positions, 2, codebooks),
         )
 
-    def all(self) -> list["torch.Tensor"]:
-        return [getattr(self, one.name) for one in fields(self)]
+    def tensors(self) -> list["torch.Tensor"]:
+        """Return all tensors of the state."""
+        return [getattr(self, attribute.name) for attribute in fields(self)]
 
 
 @dataclass(slots=True, eq=False)
-class Places:
-    """Memory for so many rows of so many positions.
+class KVCache:
+    """Preallocated memory of a batch.
 
     Attributes:
-        keys, values: for each layer [places, key-value heads, positions, head size]. Zeros, as NaN would get through a mask.
-        rows: where each row is.
-        out: what the last step found: its codes, and `RUNNING`, `ENDED` or `CUT`; int64 [places, codebooks + 1].
-        recorded: CUDA graphs of steps over this memory.
+        keys, values: one tensor per layer, [slots, key-value heads, positions, head size]. Initialised with zeros, because a NaN
+            would survive the attention mask.
+        states: decoding state of each slot.
+        out: result of the last step, int64 [slots, codebooks + 1]: the codes, then `RUNNING`, `ENDED` or `CUT`.
+        graphs: CUDA graphs of steps over this memory, by width, length and candidates.
     """
 
     keys: list["torch.Tensor"]
     values: list["torch.Tensor"]
-    rows: Rows
+    states: SlotStates
     out: "torch.Tensor"
-    recorded: dict[Any, Any] = field(default_factory=dict)
+    graphs: dict[tuple[int, int, int], Any] = field(default_factory=dict)
 
     @classmethod
-    def empty(cls, config: Any, places: int, device: Any, dtype: Any) -> "Places":
-        """Memory for a model of ``config``."""
+    def empty(cls, config: Any, slots: int, device: Any, dtype: Any) -> "KVCache":
+        """Allocate memory for ``slots`` rows of a model of ``config``, each up to the model's longest sequence."""
         import torch
 
         positions = config.max_position_embeddings
-        shape = (places, config.num_key_value_heads, positions, config.head_dim)
+        shape = (slots, config.num_key_value_heads, positions, config.head_dim)
         keys, values = ([torch.zeros(shape, device=device, dtype=dtype) for _ in range(config.num_hidden_layers)] for _ in "kv")
-        rows = Rows.empty(places, positions, config.num_codebooks, device)
-        return cls(keys, values, rows, torch.zeros(places, config.num_codebooks + 1, dtype=torch.int64, device=device))
+        states = SlotStates.empty(slots, positions, config.num_codebooks, device)
+        return cls(keys, values, states, torch.zeros(slots, config.num_codebooks + 1, dtype=torch.int64, device=device))
 
     def __len__(self) -> int:
+        """Return the number of slots."""
         return len(self.out)
 
-    def begin(self, place: int, cache: Any, length: int, sampling: Sampling, last: int, begin_id: int) -> None:
-        """Put a row there that has been read up to ``length``: the stream's BOS is its frame 0, and 1 comes next."""
-        for layer, keys, values in zip(cache.layers, self.keys, self.values, strict=True):
-            keys[place, :, :length] = layer.keys[0]
-            values[place, :, :length] = layer.values[0]
-        rows = self.rows
-        rows.codes[place] = begin_id
-        rows.position[place] = length
-        rows.frame[place] = 1
-        rows.first_end[place] = NEVER
-        rows.last[place] = last
-        rows.ended[place] = False
-        if sampling.greedy:
-            rows.temperature[place] = 0.0
-            rows.ras_window[place] = 0
-            return
-        rows.temperature[place] = sampling.temperature
-        rows.top_p[place] = sampling.top_p
-        rows.top_k[place] = min(sampling.top_k, NEVER)
-        rows.ras_window[place] = sampling.ras_window
-        rows.ras_repeats[place] = sampling.ras_repeats
-        rows.recent[place] = -1
-        rows.draws[place, : last + 1] = sampling.draws(last + 1, rows.draws.shape[-1]).to(rows.draws.device)
+    def fill(self, slot: int, prefill: Any, length: int, sampling: Sampling, last: int, begin_id: int) -> None:
+        """Start a row in ``slot`` after its prompt: frame 0 is the stream's BOS, and frame 1 comes next.
 
-    def move(self, place: int, to: int, length: int) -> None:
-        """Copy a row of at most ``length`` positions to another place."""
+        Args:
+            slot: a free slot.
+            prefill: the transformers cache with the keys and values of the prompt.
+            length: tokens of the prompt.
+            sampling: how the row's codes are drawn.
+            last: number of the last frame that the row may have.
+            begin_id: code of the stream's BOS.
+        """
+        for layer, keys, values in zip(prefill.layers, self.keys, self.values, strict=True):
+            keys[slot, :, :length] = layer.keys[0]
+            values[slot, :, :length] = layer.values[0]
+        states = self.states
+        states.codes[slot] = begin_id
+        states.position[slot] = length
+        states.frame[slot] = 1
+        states.first_end[slot] = NEVER
+        states.last[slot] = last
+        states.ended[slot] = False
+        if sampling.greedy:
+            states.temperature[slot] = 0.0
+            states.ras_window[slot] = 0
+            return
+        states.temperature[slot] = sampling.temperature
+        states.top_p[slot] = sampling.top_p
+        states.top_k[slot] = min(sampling.top_k, NEVER)
+        states.ras_window[slot] = sampling.ras_window
+        states.ras_repeats[slot] = sampling.ras_repeats
+        states.recent[slot] = -1
+        states.draws[slot, : last + 1] = sampling.draws(last + 1, states.draws.shape[-1]).to(states.draws.device)
+
+    def move(self, source: int, target: int, length: int) -> None:
+        """Copy the row in slot ``source``, of at most ``length`` positions, to slot ``target``."""
         for tensor in (*self.keys, *self.values):
-            tensor[to, :, :length] = tensor[place, :, :length]
-        for state in self.rows.all():
-            state[to] = state[place]
+            tensor[target, :, :length] = tensor[source, :, :length]
+        for state in self.states.tensors():
+            state[target] = state[source]

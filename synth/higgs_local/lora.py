@@ -1,8 +1,7 @@
-"""An adapter's weights on a loaded model: added into the layers themselves, and taken out again to the bit.
+"""Merge an adapter's weights into a loaded model in place, and restore the base bit by bit.
 
-Added in, an adapter costs nothing while a voice speaks: the decode loop runs over the same modules at the same addresses, and
-whatever was compiled or captured for them stays true. What stood there before is kept beside the model and put back, since
-adding and subtracting again would not give the same numbers.
+A merged adapter adds no cost to decoding: the layers are the same modules at the same addresses, so compiled code and CUDA graphs
+stay valid. The base weights are kept and copied back, because adding and then subtracting would not restore them exactly.
 
 LoRA: W + (alpha / r) B A (Hu et al., 2021); with rslora, alpha / sqrt(r) (Kalajdzievski, 2023).
 """
@@ -14,19 +13,20 @@ from typing import TYPE_CHECKING, Any
 
 import regex
 
-from synth.higgs_local.adapter import TEXT_HEAD, WEIGHTS_FILE, Adapter, AdapterError
+from synth.higgs_local.adapter import TEXT_HEAD, Adapter, AdapterError
+from synth.higgs_local.peft_files import WEIGHTS_FILE
 
 if TYPE_CHECKING:
     import torch
 
 _EMBEDDING = "model.embed_tokens.weight"
-_PATTERN_SECONDS = 1.0
-_LEAST_FREE = 6_000_000_000  # bytes on the accelerator that are left to caches and to the codec
+_PATTERN_SECONDS = 1.0  # time limit for matching a pattern of alpha_pattern, which comes from a file
+_MIN_FREE_BYTES = 6_000_000_000  # of GPU memory that stay free for KV cache and codec
 
 
 @dataclass(frozen=True, slots=True)
-class Factors:
-    """What an adapter adds to one weight: ``scale * b @ a``, with a of [rank, inputs] and b of [outputs, rank]."""
+class LoraFactors:
+    """The update of one weight, ``scale * b @ a``, with a of shape [rank, inputs] and b of shape [outputs, rank]."""
 
     a: "torch.Tensor"
     b: "torch.Tensor"
@@ -34,19 +34,25 @@ class Factors:
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
-    """An adapter's weights in the host's memory: of each layer the factors, of the text embedding the new rows."""
+class AdapterWeights:
+    """An adapter's weights in host memory.
+
+    Attributes:
+        adapter: the description of the adapter.
+        layers: the update of each layer that it changes.
+        rows: the new rows of the text embedding, [len(adapter.rows), hidden size]; None if it changes none.
+    """
 
     adapter: Adapter
-    layers: Mapping[str, Factors]
+    layers: Mapping[str, LoraFactors]
     rows: "torch.Tensor | None"
 
 
-def load(adapter: Adapter) -> Loaded:
+def load_weights(adapter: Adapter) -> AdapterWeights:
     """Read the weights of an adapter.
 
     Raises:
-        AdapterError: they cannot be read, or are not finite.
+        AdapterError: they cannot be read, or contain NaN or infinity.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -60,29 +66,36 @@ def load(adapter: Adapter) -> Loaded:
             raise AdapterError(f"the adapter {adapter.name!r} has NaN or infinite numbers in {name}; train it again")
     prefix = "base_model.model."
     layers = {
-        module: Factors(
+        module: LoraFactors(
             tensors[f"{prefix}{module}.lora_A.weight"], tensors[f"{prefix}{module}.lora_B.weight"], _scale(adapter, module, rank)
         )
         for module, (_, rank, _) in adapter.modules.items()
     }
     rows = next((tensor for name, tensor in tensors.items() if name.endswith("trainable_tokens_delta")), None)
-    return Loaded(adapter, layers, rows)
+    return AdapterWeights(adapter, layers, rows)
 
 
-class Switch:
-    """Which adapter a model speaks with. Not for several threads: it belongs to the worker that owns the model."""
+class AdapterSwitch:
+    """Switches the adapter of a model. Not thread-safe: it belongs to the worker that owns the model.
+
+    Args:
+        model: the base model, without an adapter.
+
+    Attributes:
+        active: the adapter that is merged into the model; None for the base.
+    """
 
     def __init__(self, model: Any) -> None:
         self._model = model
-        self._kept: dict[str, torch.Tensor] = {}  # of the layers: they stay for the next adapter, which likely changes the same
-        self._dirty: set[str] = set()
-        self._rows: tuple[torch.Tensor, torch.Tensor] | None = None  # of the text embedding: ids, and what stood there
-        self.active: Loaded | None = None
+        self._kept: dict[str, torch.Tensor] = {}  # base weights of every layer changed so far
+        self._dirty: set[str] = set()  # names of weights that differ from the base
+        self._rows: tuple[torch.Tensor, torch.Tensor] | None = None  # ids and base values of the changed embedding rows
+        self.active: AdapterWeights | None = None
 
-    def to(self, wanted: Loaded | None) -> None:
-        """Make the model that of ``wanted``, or the base itself. If that fails, it is the base.
+    def activate(self, wanted: AdapterWeights | None) -> None:
+        """Merge ``wanted`` into the model in place of the active adapter; None restores the base. On an error, restore the base.
 
-        The adapter must fit the model (`adapter.check_fit`).
+        The adapter must fit the model (see `adapter.check_fit`).
         """
         if wanted is self.active:
             return
@@ -95,7 +108,7 @@ class Switch:
                 self._change(None)
                 raise
 
-    def _change(self, wanted: Loaded | None) -> None:
+    def _change(self, wanted: AdapterWeights | None) -> None:
         import torch
 
         self.active = None
@@ -125,8 +138,8 @@ class Switch:
         self._rows = (ids, weight[ids].clone())
         weight[ids] = values.to(weight)
 
-    def _layers(self, wanted: Loaded | None) -> dict[str, Factors]:
-        """What changes, by the weights' names. A model without its text head is not changed there, and speaks no worse."""
+    def _layers(self, wanted: AdapterWeights | None) -> dict[str, LoraFactors]:
+        """Return the updates by the names of the weights, without the text head if the model was loaded without it."""
         layers = wanted.layers if wanted is not None else {}
         return {
             f"{module}.weight": factors
@@ -139,11 +152,11 @@ class Switch:
         return weight.data
 
     def _keep(self, name: str, weight: "torch.Tensor") -> "torch.Tensor":
-        """What stands in a weight of the base: on the accelerator if there is room, else in the host's memory."""
+        """Return a copy of a base weight: in GPU memory if there is room, else in host memory."""
         if name not in self._kept:
             import torch
 
-            if weight.is_cuda and torch.cuda.mem_get_info(weight.device)[0] < _LEAST_FREE:
+            if weight.is_cuda and torch.cuda.mem_get_info(weight.device)[0] < _MIN_FREE_BYTES:
                 self._kept[name] = weight.cpu().pin_memory()
             else:
                 self._kept[name] = weight.clone()
@@ -151,12 +164,12 @@ class Switch:
 
 
 def _scale(adapter: Adapter, module: str, rank: int) -> float:
-    alpha = float(_special(adapter.config.get("alpha_pattern"), module, adapter.config.get("lora_alpha", 8)))
+    alpha = float(_pattern_value(adapter.config.get("alpha_pattern"), module, adapter.config.get("lora_alpha", 8)))
     return alpha / (math.sqrt(rank) if adapter.config.get("use_rslora") else rank)
 
 
-def _special(patterns: object, module: str, default: object) -> Any:
-    """What a pattern of PEFT's configuration says of a layer: the first whose end matches the layer's name."""
+def _pattern_value(patterns: object, module: str, default: object) -> Any:
+    """Return the value of the first pattern that matches the end of a layer's name, as PEFT does."""
     for pattern, value in patterns.items() if isinstance(patterns, dict) else ():
         try:
             if regex.match(rf"(.*\.)?({pattern})$", module, timeout=_PATTERN_SECONDS):

@@ -38,7 +38,7 @@ class Context:
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class TextTurn:
     """Something said before that was answered in writing."""
 
     text: MarkedText | str
@@ -92,7 +92,7 @@ class PromptWriter:
         *,
         scene: str,
         speakers: Sequence[str],
-        turns: Iterable[Context | Written],
+        turns: Iterable[Context | TextTurn],
         mark_ids: Mapping[str, int],
         system: str | None = None,
     ) -> Prompt:
@@ -114,7 +114,7 @@ class PromptWriter:
         audio = [torch.zeros(0, self._config.num_codebooks, dtype=torch.int64)]
         for turn in turns:
             ids += self._user(turn.text, mark_ids)
-            if isinstance(turn, Written):
+            if isinstance(turn, TextTurn):
                 ids += [*self._header("assistant"), *self.written(turn.answer)]
             else:
                 frames = delayed(turn.codes, self._config)

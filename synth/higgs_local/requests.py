@@ -1,11 +1,11 @@
-"""What the worker is handed, and what it hands back."""
+"""Generation requests, and the handles by which the worker's thread answers them."""
 
 import asyncio
 import contextlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from prosody_tagger.errors import ProsodyError
+from prosody_tagger.errors import ProsodyError, first_line
 from prosody_tagger.markup import MarkedText
 from synth.base import Audio, Reference
 from synth.errors import BackendError
@@ -15,18 +15,20 @@ from synth.higgs_local.prompt import Context
 if TYPE_CHECKING:
     import torch
 
+_ERROR_CHARS = 300
+
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Order:
-    """What is to be spoken.
+class GenerationRequest:
+    """A text to speak and how.
 
     Attributes:
-        text: fit for the model; its marks are of kinds that the adapter was trained on.
-        seconds: the most that it may take to say.
-        adapter: None is the base.
-        reference: the voice to speak in.
+        text: the text in the form that the model reads; the adapter was trained on every kind of mark in it.
+        seconds: longest audio; generation is cut there.
+        adapter: LoRA adapter; None for the base model.
+        reference: recording of the voice to imitate.
         context: the sentence before.
-        seed: None draws one.
+        seed: of the sampling; None draws one.
     """
 
     text: MarkedText
@@ -38,8 +40,14 @@ class Order:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Chunk:
-    """Some of the sound. The last of an order has all its codes [n, codebooks], and says whether it was cut for its length."""
+class AudioChunk:
+    """Part of the audio of a request.
+
+    Attributes:
+        audio: the samples of this chunk.
+        codes: all codes of the request, int64 [frames, codebooks], in its last chunk; None in the others.
+        cut: whether generation was stopped at the longest duration, in the last chunk.
+    """
 
     audio: Audio
     codes: "torch.Tensor | None" = None
@@ -47,27 +55,41 @@ class Chunk:
 
 
 @dataclass(slots=True, eq=False)
-class Request:
-    """An order under way. The worker's thread hands on what it has, and the caller's event loop takes it."""
+class RequestHandle:
+    """A request in progress: the worker's thread puts chunks, and the caller's event loop takes them.
 
-    order: Order
+    Attributes:
+        request: what to generate.
+        loop: the caller's event loop.
+        chunks: the audio so far that the caller has not taken; an exception ends it.
+        cancelled: the caller has closed its generator.
+        started: a chunk or an error was put.
+        retried: it failed in a batch once and is decoded alone now.
+    """
+
+    request: GenerationRequest
     loop: asyncio.AbstractEventLoop
-    heard: "asyncio.Queue[Chunk | Exception]" = field(default_factory=asyncio.Queue)
-    given_up: bool = False
-    begun: bool = False  # some of its sound was handed on
-    tried: bool = False  # and failed, together with others
+    chunks: "asyncio.Queue[AudioChunk | Exception]" = field(default_factory=asyncio.Queue)
+    cancelled: bool = False
+    started: bool = False
+    retried: bool = False
 
-    def hand(self, what: Chunk | Exception) -> None:
-        """Hand on sound, or why there is none. Returns at once: a caller that is slow keeps nobody waiting."""
-        self.begun = True
-        with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody listens
-            self.loop.call_soon_threadsafe(self.heard.put_nowait, what)
+    def put(self, item: AudioChunk | Exception) -> None:
+        """Add a chunk, or the error that ends the request, without waiting for the caller."""
+        self.started = True
+        with contextlib.suppress(RuntimeError):  # the caller's event loop is closed
+            self.loop.call_soon_threadsafe(self.chunks.put_nowait, item)
 
 
-def told(error: Exception, what: str) -> Exception:
-    """What a caller is told of a failure: the project's own errors as they are, others as what failed and why."""
+def to_backend_error(error: Exception, failure: str) -> Exception:
+    """Return the exception that a caller receives for ``error``.
+
+    Args:
+        error: what was raised. The project's own errors are returned unchanged.
+        failure: what failed, as the start of the message.
+    """
     if isinstance(error, ProsodyError):
         return error
-    why = (str(error) or type(error).__name__).splitlines()[0][:300]
-    advice = "lower the setting max_batch, or free some" if "out of memory" in why.lower() else "try again"
-    return BackendError(f"{what}: {type(error).__name__}: {why}; {advice}")
+    reason = first_line(error, _ERROR_CHARS)
+    advice = "lower the setting max_batch, or free memory" if "out of memory" in reason.lower() else "try again"
+    return BackendError(f"{failure}: {type(error).__name__}: {reason}; {advice}")

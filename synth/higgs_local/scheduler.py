@@ -1,4 +1,7 @@
-"""The requests that are decoded together, a frame a step. It runs in the worker's thread, and only there."""
+"""Continuous batching: requests join and leave a running batch, which decodes one frame of each per step.
+
+Only the worker's thread uses it.
+"""
 
 import math
 from collections import deque
@@ -8,219 +11,229 @@ from typing import TYPE_CHECKING
 
 from synth.audio.signal import concatenate
 from synth.higgs_local.adapter import Adapter, check_fit
-from synth.higgs_local.base_model import Opened, of_model
-from synth.higgs_local.lora import Loaded, Switch, load
-from synth.higgs_local.requests import Chunk, Request, told
+from synth.higgs_local.base_model import BaseDescription, describe_model
+from synth.higgs_local.lora import AdapterSwitch, AdapterWeights, load_weights
+from synth.higgs_local.requests import AudioChunk, RequestHandle, to_backend_error
 from synth.higgs_local.settings import HiggsLocalSettings
 
 if TYPE_CHECKING:
-    from synth.higgs_local.batch import Batch
+    from synth.higgs_local.batch import DecodingBatch
     from synth.higgs_local.codec_stream import CodecStream
-    from synth.higgs_local.engine import Engine
+    from synth.higgs_local.engine import HiggsEngine
 
-_MOST_LOADED = 4  # adapters whose weights are kept in the host's memory; some 50 MB each
+_MAX_LOADED = 4  # adapters whose weights stay in host memory, about 50 MB each
 _FAILED = "the model failed on this text"
 
 
 @dataclass(slots=True, eq=False)
-class _Row:
+class _ActiveRequest:
     """A request that is being decoded.
 
     Attributes:
-        taken: frames that went into its sound.
-        wait: steps until it is looked at again: to look is to wait for the device.
+        handle: where its audio goes.
+        stream: decodes its codes to audio.
+        steps_to_check: steps until its codes are read next; each read waits for the device.
+        frames_taken: frames already passed to ``stream``.
     """
 
-    request: Request
+    handle: RequestHandle
     stream: "CodecStream"
-    wait: int
-    taken: int = 0
+    steps_to_check: int
+    frames_taken: int = 0
 
 
-class Together:
-    """An engine and the rows that it decodes. All have the same adapter: its weights are the model's own while they speak."""
+class BatchScheduler:
+    """Decodes requests on one engine. All active requests share one adapter, which is merged into the model's weights.
 
-    def __init__(self, engine: "Engine", settings: HiggsLocalSettings) -> None:
+    Args:
+        engine: the loaded model.
+        settings: the engine's settings.
+    """
+
+    def __init__(self, engine: "HiggsEngine", settings: HiggsLocalSettings) -> None:
         self._engine, self._settings = engine, settings
-        self._delay = int(engine.model.config.num_codebooks) - 1  # steps that the first frame takes longer than any other
-        self._first = settings.first_frames + engine.codec.reach  # a frame is heard when so many after it are known
-        self._switch = Switch(engine.model)
-        self._batch: Batch | None = None
-        self._rows: dict[int, _Row] = {}
-        self._opened: Opened | None = None
-        self._loaded: list[Loaded] = []
+        self._delay = int(engine.model.config.num_codebooks) - 1  # extra steps of the first frame, by the delay pattern
+        self._first = settings.first_frames + engine.codec.reach  # the codec needs `reach` frames after those that it decodes
+        self._switch = AdapterSwitch(engine.model)
+        self._batch: DecodingBatch | None = None
+        self._active: dict[int, _ActiveRequest] = {}
+        self._base: BaseDescription | None = None
+        self._loaded: list[AdapterWeights] = []
 
     @property
-    def speaking(self) -> bool:
-        return bool(self._rows)
+    def is_busy(self) -> bool:
+        """Whether any request is active."""
+        return bool(self._active)
 
-    def choose(self, waiting: deque[Request]) -> list[Request]:
-        """Take from ``waiting`` those that can begin now.
+    def choose(self, waiting: deque[RequestHandle]) -> list[RequestHandle]:
+        """Remove from ``waiting`` the requests that can start now, and return them. Cancelled ones are removed too.
 
-        In order, as far as they have the adapter that speaks. Where the first has another, it waits until all have ended; then
-        those that share its adapter come along. So the adapter changes as seldom as it can while nobody is passed over for long.
+        Minimises adapter switches without starving any request. Requests join in order while their adapter is the active one. A
+        first request with another adapter waits until the batch is empty; then all waiting requests with its adapter may start. A
+        request that failed in a batch is decoded alone.
         """
-        for request in [request for request in waiting if request.given_up]:
-            waiting.remove(request)
-        alone = any(row.request.tried for row in self._rows.values())
-        if not waiting or alone or (waiting[0].tried and self._rows):
+        for handle in [handle for handle in waiting if handle.cancelled]:
+            waiting.remove(handle)
+        retrying = any(active.handle.retried for active in self._active.values())
+        if not waiting or retrying or (waiting[0].retried and self._active):
             return []
-        if waiting[0].tried:
+        if waiting[0].retried:
             return [waiting.popleft()]
         free = self._free()
-        if self._rows:
-            adapter = next(iter(self._rows.values())).request.order.adapter
-            chosen: list[Request] = []
-            while waiting and len(chosen) < free and waiting[0].order.adapter is adapter and not waiting[0].tried:
+        if self._active:
+            adapter = next(iter(self._active.values())).handle.request.adapter
+            chosen: list[RequestHandle] = []
+            while waiting and len(chosen) < free and waiting[0].request.adapter is adapter and not waiting[0].retried:
                 chosen.append(waiting.popleft())
             return chosen
-        adapter = waiting[0].order.adapter
-        chosen = [request for request in waiting if request.order.adapter is adapter and not request.tried][:free]
-        for request in chosen:
-            waiting.remove(request)
+        adapter = waiting[0].request.adapter
+        chosen = [handle for handle in waiting if handle.request.adapter is adapter and not handle.retried][:free]
+        for handle in chosen:
+            waiting.remove(handle)
         return chosen
 
-    def begin(self, request: Request) -> None:
-        """Let a request join. Its failure is its own."""
-        order, engine = request.order, self._engine
+    def start(self, handle: RequestHandle) -> None:
+        """Add a request to the batch. If that fails, only this request ends with the error."""
+        request, engine = handle.request, self._engine
         try:
-            self._speak_with(order.adapter)
-            ids = {kind: mark.id for kind, mark in order.adapter.marks.items()} if order.adapter else {}
-            prompt = engine.prompt(order.text, reference=order.reference, context=order.context, mark_ids=ids)
-            frames = math.ceil(order.seconds * engine.frames_per_second)
+            self._activate(request.adapter)
+            ids = {kind: mark.id for kind, mark in request.adapter.marks.items()} if request.adapter else {}
+            prompt = engine.prompt(request.text, reference=request.reference, context=request.context, mark_ids=ids)
+            frames = math.ceil(request.seconds * engine.frames_per_second)
             stream = engine.stream()
             if self._batch is None:
-                self._batch = engine.start([prompt], [engine.sampling(order.seed)], [frames])
+                self._batch = engine.start([prompt], [engine.sampling(request.seed)], [frames])
                 (number,) = self._batch.running
             else:
-                number = self._batch.add(prompt, engine.sampling(order.seed), frames)
+                number = self._batch.add(prompt, engine.sampling(request.seed), frames)
         except Exception as error:
-            request.hand(told(error, _FAILED))
+            handle.put(to_backend_error(error, _FAILED))
             return
-        self._rows[number] = _Row(request, stream, self._first + self._delay)
+        self._active[number] = _ActiveRequest(handle, stream, self._first + self._delay)
 
-    def drop_given_up(self) -> None:
-        """Free the places of those that nobody listens to any more."""
-        for number in [number for number, row in self._rows.items() if row.request.given_up]:
-            self._end(number)
-        self._rest()
+    def drop_cancelled(self) -> None:
+        """Remove cancelled requests from the batch, which frees their slots."""
+        for number in [number for number, active in self._active.items() if active.handle.cancelled]:
+            self._remove(number)
+        self._release_if_idle()
 
-    def step(self) -> list[Request]:
-        """Decode a frame of every row, and hand on what has become sound.
+    def step(self) -> list[RequestHandle]:
+        """Decode one frame of every active request, and put the audio that is complete.
 
         Returns:
-            Requests that failed together before any of them sounded: each is to be tried once more, alone.
+            Requests that failed in one step before any of them had audio. Each should be tried once more, alone.
         """
-        if self._batch is None or not self._rows:
+        if self._batch is None or not self._active:
             return []
         try:
             ended = self._batch.step()
         except Exception as error:
-            return self._fail_together(error)
+            return self._fail_batch(error)
         for number in ended:
-            if number in self._rows:
-                self._own(number, self._finish)
-        for number, row in list(self._rows.items()):
-            row.wait -= 1
-            if row.wait <= 0:
-                self._own(number, self._advance)
-        self._rest()
+            if number in self._active:
+                self._isolated(number, self._finish)
+        for number, active in list(self._active.items()):
+            active.steps_to_check -= 1
+            if active.steps_to_check <= 0:
+                self._isolated(number, self._put_next_chunk)
+        self._release_if_idle()
         return []
 
-    def close(self, why: Exception) -> None:
-        """Fail every row and give the memory back."""
-        for row in self._rows.values():
-            row.request.hand(why)
+    def close(self, reason: Exception) -> None:
+        """End every active request with ``reason`` and release the memory."""
+        for active in self._active.values():
+            active.handle.put(reason)
         self._drop_batch()
 
     def _free(self) -> int:
         return self._settings.max_batch if self._batch is None else self._batch.free
 
-    def _speak_with(self, adapter: Adapter | None) -> None:
-        """Have the model speak with an adapter, or without. Nobody else speaks while that changes.
+    def _activate(self, adapter: Adapter | None) -> None:
+        """Merge ``adapter`` into the model's weights, or restore the base for None. No other request is active meanwhile.
 
-        Weights change where they are, so what the engine has recorded for the base serves every adapter: its variant stays.
+        The weights keep their addresses, so CUDA graphs stay valid.
 
         Raises:
-            AdapterError: it cannot be read, or is not for this model.
+            AdapterError: the adapter cannot be read, or does not fit this model.
         """
         active = self._switch.active
         if adapter is (active.adapter if active else None):
             return
-        wanted = None if adapter is None else self._weights(adapter)
+        weights = None if adapter is None else self._weights(adapter)
         self._drop_batch()
-        self._switch.to(wanted)
+        self._switch.activate(weights)
 
-    def _weights(self, adapter: Adapter) -> Loaded:
+    def _weights(self, adapter: Adapter) -> AdapterWeights:
+        """Return the weights of ``adapter``, read from disk unless they are among the last `_MAX_LOADED`."""
         for loaded in self._loaded:
             if loaded.adapter is adapter:
                 return loaded
-        self._opened = self._opened or of_model(self._engine.model, self._settings.model, self._settings.revision)
-        check_fit(adapter, self._opened)
-        self._loaded = [load(adapter), *self._loaded][:_MOST_LOADED]
+        self._base = self._base or describe_model(self._engine.model, self._settings.model, self._settings.revision)
+        check_fit(adapter, self._base)
+        self._loaded = [load_weights(adapter), *self._loaded][:_MAX_LOADED]
         return self._loaded[0]
 
-    def _own(self, number: int, work: Callable[[int], None]) -> None:
-        """Do what concerns one row alone; if that fails, nobody else is told."""
+    def _isolated(self, number: int, work: Callable[[int], None]) -> None:
+        """Do ``work`` for one request; an error ends this request alone."""
         try:
             work(number)
         except Exception as error:
-            self._rows[number].request.hand(told(error, _FAILED))
-            self._end(number)
+            self._active[number].handle.put(to_backend_error(error, _FAILED))
+            self._remove(number)
 
-    def _advance(self, number: int) -> None:
-        """Hand on the next chunk of a row, if all its frames are there; else see how long that will take."""
-        row, batch = self._rows[number], self._the_batch()
-        wanted = self._settings.chunk_frames if row.taken else self._first
-        codes = batch.codes(number, row.taken)
+    def _put_next_chunk(self, number: int) -> None:
+        """Put the next chunk of a request if all its frames are complete; else set when to check again."""
+        active, batch = self._active[number], self._open_batch()
+        wanted = self._settings.chunk_frames if active.frames_taken else self._first
+        codes = batch.codes(number, active.frames_taken)
         if len(codes) < wanted:
-            row.wait = wanted - len(codes)
+            active.steps_to_check = wanted - len(codes)
             return
-        row.taken += len(codes)
-        row.wait = self._settings.chunk_frames
-        audio = row.stream.push(codes)
+        active.frames_taken += len(codes)
+        active.steps_to_check = self._settings.chunk_frames
+        audio = active.stream.push(codes)
         if len(audio.samples):
-            row.request.hand(Chunk(audio))
+            active.handle.put(AudioChunk(audio))
 
     def _finish(self, number: int) -> None:
-        """Hand on the rest of a row that has ended, with all its codes."""
-        row, batch = self._rows[number], self._the_batch()
+        """Put the last chunk of a request that has ended, with all its codes."""
+        active, batch = self._active[number], self._open_batch()
         codes = batch.codes(number)
-        sounds = [row.stream.push(codes[row.taken :])] if len(codes) > row.taken else []
-        sounds.append(row.stream.finish())
-        row.request.hand(Chunk(concatenate(sounds, self._engine.rate), codes, batch.cut(number)))
-        self._end(number)
+        parts = [active.stream.push(codes[active.frames_taken :])] if len(codes) > active.frames_taken else []
+        parts.append(active.stream.finish())
+        active.handle.put(AudioChunk(concatenate(parts, self._engine.rate), codes, batch.cut(number)))
+        self._remove(number)
 
-    def _end(self, number: int) -> None:
-        del self._rows[number]
+    def _remove(self, number: int) -> None:
+        del self._active[number]
         if self._batch is not None:
             self._batch.cancel(number)
             self._batch.forget(number)
 
-    def _fail_together(self, error: Exception) -> list[Request]:
-        """A step failed, and with it every row. Those of which nothing was heard yet may be tried again."""
-        requests = [row.request for row in self._rows.values()]
+    def _fail_batch(self, error: Exception) -> list[RequestHandle]:
+        """End the batch after a failed step. Return the requests that may be tried again; the others end with ``error``."""
+        handles = [active.handle for active in self._active.values()]
         self._drop_batch()
-        again = [request for request in requests if not (request.begun or request.tried)]
-        for request in requests:
-            if request in again:
-                request.tried = True
+        to_retry = [handle for handle in handles if not (handle.started or handle.retried)]
+        for handle in handles:
+            if handle in to_retry:
+                handle.retried = True
             else:
-                request.hand(told(error, _FAILED))
-        return again
+                handle.put(to_backend_error(error, _FAILED))
+        return to_retry
 
-    def _rest(self) -> None:
-        """Give the memory of the cache back when nobody speaks."""
-        if not self._rows:
+    def _release_if_idle(self) -> None:
+        """Give the KV cache back to the engine when no request is active."""
+        if not self._active:
             self._drop_batch()
 
     def _drop_batch(self) -> None:
         batch, self._batch = self._batch, None
-        self._rows.clear()
+        self._active.clear()
         if batch is not None:
             batch.close()
 
-    def _the_batch(self) -> "Batch":
+    def _open_batch(self) -> "DecodingBatch":
         if self._batch is None:
             raise RuntimeError("no batch is open")
         return self._batch

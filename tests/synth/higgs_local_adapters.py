@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from synth.higgs_local.adapter import TrainedMark, write_prosody
-from synth.higgs_local.base_model import of_model
+from synth.higgs_local.base_model import describe_model
+from synth.higgs_local.prosody_file import TrainedMark, write_prosody
 
 TARGETS = r".*\.layers\.\d+\.(self_attn\.[qkvo]_proj|audio_mlp\.(gate|up|down)_proj)"
 VOCABULARY = 300
@@ -53,7 +53,7 @@ def save_adapter(model: Any, folder: Path, *, seed: int = 1, rows: tuple[int, ..
 def save_trained(model: Any, folder: Path, marks: Mapping[str, TrainedMark] = MARKS, *, seed: int = 1, name: str = "tiny") -> Path:
     """The same with ``prosody.json``, as a trainer leaves it."""
     save_adapter(model, folder, seed=seed, rows=tuple(mark.id for mark in marks.values()))
-    write_prosody(folder, of_model(model, name).base, marks)
+    write_prosody(folder, describe_model(model, name).base, marks)
     return folder
 
 

@@ -15,11 +15,11 @@ from typer.testing import CliRunner
 from ai_core.commands.adapter import app
 from prosody_tagger.errors import BadInput
 from synth.errors import BackendUnavailable
-from synth.higgs_local.adapter import AdapterError, TrainedMark, check_fit, find_adapters, read_adapter, read_prosody, write_prosody
-from synth.higgs_local.base_model import of_folder, of_model
-from synth.higgs_local.catalogue import Catalogue
-from synth.higgs_local.lora import Switch, load
+from synth.higgs_local.adapter import AdapterCatalogue, AdapterError, check_fit, find_adapters, read_adapter
+from synth.higgs_local.base_model import describe_folder, describe_model
+from synth.higgs_local.lora import AdapterSwitch, load_weights
 from synth.higgs_local.merge import merge
+from synth.higgs_local.prosody_file import TrainedMark, read_prosody, write_prosody
 
 
 @pytest.fixture(scope="module")
@@ -70,16 +70,16 @@ def test_what_is_written_is_read(model: Any, folder: Path) -> None:
     prosody = adapter.prosody
     assert prosody is not None
     assert prosody.targets == 14
-    assert prosody.base == of_model(model, "tiny").base
+    assert prosody.base == describe_model(model, "tiny").base
     assert set(prosody.versions) == {"peft", "torch", "transformers"}
-    assert check_fit(adapter, of_model(model, "another name")) == ()
+    assert check_fit(adapter, describe_model(model, "another name")) == ()
 
 
 def test_an_adapter_without_prosody_json_is_a_voice_without_marks(model: Any, folder: Path) -> None:
     adapter = read_adapter(folder / "voice")
     assert adapter.prosody is None
     assert not adapter.marks
-    (warning,) = check_fit(adapter, of_model(model, "tiny"))
+    (warning,) = check_fit(adapter, describe_model(model, "tiny"))
     assert "prosody.json" in warning
 
 
@@ -93,14 +93,14 @@ def test_switching_gives_pefts_scores_and_the_base_to_the_bit(folder: Path) -> N
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
     base = scores(model)
     wanted = {name: peft_scores(folder / name, make_model()) for name in ("marks", "emph", "voice")}
-    loaded = {name: load(read_adapter(folder / name)) for name in wanted}
-    switch = Switch(model)
+    loaded = {name: load_weights(read_adapter(folder / name)) for name in wanted}
+    switch = AdapterSwitch(model)
     for name in ("marks", "emph", "voice", "marks"):
-        switch.to(loaded[name])
+        switch.activate(loaded[name])
         assert switch.active is loaded[name]
         torch.testing.assert_close(scores(model), wanted[name], atol=1e-5, rtol=1e-5)
         assert not torch.allclose(scores(model), base, atol=1e-2)
-    switch.to(None)
+    switch.activate(None)
     assert torch.equal(scores(model), base)
     assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
 
@@ -109,23 +109,23 @@ def test_addresses_of_weights_stay(folder: Path) -> None:
     """What was recorded for them stays true."""
     model = make_model()
     before = {name: weight.data_ptr() for name, weight in model.named_parameters()}
-    switch = Switch(model)
-    switch.to(load(read_adapter(folder / "marks")))
+    switch = AdapterSwitch(model)
+    switch.activate(load_weights(read_adapter(folder / "marks")))
     assert {name: weight.data_ptr() for name, weight in model.named_parameters()} == before
 
 
 def test_a_switch_that_fails_leaves_the_base(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = make_model()
     base = scores(model)
-    switch = Switch(model)
-    switch.to(load(read_adapter(folder / "emph")))
+    switch = AdapterSwitch(model)
+    switch.activate(load_weights(read_adapter(folder / "emph")))
 
     def fail(*_: object) -> None:
         raise RuntimeError("out of memory")
 
     monkeypatch.setattr(switch, "_change_rows", fail)
     with pytest.raises(RuntimeError, match="out of memory"):
-        switch.to(load(read_adapter(folder / "marks")))
+        switch.activate(load_weights(read_adapter(folder / "marks")))
     assert switch.active is None
     assert torch.equal(scores(model), base)
 
@@ -142,15 +142,15 @@ def test_a_switch_that_fails_leaves_the_base(folder: Path, monkeypatch: pytest.M
 def test_scaling_is_pefts(lora: dict[str, Any], tmp_path: Path) -> None:
     save_adapter(make_model(), tmp_path / "a", **lora)
     model = make_model()
-    Switch(model).to(load(read_adapter(tmp_path / "a")))
+    AdapterSwitch(model).activate(load_weights(read_adapter(tmp_path / "a")))
     torch.testing.assert_close(scores(model), peft_scores(tmp_path / "a", make_model()), atol=1e-5, rtol=1e-5)
 
 
 def test_half_precision_is_rounded_once(folder: Path) -> None:
     model = make_model().to(torch.bfloat16)
     before = model.model.layers[0].self_attn.q_proj.weight.clone()
-    loaded = load(read_adapter(folder / "marks"))
-    Switch(model).to(loaded)
+    loaded = load_weights(read_adapter(folder / "marks"))
+    AdapterSwitch(model).activate(loaded)
     factors = loaded.layers["model.layers.0.self_attn.q_proj"]
     wanted = before.float() + factors.scale * (factors.b @ factors.a)
     assert torch.equal(model.model.layers[0].self_attn.q_proj.weight, wanted.to(torch.bfloat16))
@@ -161,8 +161,8 @@ def test_changes_of_the_text_head_are_left_out_where_there_is_none(tmp_path: Pat
     model.load_state_dict(whole.state_dict(), strict=False)
     save_adapter(whole, tmp_path / "a", target_modules=["q_proj", "text_lm_head", "audio_lm_head"])
     adapter = read_adapter(tmp_path / "a")
-    check_fit(adapter, of_model(model, "tiny"))
-    Switch(model).to(load(adapter))
+    check_fit(adapter, describe_model(model, "tiny"))
+    AdapterSwitch(model).activate(load_weights(adapter))
     torch.testing.assert_close(scores(model), peft_scores(tmp_path / "a", whole), atol=1e-5, rtol=1e-5)
 
 
@@ -171,39 +171,39 @@ def test_changes_of_the_text_head_are_left_out_where_there_is_none(tmp_path: Pat
 
 def test_another_base_of_the_same_shape_is_refused(folder: Path) -> None:
     with pytest.raises(AdapterError, match="other weights of the same shape"):
-        check_fit(read_adapter(folder / "marks"), of_model(make_model(seed=5), "other"))
+        check_fit(read_adapter(folder / "marks"), describe_model(make_model(seed=5), "other"))
 
 
 def test_the_base_is_the_same_in_any_precision(folder: Path) -> None:
-    check_fit(read_adapter(folder / "marks"), of_model(make_model().to(torch.bfloat16), "half"))
+    check_fit(read_adapter(folder / "marks"), describe_model(make_model().to(torch.bfloat16), "half"))
 
 
 def test_a_base_with_an_adapter_in_it_is_still_the_base(folder: Path) -> None:
     model = make_model()
-    Switch(model).to(load(read_adapter(folder / "marks")))
-    check_fit(read_adapter(folder / "marks"), of_model(model, "tiny"))
+    AdapterSwitch(model).activate(load_weights(read_adapter(folder / "marks")))
+    check_fit(read_adapter(folder / "marks"), describe_model(model, "tiny"))
 
 
 def test_a_model_that_peft_has_wrapped_is_still_the_base(model: Any, folder: Path) -> None:
     from peft import PeftModel
 
     wrapped = PeftModel.from_pretrained(make_model(), folder / "marks")
-    assert of_model(wrapped.get_base_model(), "tiny").base == of_model(model, "tiny").base
+    assert describe_model(wrapped.get_base_model(), "tiny").base == describe_model(model, "tiny").base
 
 
 def test_another_shape_is_refused(folder: Path) -> None:
     with pytest.raises(AdapterError, match=r"intermediate_size 48.*has 64"):
-        check_fit(read_adapter(folder / "marks"), of_model(make_model(intermediate_size=64), "wide"))
+        check_fit(read_adapter(folder / "marks"), describe_model(make_model(intermediate_size=64), "wide"))
 
 
 def test_layers_of_another_shape_are_refused_without_prosody_json(folder: Path) -> None:
     with pytest.raises(AdapterError, match=r"has 32 x 64 weights, not 32 x 48"):
-        check_fit(read_adapter(folder / "voice"), of_model(make_model(intermediate_size=64), "wide"))
+        check_fit(read_adapter(folder / "voice"), describe_model(make_model(intermediate_size=64), "wide"))
 
 
 def test_layers_that_are_not_there_are_refused(folder: Path) -> None:
     with pytest.raises(AdapterError, match=r"model\.layers\.1\.\S+, which is not there"):
-        check_fit(read_adapter(folder / "voice"), of_model(make_model(num_hidden_layers=1), "short"))
+        check_fit(read_adapter(folder / "voice"), describe_model(make_model(num_hidden_layers=1), "short"))
 
 
 def test_a_count_of_targets_that_does_not_match_is_refused(copy: Path) -> None:
@@ -221,18 +221,18 @@ def test_a_target_that_hit_nothing_is_refused(tmp_path: Path) -> None:
 def test_a_mark_on_a_control_token_is_refused(model: Any, tmp_path: Path) -> None:
     save_trained(model, tmp_path / "a", {"emph": TrainedMark("<|AUDIO_OUT|>", 293)})
     with pytest.raises(AdapterError, match="token 293, but 'tiny' needs that token"):
-        check_fit(read_adapter(tmp_path / "a"), of_model(model, "tiny"))
+        check_fit(read_adapter(tmp_path / "a"), describe_model(model, "tiny"))
 
 
 def test_a_mark_past_the_vocabulary_is_refused(model: Any, copy: Path) -> None:
     edit(copy / "prosody.json", lambda data: data["marks"]["emph"].update(id=300))
     with pytest.raises(AdapterError, match="<emph> at token 300, but 'tiny' has no such token"):
-        check_fit(read_adapter(copy), of_model(model, "tiny"))
+        check_fit(read_adapter(copy), describe_model(model, "tiny"))
 
 
 def test_a_mark_whose_row_was_not_trained_is_told(model: Any, copy: Path) -> None:
     edit(copy / "prosody.json", lambda data: data["marks"]["emph"].update(id=279))
-    (warning,) = check_fit(read_adapter(copy), of_model(model, "tiny"))
+    (warning,) = check_fit(read_adapter(copy), describe_model(model, "tiny"))
     assert "emph" in warning
 
 
@@ -307,7 +307,7 @@ def test_half_a_layer_is_refused(copy: Path) -> None:
 def test_numbers_that_are_none_are_refused(copy: Path) -> None:
     change_tensors(copy, lambda tensors: next(iter(tensors.values())).fill_(math.nan))
     with pytest.raises(AdapterError, match="NaN"):
-        load(read_adapter(copy))
+        load_weights(read_adapter(copy))
 
 
 def change_tensors(folder: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:
@@ -320,7 +320,7 @@ def change_tensors(folder: Path, change: Callable[[dict[str, torch.Tensor]], obj
 
 def test_marks_are_checked_before_they_are_written(model: Any, copy: Path) -> None:
     before = (copy / "prosody.json").read_bytes()
-    base = of_model(model, "tiny").base
+    base = describe_model(model, "tiny").base
     for marks in ({"shout": TrainedMark("<x>", 1)}, {"emph": TrainedMark("<x>", 1), "pitch_low": TrainedMark("<y>", 1)}):
         with pytest.raises(AdapterError):
             write_prosody(copy, base, marks)
@@ -329,14 +329,14 @@ def test_marks_are_checked_before_they_are_written(model: Any, copy: Path) -> No
 
 def test_prosody_json_is_not_written_where_no_adapter_is(model: Any, tmp_path: Path) -> None:
     with pytest.raises(AdapterError, match="save the adapter first"):
-        write_prosody(tmp_path, of_model(model, "tiny").base, MARKS)
+        write_prosody(tmp_path, describe_model(model, "tiny").base, MARKS)
 
 
 # The catalogue
 
 
 def test_an_adapter_is_the_same_object_until_its_files_change(copy: Path) -> None:
-    catalogue = Catalogue(copy.parent)
+    catalogue = AdapterCatalogue(copy.parent)
     first = catalogue.all()["copy"]
     assert catalogue.all()["copy"] is first
     edit(copy / "prosody.json", lambda data: data["marks"].pop("emph"))
@@ -349,7 +349,7 @@ def test_an_adapter_is_the_same_object_until_its_files_change(copy: Path) -> Non
 
 def test_a_broken_adapter_is_listed_with_the_reason(copy: Path) -> None:
     (copy / "prosody.json").write_text("{")
-    assert isinstance(Catalogue(copy.parent).all()["copy"], AdapterError)
+    assert isinstance(AdapterCatalogue(copy.parent).all()["copy"], AdapterError)
 
 
 # Merging
@@ -383,7 +383,7 @@ def test_a_merge_that_is_not_the_adapter_writes_nothing(
 ) -> None:
     from prosody_tagger.errors import ProsodyError
 
-    monkeypatch.setattr("synth.higgs_local.merge.load", lambda _: load(read_adapter(folder / "emph")))
+    monkeypatch.setattr("synth.higgs_local.merge.load_weights", lambda _: load_weights(read_adapter(folder / "emph")))
     with pytest.raises(ProsodyError, match="away from the adapter's"):
         merge(folder / "marks", checkpoint, tmp_path / "merged")
     assert list(tmp_path.iterdir()) == []
@@ -405,8 +405,8 @@ def test_a_merge_does_not_write_over_anything(folder: Path, checkpoint: Path, tm
 def test_a_checkpoint_of_several_files_is_the_same_base(model: Any, folder: Path, tmp_path: Path) -> None:
     model.save_pretrained(tmp_path / "base", max_shard_size="100KB")
     assert (tmp_path / "base" / "model.safetensors.index.json").is_file()
-    opened = of_folder(tmp_path / "base", "tiny")
-    assert opened.base == of_model(model, "tiny").base
+    opened = describe_folder(tmp_path / "base", "tiny")
+    assert opened.base == describe_model(model, "tiny").base
     assert check_fit(read_adapter(folder / "marks"), opened) == ()
 
 
@@ -443,14 +443,14 @@ def test_list_takes_the_folder_of_the_settings(folder: Path, monkeypatch: pytest
 
 
 def test_check_compares_with_a_base_on_disk(folder: Path, checkpoint: Path, tmp_path: Path) -> None:
-    told = json.loads(run("check", folder / "marks", "--base", checkpoint, "--json").stdout)
-    assert told["warnings"] == []
-    assert told["layers"] == 14
+    shown = json.loads(run("check", folder / "marks", "--base", checkpoint, "--json").stdout)
+    assert shown["warnings"] == []
+    assert shown["layers"] == 14
     assert "it fits" in run("check", folder / "marks", "--base", checkpoint).stdout
     assert isinstance(run("check", folder / "marks", "--base", tmp_path).exception, BackendUnavailable)
 
 
 def test_merge_by_command(folder: Path, checkpoint: Path, tmp_path: Path) -> None:
-    told = json.loads(run("merge", folder / "marks", "--base", checkpoint, "-o", tmp_path / "m", "--json").stdout)
-    assert told["targets"] == 14
+    shown = json.loads(run("merge", folder / "marks", "--base", checkpoint, "-o", tmp_path / "m", "--json").stdout)
+    assert shown["targets"] == 14
     assert (tmp_path / "m" / "model.safetensors").is_file()

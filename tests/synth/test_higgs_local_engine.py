@@ -25,7 +25,7 @@ from synth.errors import BackendUnavailable, RefusedRequest
 from synth.higgs_local import checkpoint as checkpoints
 from synth.higgs_local import codec_model
 from synth.higgs_local.codec_stream import CodecStream
-from synth.higgs_local.engine import Context, Engine, Prompt, Sampling
+from synth.higgs_local.engine import Context, HiggsEngine, Prompt, Sampling
 from synth.higgs_local.prompt import PromptWriter, delayed, undelayed
 from synth.higgs_local.sampling import draw, redraw
 from synth.higgs_local.settings import HiggsLocalSettings
@@ -40,17 +40,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_checkpoint(tmp_path_factory.mktemp("higgs"))
 
 
-def load(folder: Path, **values: Any) -> Engine:
-    return Engine.load(HiggsLocalSettings(**{"model": str(folder), "device": "cpu", **values}))
+def load(folder: Path, **values: Any) -> HiggsEngine:
+    return HiggsEngine.load(HiggsLocalSettings(**{"model": str(folder), "device": "cpu", **values}))
 
 
 @pytest.fixture(scope="module")
-def engine(folder: Path) -> Engine:
+def engine(folder: Path) -> HiggsEngine:
     return load(folder)
 
 
 @pytest.fixture(scope="module")
-def ending_engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
+def ending_engine(tmp_path_factory: pytest.TempPathFactory) -> HiggsEngine:
     """One whose rows end by themselves, some early and some late."""
     return load(save_checkpoint(tmp_path_factory.mktemp("ending"), model=ending(tiny_model())))
 
@@ -67,7 +67,7 @@ def some_codes(frames: int, seed: int = 0) -> torch.Tensor:
     return torch.randint(0, 1024, (frames, 8), generator=torch.Generator().manual_seed(seed))
 
 
-def prompts_of(engine: Engine) -> list[Prompt]:
+def prompts_of(engine: HiggsEngine) -> list[Prompt]:
     """Prompts of several lengths, with and without audio in them."""
     return [
         engine.prompt("Hello there."),
@@ -77,7 +77,7 @@ def prompts_of(engine: Engine) -> list[Prompt]:
     ]
 
 
-def generated(engine: Engine, prompt: Prompt, most: int, **options: Any) -> torch.Tensor:
+def generated(engine: HiggsEngine, prompt: Prompt, most: int, **options: Any) -> torch.Tensor:
     """What transformers' generate() gives: delayed frames after the prompt's."""
     audio = {}
     if len(prompt.audio):
@@ -88,7 +88,7 @@ def generated(engine: Engine, prompt: Prompt, most: int, **options: Any) -> torc
     return found[0, len(prompt.audio) :]
 
 
-def spoken(engine: Engine, prompts: list[Prompt], sampling: Sampling = GREEDY, frames: int = 60) -> list[torch.Tensor]:
+def spoken(engine: HiggsEngine, prompts: list[Prompt], sampling: Sampling = GREEDY, frames: int = 60) -> list[torch.Tensor]:
     batch = engine.start(prompts, [sampling] * len(prompts), [frames] * len(prompts))
     while batch.running:
         batch.step()
@@ -109,7 +109,7 @@ def test_greedy_codes_are_those_of_generate(tmp_path: Path, shape: dict[str, int
         assert equal(spoken(engine, [prompt]), [generated(engine, prompt, 68)])
 
 
-def test_rows_that_end_by_themselves_end_as_in_generate(ending_engine: Engine) -> None:
+def test_rows_that_end_by_themselves_end_as_in_generate(ending_engine: HiggsEngine) -> None:
     lengths = set()
     for prompt in prompts_of(ending_engine):
         (ours,) = spoken(ending_engine, [prompt], frames=200)
@@ -128,14 +128,14 @@ def test_an_end_in_another_codebook_is_as_in_generate(tmp_path: Path, book: int)
     assert torch.equal(ours, generated(engine, prompt, 208))
 
 
-def test_together_and_alone_are_the_same(ending_engine: Engine) -> None:
+def test_together_and_alone_are_the_same(ending_engine: HiggsEngine) -> None:
     prompts = prompts_of(ending_engine)
     alone = [spoken(ending_engine, [prompt], frames=150)[0] for prompt in prompts]
     assert equal(spoken(ending_engine, prompts, frames=150), alone)
     assert equal(spoken(ending_engine, prompts[::-1], frames=150), alone[::-1])
 
 
-def test_seeded_rows_are_the_same_in_any_company(engine: Engine) -> None:
+def test_seeded_rows_are_the_same_in_any_company(engine: HiggsEngine) -> None:
     prompts = prompts_of(engine)
     samplings = [replace(LIVELY, seed=7), GREEDY, replace(LIVELY, seed=8, top_k=1000), replace(LIVELY, seed=7, ras_window=0)]
     alone = [spoken(engine, [prompt], sampling)[0] for prompt, sampling in zip(prompts, samplings, strict=True)]
@@ -146,12 +146,12 @@ def test_seeded_rows_are_the_same_in_any_company(engine: Engine) -> None:
     assert not torch.equal(alone[0], spoken(engine, prompts[:1], replace(LIVELY, seed=9))[0])
 
 
-def test_no_seed_is_another_each_time(engine: Engine) -> None:
+def test_no_seed_is_another_each_time(engine: HiggsEngine) -> None:
     prompt = engine.prompt("Hello.")
     assert not equal(spoken(engine, [prompt], LIVELY), spoken(engine, [prompt], LIVELY))
 
 
-def test_rows_may_join_and_leave(engine: Engine) -> None:
+def test_rows_may_join_and_leave(engine: HiggsEngine) -> None:
     prompts = prompts_of(engine)
     alone = [spoken(engine, [prompt], frames=40)[0] for prompt in prompts]
     batch = engine.start(prompts[:2], [GREEDY] * 2, [40] * 2)
@@ -177,7 +177,7 @@ def test_a_cancelled_row_frees_its_place_at_once(folder: Path) -> None:
     batch = engine.start([prompt] * 2, [GREEDY] * 2, [50] * 2)
     batch.step()
     assert batch.free == 0
-    with pytest.raises(RuntimeError, match="2 places"):
+    with pytest.raises(RuntimeError, match="2 slots"):
         batch.add(prompt, GREEDY, 50)
     batch.cancel(1)
     assert (batch.free, batch.running) == (1, [0])
@@ -191,13 +191,13 @@ def test_a_cancelled_row_frees_its_place_at_once(folder: Path) -> None:
     assert (batch.running, batch.free, batch.step()) == ([], 2, [])
 
 
-def test_steps_grow_with_the_rows_that_run(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_steps_grow_with_the_rows_that_run(engine: HiggsEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     widths = []
     run = engine._runner.run
 
-    def seen(places: Any, width: int, *rest: Any) -> None:
+    def seen(cache: Any, width: int, *rest: Any) -> None:
         widths.append(width)
-        run(places, width, *rest)
+        run(cache, width, *rest)
 
     monkeypatch.setattr(engine._runner, "run", seen)
     batch = engine.start(prompts_of(engine), [GREEDY] * 4, [40] * 4)
@@ -213,23 +213,23 @@ def test_memory_is_taken_once(folder: Path) -> None:
     taken = set()
     for number in range(30):
         batch = engine.start([engine.prompt(f"Text {number}.")] * 2, [replace(LIVELY, seed=number)] * 2, [3, 5])
-        taken.add(id(batch._places))
+        taken.add(id(batch._cache))
         while batch.running:
             batch.step()
     assert len(taken) == 1
-    assert len(engine._free) == 1
+    assert len(engine._free_caches) == 1
 
 
 def test_memory_comes_back_from_a_start_that_failed(folder: Path) -> None:
     engine = load(folder, max_batch=1)
     prompt = engine.prompt("Hello.")
-    with pytest.raises(RuntimeError, match="places"):
+    with pytest.raises(RuntimeError, match="slots"):
         engine.start([prompt] * 2, [GREEDY] * 2, [5] * 2)
-    assert len(engine._free) == 1
+    assert len(engine._free_caches) == 1
 
 
 @pytest.mark.parametrize("frames", [1, 2, 7, 30])
-def test_a_row_has_no_more_frames_than_it_may(engine: Engine, frames: int) -> None:
+def test_a_row_has_no_more_frames_than_it_may(engine: HiggsEngine, frames: int) -> None:
     batch = engine.start([engine.prompt("Hello.")], [GREEDY], [frames])
     steps = 0
     while batch.running:
@@ -240,7 +240,7 @@ def test_a_row_has_no_more_frames_than_it_may(engine: Engine, frames: int) -> No
     assert steps == frames + 7
 
 
-def test_a_row_that_ends_is_not_cut_and_its_codes_are_codes(ending_engine: Engine) -> None:
+def test_a_row_that_ends_is_not_cut_and_its_codes_are_codes(ending_engine: HiggsEngine) -> None:
     batch = ending_engine.start([ending_engine.prompt("Hello there.")], [GREEDY], [1000])
     while batch.running:
         batch.step()
@@ -252,7 +252,7 @@ def test_a_row_that_ends_is_not_cut_and_its_codes_are_codes(ending_engine: Engin
     assert torch.equal(codes[:, 0], raw[1:first_end, 0].clamp(max=1023))
 
 
-def test_codes_come_bit_by_bit(ending_engine: Engine) -> None:
+def test_codes_come_bit_by_bit(ending_engine: HiggsEngine) -> None:
     batch = ending_engine.start([ending_engine.prompt("Hello there.")], [GREEDY], [1000])
     parts, have = [], 0
     while batch.running:
@@ -281,32 +281,32 @@ def test_frames_end_where_the_model_does(tmp_path: Path) -> None:
         engine.start([too_long], [GREEDY], [10])
 
 
-def test_what_a_graph_would_hold_gives_the_same_codes(ending_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_graph_would_hold_gives_the_same_codes(ending_engine: HiggsEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps as they are recorded, with bounds rounded up and rehearsals between, run here without a graph."""
     prompts = prompts_of(ending_engine)[:3]
     expected = [spoken(ending_engine, prompts, sampling, 80) for sampling in (GREEDY, replace(LIVELY, seed=3))]
     runner = ending_engine._runner
-    rehearsed = set()
+    captured = set()
 
-    def record(places: Any, width: int, length: int, candidates: int) -> Any:
-        rehearsed.add((width, length, candidates))
-        runner.rehearse(places, width, length, candidates)
-        return SimpleNamespace(replay=lambda: runner._step(places, width, length, masked=True, candidates=candidates))
+    def record(cache: Any, width: int, length: int, candidates: int) -> Any:
+        captured.add((width, length, candidates))
+        runner.warm_up(cache, width, length, candidates)
+        return SimpleNamespace(replay=lambda: runner._step(cache, width, length, masked=True, candidates=candidates))
 
     monkeypatch.setattr(runner, "_mode", "graph")
-    monkeypatch.setattr(runner, "_record", record)
+    monkeypatch.setattr(runner, "_capture", record)
     for sampling, codes in zip((GREEDY, replace(LIVELY, seed=3)), expected, strict=True):
         assert equal(spoken(ending_engine, prompts, sampling, 80), codes)
-    assert {width for width, _, _ in rehearsed} <= {1, 2, 4}
-    assert all(length % 256 == 0 for _, length, _ in rehearsed)
-    rehearsed.clear()
+    assert {width for width, _, _ in captured} <= {1, 2, 4}
+    assert all(length % 256 == 0 for _, length, _ in captured)
+    captured.clear()
     ending_engine.warm_up()
-    assert {width for width, _, _ in rehearsed} == {1, 2, 4, 8}
-    assert {length for _, length, _ in rehearsed} == set(range(256, 2049, 256))
-    rehearsed.clear()
+    assert {width for width, _, _ in captured} == {1, 2, 4, 8}
+    assert {length for _, length, _ in captured} == set(range(256, 2049, 256))
+    captured.clear()
     assert equal(spoken(ending_engine, prompts, replace(LIVELY, seed=3), 80), expected[1])
-    assert not rehearsed, "all was recorded before"
-    ending_engine._free.clear()  # they hold what was recorded here
+    assert not captured, "all was recorded before"
+    ending_engine._free_caches.clear()  # they hold what was recorded here
 
 
 def test_an_adapter_changes_what_is_decoded(folder: Path) -> None:
@@ -422,7 +422,7 @@ def test_impossible_sampling_is_refused(values: dict[str, float]) -> None:
 # Prompts
 
 
-def test_a_prompt_is_chatml(engine: Engine) -> None:
+def test_a_prompt_is_chatml(engine: HiggsEngine) -> None:
     context = Context("Before.", some_codes(2))
     prompt = engine.prompt("Now.", context=context)
     assert engine.tokenizer.decode(prompt.ids) == (
@@ -459,7 +459,7 @@ def test_delay_and_back() -> None:
     assert torch.equal(undelayed(frames, 2, 4), codes[2:4])
 
 
-def test_a_recording_goes_along_as_its_codes(engine: Engine) -> None:
+def test_a_recording_goes_along_as_its_codes(engine: HiggsEngine) -> None:
     seconds = np.arange(4 * 16_000) / 16_000
     sound = Audio((0.3 * np.sin(2 * np.pi * 200 * seconds)).astype(np.float32), 16_000)
     reference = Reference(encode(sound), "wav", "It was said <|eot_id|>here.")
@@ -473,7 +473,7 @@ def test_a_recording_goes_along_as_its_codes(engine: Engine) -> None:
     assert text.index("said here") < engine.tokenizer.decode(both.ids).index("Before.")
 
 
-def test_codes_of_a_recording_are_made_once(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_codes_of_a_recording_are_made_once(engine: HiggsEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     noise = np.random.default_rng(0).normal(0, 0.1, 3 * 24_000 + 17).astype(np.float32)
     reference = Reference(encode(Audio(noise, 24_000)), "wav", "noise")
     first = engine.prompt("One.", reference=reference)
@@ -491,7 +491,7 @@ def test_a_context_too_long_is_left_out(folder: Path) -> None:
         engine.prompt("n" * 2000)
 
 
-def test_marks_become_their_tokens(engine: Engine) -> None:
+def test_marks_become_their_tokens(engine: HiggsEngine) -> None:
     ids = {
         "emph": engine.tokenizer.convert_tokens_to_ids(MARK_TOKENS[0]),
         "pause_short": engine.tokenizer.convert_tokens_to_ids(MARK_TOKENS[1]),
@@ -528,19 +528,19 @@ TOKENIZER = tiny_tokenizer()
 CONFIG = tiny_model().config
 
 
-def test_control_tokens_are_taken_out_and_words_stay(engine: Engine) -> None:
+def test_control_tokens_are_taken_out_and_words_stay(engine: HiggsEngine) -> None:
     text = engine.tokenizer.decode(engine.prompt("One <|eot_id|> two<|AUDIO_OUT|>three <b> <| four |> 5<6").ids)
     assert "\n\nOne two three <b>  5<6<|eot_id|>" in text or "\n\nOne two three <b> 5<6<|eot_id|>" in text
     with pytest.raises(MarkupError, match="surrogate"):
         engine.prompt("\ud800")
 
 
-def test_long_hostile_text_is_quick(engine: Engine) -> None:
+def test_long_hostile_text_is_quick(engine: HiggsEngine) -> None:
     for piece in ("<|", "<|a", "<|a|>", "< |"):
         assert len(engine._writer.words(piece * 300_000)) <= len(piece) * 300_000
 
 
-def test_a_tokenizer_of_another_model_is_refused(engine: Engine) -> None:
+def test_a_tokenizer_of_another_model_is_refused(engine: HiggsEngine) -> None:
     with pytest.raises(BackendUnavailable, match=r"no .*eot_id"):
         PromptWriter(SimpleNamespace(get_added_vocab=dict, name_or_path="other"), engine.model.config)
 
@@ -550,7 +550,7 @@ def test_a_tokenizer_of_another_model_is_refused(engine: Engine) -> None:
 
 @pytest.mark.parametrize("pieces", [[1] * 97, [7] * 13 + [6], [97], [50, 0, 47]])
 @pytest.mark.parametrize(("first", "chunk"), [(1, 1), (5, 25), (40, 3)])
-def test_a_stream_sounds_like_the_whole(engine: Engine, pieces: list[int], first: int, chunk: int) -> None:
+def test_a_stream_sounds_like_the_whole(engine: HiggsEngine, pieces: list[int], first: int, chunk: int) -> None:
     codes = some_codes(97)
     whole = engine.decode(codes)
     loudest = float(np.abs(whole.samples).max())
@@ -563,7 +563,7 @@ def test_a_stream_sounds_like_the_whole(engine: Engine, pieces: list[int], first
     assert not len(stream.finish().samples)
 
 
-def test_the_first_sound_comes_once_its_frames_cannot_change(engine: Engine) -> None:
+def test_the_first_sound_comes_once_its_frames_cannot_change(engine: HiggsEngine) -> None:
     codes, reach = some_codes(60), engine.codec.reach
     stream = CodecStream(engine.codec, 5, 10)
     lengths = [len(stream.push(codes[at : at + 1]).samples) // 960 for at in range(60)]
@@ -572,7 +572,7 @@ def test_the_first_sound_comes_once_its_frames_cannot_change(engine: Engine) -> 
     assert set(lengths) == {0, 5, 10}
 
 
-def test_the_reach_is_all_that_the_decoder_sees(engine: Engine) -> None:
+def test_the_reach_is_all_that_the_decoder_sees(engine: HiggsEngine) -> None:
     codes = some_codes(81)
     other = codes.clone()
     other[40] = (codes[40] + 500) % 1024
@@ -583,7 +583,7 @@ def test_the_reach_is_all_that_the_decoder_sees(engine: Engine) -> None:
     assert differs[0] < (40 - reach + 3) * 960, "and not much more"
 
 
-def test_a_stream_without_codes_is_silent(engine: Engine) -> None:
+def test_a_stream_without_codes_is_silent(engine: HiggsEngine) -> None:
     assert not len(engine.stream().finish().samples)
     assert not len(engine.decode(some_codes(0)).samples)
     stream = engine.stream()
@@ -625,7 +625,7 @@ def test_resampling_is_linear_interpolation_by_a_windowed_sinc() -> None:
 
 @pytest.mark.parametrize("error", [OSError, ImportError])
 def test_the_codec_encodes_where_torchaudio_does_not_load(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+    engine: HiggsEngine, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
 ) -> None:
     def fail(name: str) -> Any:
         if name == "torchaudio":
@@ -654,13 +654,13 @@ def edited(path: Path, **changes: Any) -> None:
 def refused(folder: Path | str, **values: Any) -> str:
     """The one line that a checkpoint is refused with."""
     with pytest.raises(BackendUnavailable) as caught:
-        Engine.load(HiggsLocalSettings(**{"model": str(folder), "device": "cpu", **values}))
+        HiggsEngine.load(HiggsLocalSettings(**{"model": str(folder), "device": "cpu", **values}))
     message = str(caught.value)
     assert "\n" not in message
     return message
 
 
-def test_a_folder_is_loaded_whole(engine: Engine, folder: Path) -> None:
+def test_a_folder_is_loaded_whole(engine: HiggsEngine, folder: Path) -> None:
     assert (engine.rate, engine.frames_per_second, engine.folder) == (24_000, 25.0, folder)
     assert engine.model.dtype == torch.float32
     assert not any(weight.requires_grad for weight in engine.model.parameters())

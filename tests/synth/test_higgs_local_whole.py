@@ -20,11 +20,11 @@ from prosody_tagger.markup import MarkedText, parse, plain
 from synth.audio.encoding import encode
 from synth.base import Audio, Reference, Speech, SpeechRequest
 from synth.errors import BackendUnavailable
-from synth.higgs_local.adapter import TrainedMark
 from synth.higgs_local.backend import HiggsLocal
-from synth.higgs_local.engine import Engine
+from synth.higgs_local.engine import HiggsEngine
 from synth.higgs_local.merge import merge
 from synth.higgs_local.prompt import Context, Prompt
+from synth.higgs_local.prosody_file import TrainedMark
 from synth.higgs_local.settings import HiggsLocalSettings
 
 IDS = tiny_tokenizer().convert_tokens_to_ids(MARK_TOKENS)
@@ -54,9 +54,9 @@ class Watched(HiggsLocal):
     def __init__(self, settings: HiggsLocalSettings) -> None:
         super().__init__(settings)
         self.prompts: list[Prompt] = []
-        self.engines: list[Engine] = []
+        self.engines: list[HiggsEngine] = []
 
-    def _engine(self) -> Engine:
+    def _engine(self) -> HiggsEngine:
         engine = super()._engine()
         write = engine.prompt
 

@@ -17,16 +17,16 @@ from scripted_higgs import HOP, ScriptedBatch, ScriptedEngine
 from prosody_tagger.markup import plain
 from synth.errors import BackendBusy, BackendError, BackendUnavailable, RefusedRequest
 from synth.higgs_local.adapter import Adapter, AdapterError
-from synth.higgs_local.requests import Request, told
-from synth.higgs_local.scheduler import Together
+from synth.higgs_local.requests import RequestHandle, to_backend_error
+from synth.higgs_local.scheduler import BatchScheduler
 from synth.higgs_local.settings import HiggsLocalSettings
-from synth.higgs_local.worker import Chunk, Order, Worker
+from synth.higgs_local.worker import AudioChunk, GenerationRequest, ModelWorker
 
 SETTINGS = HiggsLocalSettings(max_batch=3, first_frames=5, chunk_frames=20)
 
 
-def order(text: str, **rest: Any) -> Order:
-    return Order(plain(text), **({"seconds": 1000.0} | rest))
+def request_for(text: str, **rest: Any) -> GenerationRequest:
+    return GenerationRequest(plain(text), **({"seconds": 1000.0} | rest))
 
 
 class Bench:
@@ -35,18 +35,18 @@ class Bench:
     def __init__(self, settings: HiggsLocalSettings = SETTINGS, **rest: Any) -> None:
         self.engine = ScriptedEngine(settings)
         self.loads = 0
-        self.worker = Worker(self._load, settings, **rest)
+        self.worker = ModelWorker(self._load, settings, **rest)
 
     def _load(self) -> Any:
         self.loads += 1
         return self.engine
 
-    async def say(self, text: str, **rest: Any) -> list[Chunk]:
-        return [chunk async for chunk in self.worker.speak(order(text, **rest))]
+    async def say(self, text: str, **rest: Any) -> list[AudioChunk]:
+        return [chunk async for chunk in self.worker.speak(request_for(text, **rest))]
 
-    async def begin(self, text: str, **rest: Any) -> tuple[AsyncGenerator[Chunk, None], Chunk]:
+    async def begin(self, text: str, **rest: Any) -> tuple[AsyncGenerator[AudioChunk, None], AudioChunk]:
         """An order of which the first chunk was heard."""
-        speaking = self.worker.speak(order(text, **rest))
+        speaking = self.worker.speak(request_for(text, **rest))
         return speaking, await anext(speaking)
 
 
@@ -70,7 +70,7 @@ async def until(true: Callable[[], bool]) -> None:
         await asyncio.sleep(0.001)
 
 
-def samples(chunks: list[Chunk]) -> np.ndarray[Any, Any]:
+def samples(chunks: list[AudioChunk]) -> np.ndarray[Any, Any]:
     return np.concatenate([chunk.audio.samples for chunk in chunks])
 
 
@@ -198,15 +198,13 @@ def test_a_full_queue_refuses_and_has_room_again() -> None:
         await waiting
         assert await bench.say("again")
 
-    run(work, most_open=4)
+    run(work, max_open=4)
 
 
 def test_a_slow_listener_keeps_nobody_waiting() -> None:
     async def work(bench: Bench) -> None:
         slow, _ = await bench.begin("a slow listener hears it late")
-        began = time.monotonic()
         await asyncio.gather(*(bench.say(f"{number} quick") for number in range(5)))
-        assert time.monotonic() - began < 5
         rest = [chunk async for chunk in slow]
         assert len(samples(rest)) == (60 - 5) * HOP
 
@@ -224,7 +222,7 @@ def test_a_listener_who_never_listens_holds_one_place_of_the_queue() -> None:
             await generator.aclose()
         await bench.say("room")
 
-    run(work, most_open=2)
+    run(work, max_open=2)
 
 
 def test_a_failure_before_the_first_frame_is_the_callers_own() -> None:
@@ -301,7 +299,8 @@ def test_a_model_that_cannot_be_loaded_is_told_to_all_and_tried_again() -> None:
         def _load(self) -> Any:
             self.loads += 1
             if self.loads == 1:
-                time.sleep(0.05)
+                while self.worker._open < 2:
+                    time.sleep(0.001)
                 raise BackendUnavailable("no model here; download it")
             return self.engine
 
@@ -309,7 +308,7 @@ def test_a_model_that_cannot_be_loaded_is_told_to_all_and_tried_again() -> None:
         bench = Absent()
         first = await asyncio.gather(bench.say("one"), bench.say("two"), return_exceptions=True)
         assert [type(error) for error in first] == [BackendUnavailable, BackendUnavailable]
-        await asyncio.sleep(0.01)
+        await until(lambda: bench.worker._thread is None)
         assert await bench.say("three")
         await bench.worker.close()
 
@@ -363,7 +362,7 @@ def test_a_loop_that_ended_in_mid_speech_is_left_alone() -> None:
     bench = Bench()
 
     async def abandon() -> None:
-        bench.worker.speak(order("forever"))
+        bench.worker.speak(request_for("forever"))
         await bench.begin("forever")  # and the loop ends, which closes what is open
 
     asyncio.run(abandon())
@@ -376,7 +375,7 @@ def test_memory_does_not_grow_over_200_requests() -> None:
         async def some(count: int) -> None:
             for number in range(count):
                 if number % 4 == 3:
-                    async with aclosing(bench.worker.speak(order("forever"))) as speaking:
+                    async with aclosing(bench.worker.speak(request_for("forever"))) as speaking:
                         await anext(speaking)
                 else:
                     await bench.say("one two")
@@ -405,28 +404,28 @@ A, B = adapter("a"), adapter("b")
 
 
 class Line:
-    """Requests in a queue, and a `Together` to choose from them; adapters change in name only."""
+    """Requests in a queue, and a `BatchScheduler` to choose from them; adapters change in name only."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.engine = ScriptedEngine(SETTINGS)
-        self.together = Together(self.engine, SETTINGS)  # type: ignore[arg-type]
-        self.waiting: deque[Request] = deque()
+        self.scheduler = BatchScheduler(self.engine, SETTINGS)  # type: ignore[arg-type]
+        self.waiting: deque[RequestHandle] = deque()
         self.loop = asyncio.new_event_loop()
-        monkeypatch.setattr(self.together, "_speak_with", lambda _: None)
+        monkeypatch.setattr(self.scheduler, "_activate", lambda _: None)
 
-    def ask(self, name: str, adapter: Adapter | None = None) -> Request:
-        request = Request(order(name, adapter=adapter), self.loop)
-        self.waiting.append(request)
-        return request
+    def ask(self, name: str, adapter: Adapter | None = None) -> RequestHandle:
+        handle = RequestHandle(request_for(name, adapter=adapter), self.loop)
+        self.waiting.append(handle)
+        return handle
 
     def turn(self) -> list[str]:
         """One step; says who has begun."""
-        self.together.drop_given_up()
-        chosen = self.together.choose(self.waiting)
-        for request in chosen:
-            self.together.begin(request)
-        self.together.step()
-        return [request.order.text.text for request in chosen]
+        self.scheduler.drop_cancelled()
+        chosen = self.scheduler.choose(self.waiting)
+        for handle in chosen:
+            self.scheduler.start(handle)
+        self.scheduler.step()
+        return [handle.request.text.text for handle in chosen]
 
 
 @pytest.fixture
@@ -440,7 +439,7 @@ def test_those_who_share_an_adapter_speak_together(line: Line) -> None:
     for name, which in (("a1", A), ("b1", B), ("a2", A), ("plain", None), ("a3", A), ("a4", A)):
         line.ask(name, which)
     assert line.turn() == ["a1", "a2", "a3"]
-    assert [request.order.text.text for request in line.waiting] == ["b1", "plain", "a4"]
+    assert [handle.request.text.text for handle in line.waiting] == ["b1", "plain", "a4"]
 
 
 def test_nobody_is_passed_over_for_ever(line: Line) -> None:
@@ -450,7 +449,7 @@ def test_nobody_is_passed_over_for_ever(line: Line) -> None:
     line.ask("b1", B)
     line.ask("a2", A)
     assert line.turn() == []
-    speaker.given_up = True
+    speaker.cancelled = True
     assert line.turn() == ["b1"]
     assert line.turn() == []
 
@@ -462,21 +461,21 @@ def test_the_same_adapter_joins_at_any_time(line: Line) -> None:
     assert line.turn() == ["a2"]
 
 
-def test_given_up_requests_are_not_chosen(line: Line) -> None:
-    line.ask("first").given_up = True
+def test_cancelled_requests_are_not_chosen(line: Line) -> None:
+    line.ask("first").cancelled = True
     line.ask("second")
     assert line.turn() == ["second"]
     assert not line.waiting
 
 
 def test_one_that_failed_is_tried_alone(line: Line) -> None:
-    line.ask("forever").tried = True
+    line.ask("forever").retried = True
     line.ask("other")
     assert line.turn() == ["forever"]
     assert line.turn() == []
 
 
 def test_errors_are_told_in_one_line() -> None:
-    assert isinstance(told(AdapterError("x"), "y"), AdapterError)
-    assert str(told(ValueError("first\nsecond"), "it failed")) == "it failed: ValueError: first; try again"
-    assert "MemoryError" in str(told(MemoryError(), "it failed"))
+    assert isinstance(to_backend_error(AdapterError("x"), "y"), AdapterError)
+    assert str(to_backend_error(ValueError("first\nsecond"), "it failed")) == "it failed: ValueError: first; try again"
+    assert "MemoryError" in str(to_backend_error(MemoryError(), "it failed"))

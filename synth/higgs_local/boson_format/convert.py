@@ -29,7 +29,7 @@ _TEXT_HEAD = "text_lm_head"
 
 
 @dataclass(frozen=True, slots=True)
-class Converted:
+class ConversionResult:
     """What was written.
 
     Attributes:
@@ -45,7 +45,7 @@ class Converted:
     notes: tuple[str, ...] = ()
 
 
-def convert_checkpoint(old: Path, new: Path, progress: Progress | None = None) -> Converted:
+def convert_checkpoint(old: Path, new: Path, progress: Progress | None = None) -> ConversionResult:
     """Write an old checkpoint in the native form.
 
     Args:
@@ -72,7 +72,7 @@ def convert_checkpoint(old: Path, new: Path, progress: Progress | None = None) -
             total = sum(shard.size for shard in shards)
             _write_json(folder / _INDEX, {"metadata": {"total_size": total}, "weight_map": dict(sorted(where.items()))})
     note = "the codec is not part of a checkpoint: convert the old one too, or name a native one (bosonai/higgs-audio-v2-tokenizer)"
-    return Converted(new, len(names), sum(shard.size for shard in shards), (note,))
+    return ConversionResult(new, len(names), sum(shard.size for shard in shards), (note,))
 
 
 def is_codec(folder: Path) -> bool:
@@ -80,7 +80,7 @@ def is_codec(folder: Path) -> bool:
     return (folder / WEIGHTS).is_file()
 
 
-def convert_codec(old: Path, new: Path) -> Converted:
+def convert_codec(old: Path, new: Path) -> ConversionResult:
     """Write an old codec in the native form.
 
     Args:
@@ -99,10 +99,10 @@ def convert_codec(old: Path, new: Path) -> Converted:
         _write_json(folder / "config.json", config)
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / _SINGLE, {"format": "pt"})
         _copy_kept(old, folder)
-    return Converted(new, len(tensors), sum(tensor.nbytes for tensor in tensors.values()))
+    return ConversionResult(new, len(tensors), sum(tensor.nbytes for tensor in tensors.values()))
 
 
-def convert_adapter(old: Path, new: Path, base: str | None = None, progress: Progress | None = None) -> Converted:
+def convert_adapter(old: Path, new: Path, base: str | None = None, progress: Progress | None = None) -> ConversionResult:
     """Write a LoRA adapter that PEFT saved for the old model in the native form.
 
     Its targets are named one by one, so that it changes the modules that it was trained on and no others.
@@ -128,7 +128,7 @@ def convert_adapter(old: Path, new: Path, base: str | None = None, progress: Pro
         _write_json(folder / "adapter_config.json", written)
         _copy_kept(old, folder)
         _copy_weights([weights], folder, names, progress)
-    return Converted(new, len(names), weights.size, tuple(_adapter_notes(written, names.values(), base)))
+    return ConversionResult(new, len(names), weights.size, tuple(_adapter_notes(written, names.values(), base)))
 
 
 def read_json(path: Path) -> dict[str, Any]:

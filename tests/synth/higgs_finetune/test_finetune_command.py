@@ -11,7 +11,7 @@ from tiny_higgs import save_checkpoint
 from synth.higgs_finetune.command import main
 from synth.higgs_finetune.metrics_log import read_metrics
 from synth.higgs_local.adapter import check_fit, read_adapter
-from synth.higgs_local.base_model import of_model
+from synth.higgs_local.base_model import describe_model
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_from_sample_data_to_an_adapter_with_its_card(tmp_path: Path, capsys: py
     assert "step 4, held out" in output_text
     adapter = read_adapter(output)
     assert "emph" in adapter.marks
-    assert check_fit(adapter, of_model(small_model(), "base")) == ()
+    assert check_fit(adapter, describe_model(small_model(), "base")) == ()
     card = (output / "README.md").read_text()
     assert "<emph>" in card
     assert "Samples after step 4" in card

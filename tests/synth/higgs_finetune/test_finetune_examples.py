@@ -14,7 +14,7 @@ from prosody_tagger.markup import KINDS, MarkedText, parse, plain
 from synth.base import SpeechRequest
 from synth.higgs_finetune.chatml import ManifestRow, Turn
 from synth.higgs_finetune.examples import IGNORED, ExampleBuilder, TrainingExample, build_example, collate
-from synth.higgs_local.backend import lower
+from synth.higgs_local.backend import to_model_text
 from synth.higgs_local.prompt import Context, PromptWriter
 from synth.higgs_local.settings import HiggsLocalSettings
 
@@ -54,7 +54,7 @@ def read(ids: torch.Tensor) -> str:
 def test_the_prompt_equals_that_of_the_local_backend(text: str, voices: tuple[str, ...]) -> None:
     settings = HiggsLocalSettings()
     marked = parse(text)
-    asked = lower(SpeechRequest(MarkedText(marked.text, tuple(type(m)(m.kind, m.offset) for m in marked.marks))), MARKS)[0]
+    asked = to_model_text(SpeechRequest(MarkedText(marked.text, tuple(type(m)(m.kind, m.offset) for m in marked.marks))), MARKS)[0]
     turns = [Context("said in the recording", codes(Path(voice))) for voice in voices]
     prompt = PromptWriter(TOKENIZER, CONFIG).write(
         asked, scene=settings.scene, speakers=settings.speakers, turns=turns, mark_ids=MARKS

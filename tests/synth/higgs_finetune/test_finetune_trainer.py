@@ -23,10 +23,11 @@ from synth.higgs_finetune.metrics_log import read_metrics
 from synth.higgs_finetune.settings import FinetuneSettings
 from synth.higgs_finetune.targets import add_adapter
 from synth.higgs_finetune.trainer import learning_rate, make_accelerator, mean_losses, train
-from synth.higgs_local.adapter import TrainedMark, check_fit, read_adapter, write_prosody
-from synth.higgs_local.base_model import of_model
-from synth.higgs_local.lora import Switch, load
+from synth.higgs_local.adapter import check_fit, read_adapter
+from synth.higgs_local.base_model import describe_model
+from synth.higgs_local.lora import AdapterSwitch, load_weights
 from synth.higgs_local.merge import merge
+from synth.higgs_local.prosody_file import TrainedMark, write_prosody
 
 ALL = ["attention", "audio-ffn", "heads"]
 
@@ -146,7 +147,7 @@ def test_the_adapter_gives_equal_logits_in_peft_in_the_backend_and_merged(tmp_pa
 
     base_folder = save_checkpoint(tmp_path / "base", model=small_model())
     model = small_model()
-    base = of_model(model, str(base_folder)).base
+    base = describe_model(model, str(base_folder)).base
     marks = tokens_of_marks(model.config)
     rows = [speech([3, marks["emph"], 9], one, model.config) for one in torch.randint(1024, (4, 6, 8))]
     trained, _, _ = fit(
@@ -164,9 +165,9 @@ def test_the_adapter_gives_equal_logits_in_peft_in_the_backend_and_merged(tmp_pa
     assert (wanted - native_scores(small_model(), rows[0])).abs().max() > 1e-2
 
     adapter = read_adapter(tmp_path / "adapter")
-    assert check_fit(adapter, of_model(small_model(), "base")) == ()
+    assert check_fit(adapter, describe_model(small_model(), "base")) == ()
     local = small_model()
-    Switch(local).to(load(adapter))
+    AdapterSwitch(local).activate(load_weights(adapter))
     loaded = PeftModel.from_pretrained(small_model(), tmp_path / "adapter").get_base_model()
     merged = merge(tmp_path / "adapter", base_folder, tmp_path / "merged")
     assert merged.error < 1e-5
