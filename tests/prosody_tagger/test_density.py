@@ -1,6 +1,7 @@
 """Emphasis density: texts of any domain have the requested share of emphases, independent of the rest of the batch."""
 
 import random
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -10,11 +11,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from prosody_tagger.density import DENSITIES, EmphasisBudget, density_of, nearest_level, threshold_at
 from prosody_tagger.errors import BadInput
 from prosody_tagger.markup import Mark, MarkedText
-from prosody_tagger.model import SHIPPED_ADAPTER, Encoded, Scores, TaggerModel
+from prosody_tagger.model import SHIPPED_ADAPTER, TaggerModel
 from prosody_tagger.segment import segment_sentences, segment_words
 from prosody_tagger.tagger import ProsodyTagger, Thresholds
 
@@ -49,19 +51,20 @@ DOMAINS = {"novel": NOVEL, "manual": MANUAL, "news": NEWS, "dialogue": DIALOGUE,
 ALL_DENSITIES = ["low", "medium", "high", 0.05, 0.07, 0.09, 0.12, 0.18, 0.3]
 
 
-class ScoresOnce:
+class CachedModel:
     """A tagger model that caches the scores of each window."""
 
     def __init__(self, model: TaggerModel) -> None:
         self.tokenizer, self.max_tokens, self._model = model.tokenizer, model.max_tokens, model
-        self._known: dict[tuple[int, ...], Scores] = {}
+        self._known: dict[tuple[int, ...], NDArray[np.float32]] = {}
 
-    def score(self, batch: list[Encoded]) -> list[Scores]:
-        keys = [(*item.ids, -1, *item.last) for item in batch]
-        new = {key: item for key, item in zip(keys, batch, strict=True) if key not in self._known}
+    def forward(self, tokens: Sequence[Sequence[int]], ends: Sequence[Sequence[int]]) -> list[NDArray[np.float32]]:
+        windows = {(*ids, -1, *last): (ids, last) for ids, last in zip(tokens, ends, strict=True)}
+        new = {key: window for key, window in windows.items() if key not in self._known}
         if new:
-            self._known.update(zip(new, self._model.score(list(new.values())), strict=True))
-        return [self._known[key] for key in keys]
+            tables = self._model.forward(*zip(*new.values(), strict=True))
+            self._known.update(zip(new, tables, strict=True))
+        return [self._known[(*ids, -1, *last)] for ids, last in zip(tokens, ends, strict=True)]
 
 
 @pytest.fixture(scope="session")
@@ -71,7 +74,7 @@ def model() -> TaggerModel:
 
 @pytest.fixture(scope="session")
 def shipped(model: TaggerModel) -> ProsodyTagger:
-    return ProsodyTagger(cast(TaggerModel, ScoresOnce(model)), Thresholds.load(SHIPPED_ADAPTER / "thresholds.json"))
+    return ProsodyTagger(cast(TaggerModel, CachedModel(model)), Thresholds.load(SHIPPED_ADAPTER / "thresholds.json"))
 
 
 @pytest.fixture(scope="session")
