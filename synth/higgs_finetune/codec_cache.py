@@ -147,7 +147,7 @@ class CodecCache:
         return self._open[path]
 
     def _fill(self, wanted: Sequence[Path], progress: ProgressCallback) -> list[str]:
-        """Encode what is missing; return the recordings that cannot be used, each with the reason."""
+        """Encode recordings that are missing; return those that cannot be used, each with the reason."""
         bad: list[str] = []
         fresh: dict[str, torch.Tensor] = {}
         try:

@@ -37,7 +37,7 @@ class ResourceEstimate:
         tokens: tokens of an epoch, on all processes.
         steps: steps of the run.
         seconds: duration of the run without evaluations.
-        free: bytes that are free on the device for what is not there yet; None without a GPU.
+        free: bytes that are free on the device beside the loaded weights; None without a GPU.
     """
 
     weights: int

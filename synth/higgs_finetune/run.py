@@ -242,7 +242,7 @@ class _BuiltExamples(Sequence[TrainingExample]):
 
 
 def _adapt(native: Any, job: FinetuneJob, settings: FinetuneSettings, marks: Mapping[str, TrainedMark], display: Display) -> Any:
-    """Return the base model with a new adapter, a ``PeftModel``, and show what is trained."""
+    """Return the base model with a new adapter, a ``PeftModel``, and show its size."""
     import torch
 
     torch.manual_seed(settings.seed)

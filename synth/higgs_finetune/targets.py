@@ -130,7 +130,7 @@ def disable_input_cast(model: Any) -> None:
 
 
 def mark_tokens(tokenizer: Any, config: Any, kinds: Sequence[str] = KINDS) -> dict[str, TrainedMark]:
-    """Return an unused reserved token for each kind of mark in ``kinds``. A kind always gets the same token, whatever ``kinds`` is.
+    """Return an unused reserved token for each kind of mark in ``kinds``. The token of a kind does not depend on the other kinds.
 
     Raises:
         BadInput: the tokenizer has too few.

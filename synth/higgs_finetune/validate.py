@@ -41,7 +41,7 @@ CHECKS: Mapping[str, str] = {
     "plausible": "texts and recordings match in length",
     "duplicates": "no row or recording occurs twice",
 }
-"""Name of every check, and what is true of a manifest that passes it."""
+"""Name of every check, and the property of manifests that pass it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +230,7 @@ def _silence_share(audio: Audio, level: float) -> float:
 
 
 def _clipped_share(audio: Audio) -> float:
-    """Return the share of samples in flat tops: three or more equal ones at the recording's own peak, whatever its volume."""
+    """Return the share of samples in flat tops: three or more equal ones at the recording's own peak."""
     samples = audio.samples
     middle = samples[1:-1]
     is_flat = (samples[:-2] == middle) & (middle == samples[2:]) & (np.abs(middle) >= _NEAR_PEAK * np.abs(samples).max())

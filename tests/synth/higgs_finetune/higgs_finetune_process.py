@@ -53,7 +53,7 @@ def train_on_ranks(folder: Path, ranks: int) -> None:
         batch_size=4 // ranks,
         grad_accum=1,
         num_epochs=3,
-        learning_rate=1e-2,
+        learning_rate=1e-3,
     )
     if accelerator.is_main_process:
         weights = trained_weights(trained)

@@ -35,7 +35,7 @@ def codes(path: Path) -> torch.Tensor:
 def row(
     text: MarkedText | str = "What is <emph>asked for?", clip: str | Path | None = "answer.wav", *voices: str, **changes: Any
 ) -> ManifestRow:
-    turns = tuple(Turn(plain("said in the recording"), Path(voice)) for voice in voices)
+    turns = tuple(Turn(plain("transcript of the recording"), Path(voice)) for voice in voices)
     given = {"source": "m.json:1", "system": None, "speaker": None, "start_index": None}
     clips = {"references": turns, "text": parse(text) if isinstance(text, str) else text, "clip": Path(clip) if clip else None}
     return ManifestRow(**{**given, **clips, **changes})
@@ -55,7 +55,7 @@ def test_the_prompt_equals_that_of_the_local_backend(text: str, voices: tuple[st
     settings = HiggsLocalSettings()
     marked = parse(text)
     asked = to_model_text(SpeechRequest(MarkedText(marked.text, tuple(type(m)(m.kind, m.offset) for m in marked.marks))), MARKS)[0]
-    turns = [Context("said in the recording", codes(Path(voice))) for voice in voices]
+    turns = [Context("transcript of the recording", codes(Path(voice))) for voice in voices]
     prompt = PromptWriter(TOKENIZER, CONFIG).write(
         asked, scene=settings.scene, speakers=settings.speakers, turns=turns, mark_ids=MARKS
     )

@@ -35,14 +35,14 @@ def refusal(folder: Path, row: Any) -> str:
 
 
 def test_messages_with_a_single_content(tmp_path: Path) -> None:
-    row = chat("said there", audio("a/v.wav"), ARABIC, audio("/abs/x.wav"), speaker="نور", start_index=4)
+    row = chat("transcript", audio("a/v.wav"), ARABIC, audio("/abs/x.wav"), speaker="نور", start_index=4)
     row["messages"].insert(0, message("system", "Speak."))
     assert read(tmp_path, row) == ManifestRow(
         f"{tmp_path / 'm.jsonl'}:1",
         "Speak.",
         "نور",
         4,
-        (Turn(plain("said there"), tmp_path / "a/v.wav"),),
+        (Turn(plain("transcript"), tmp_path / "a/v.wav"),),
         parse(ARABIC),
         Path("/abs/x.wav"),
         "",
@@ -50,9 +50,9 @@ def test_messages_with_a_single_content(tmp_path: Path) -> None:
 
 
 def test_messages_with_lists_of_parts(tmp_path: Path) -> None:
-    asked = [text("said there"), audio("v.wav"), text(ARABIC)]
+    asked = [text("transcript"), audio("v.wav"), text(ARABIC)]
     found = read(tmp_path, chat(asked, [text(parse(ARABIC).text), audio("x.wav")]))
-    assert found.references == (Turn(plain("said there"), tmp_path / "v.wav"),)
+    assert found.references == (Turn(plain("transcript"), tmp_path / "v.wav"),)
     assert found.text == parse(ARABIC)
     assert (found.clip, found.answer) == (tmp_path / "x.wav", parse(ARABIC).text)
     assert (found.system, found.speaker, found.start_index) == (None, None, None)

@@ -47,10 +47,10 @@ def test_one_clip_can_be_overfitted_with_its_end(tmp_path: Path) -> None:
         lora_r=32,
         lora_alpha=64,
     )
-    (said,) = generate_codes(trained.get_base_model(), [clip], GREEDY)
-    assert not said.cut
-    assert len(said.codes) == 19
-    assert (said.codes == codes).float().mean() >= 0.99
+    (sample,) = generate_codes(trained.get_base_model(), [clip], GREEDY)
+    assert not sample.cut
+    assert len(sample.codes) == 19
+    assert (sample.codes == codes).float().mean() >= 0.99
 
 
 def test_a_half_precision_model_trains_and_generates(tmp_path: Path) -> None:
@@ -61,8 +61,8 @@ def test_a_half_precision_model_trains_and_generates(tmp_path: Path) -> None:
     settings = FinetuneSettings(num_epochs=10, learning_rate=1e-2)
     train(settings, adapted, ExampleDataset(rows), tmp_path, observer=recorder)
     assert recorder.losses[-1] < recorder.losses[0] - 0.1
-    said = generate_codes(adapted.get_base_model(), rows, GREEDY)
-    assert all(len(one.codes) for one in said)
+    samples = generate_codes(adapted.get_base_model(), rows, GREEDY)
+    assert all(len(one.codes) for one in samples)
 
 
 def marked_rows(count: int, marks: dict[str, int], config: Any, *, seed: int) -> list[tuple[TrainingExample, torch.Tensor]]:
@@ -98,8 +98,8 @@ def test_marks_determine_codes_only_if_their_rows_are_trained(is_trained: bool, 
         grad_accum=1,
     )
     held_out = marked_rows(40, marks, model.config, seed=1)
-    said = generate_codes(trained.get_base_model(), [row for row, _ in held_out], GREEDY)
-    right = sum(torch.equal(one.codes, codes) for one, (_, codes) in zip(said, held_out, strict=True)) / len(held_out)
+    samples = generate_codes(trained.get_base_model(), [row for row, _ in held_out], GREEDY)
+    right = sum(torch.equal(one.codes, codes) for one, (_, codes) in zip(samples, held_out, strict=True)) / len(held_out)
     assert right >= 0.95 if is_trained else right <= 0.65
 
 
@@ -117,7 +117,7 @@ def test_samples_are_compared_with_their_reference_recording(tmp_path: Path) -> 
         (tmp_path / name).write_bytes(encode(Audio(np.full(samples, 0.5, np.float32), 24000)))
     model = small_model()
     example = speech([1, 2], torch.arange(40).reshape(5, 8), model.config)
-    turn = Turn(plain("said"), tmp_path / "voice.wav")
+    turn = Turn(plain("transcript"), tmp_path / "voice.wav")
     rows = [ManifestRow("m:1", None, None, None, references, plain("text"), tmp_path / "clip.wav") for references in ((turn,), ())]
     lengths = []
 

@@ -33,7 +33,7 @@ def tone(hertz: float) -> Audio:
     return Audio(np.sin(2 * np.pi * hertz * np.arange(48_000) / 48_000).astype(np.float32), 48_000)
 
 
-def find_problems(folder: Path, sound: Audio | bytes | None, words: str = "This is what is said here.") -> dict[str, str]:
+def find_problems(folder: Path, sound: Audio | bytes | None, words: str = "This is what you hear here.") -> dict[str, str]:
     if sound is not None:
         (folder / "x.wav").write_bytes(sound if isinstance(sound, bytes) else encode(sound, "wav"))
     report = validate(read_manifest(write_manifest(folder, chat(words, audio("x.wav")))))
@@ -44,7 +44,7 @@ def find_problems(folder: Path, sound: Audio | bytes | None, words: str = "This 
 @pytest.mark.parametrize(
     ("sound", "words", "checks"),
     [
-        (voice(), "This is what is said here.", []),
+        (voice(), "This is what you hear here.", []),
         (tone(80), "Ah.", []),
         (None, "Hi", ["exists"]),
         (b"", "Hi", ["decodes"]),
@@ -52,7 +52,7 @@ def find_problems(folder: Path, sound: Audio | bytes | None, words: str = "This 
         (encode(voice(), "wav")[:20_000], "This is cut off.", []),
         (voice(0.1), "Hi", ["length"]),
         (voice(41), "word " * 100, ["length"]),
-        (voice(2, 8_000), "This is what is said here.", ["rate"]),
+        (voice(2, 8_000), "This is what you hear here.", ["rate"]),
         (Audio(np.zeros(48_000, dtype=np.float32), 24_000), "Hi", ["silence"]),
         (Audio(voice().samples / 1000, 24_000), "Hi", ["silence"]),
         (with_silence(2.0), "Hi", ["silence"]),
