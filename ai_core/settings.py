@@ -30,7 +30,12 @@ Density = Annotated[Level | Annotated[float, Field(ge=0, le=1)], WrapValidator(_
 
 
 class TaggerSettings(BaseModel):
-    """The tagger to load: ``PROSODY_TAGGER__ADAPTER`` and ``PROSODY_TAGGER__BASE``; by default the one that ships."""
+    """The tagger to load.
+
+    Attributes:
+        adapter: folder of the tagger's adapter; by default the one that ships.
+        base: folder or hub name of the base model that the adapter was trained over; by default the one that ships.
+    """
 
     model_config = ConfigDict(extra="forbid")
 

@@ -14,7 +14,7 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -25,6 +25,10 @@ DOCUMENTS = ("README.md", "docs/*.md", ".env.example")
 """Files, as glob patterns below the repository's root, that may hold generated parts."""
 
 _PART = re.compile(r"(?P<start>^[^\S\n]*<!-- generated: (?P<name>[\w-]+) -->\n).*?(?P<end>^[^\S\n]*<!-- end -->$)", re.S | re.M)
+
+
+REQUIRED = "required"
+"""The default of a setting that has none."""
 
 
 # Helpers
@@ -48,22 +52,36 @@ def attribute_texts(model: type) -> dict[str, str]:
 def settings_rows(model: "type[BaseModel]", prefix: str) -> list[tuple[str, str, str]]:
     """Return (variable, default, description) of every setting of a pydantic model: its own, then those of its bases.
 
+    A field that holds a group of settings, thus another model, is left out.
+
     Raises:
         KeyError: the docstring does not describe a field.
     """
     texts = attribute_texts(model)
     names = dict.fromkeys(name for base in model.__mro__ for name in vars(base).get("__annotations__", ()))
-    fields = {name: model.model_fields[name] for name in names if name in model.model_fields}
+    fields = {name: model.model_fields[name] for name in names if name in model.model_fields and not is_group(model, name)}
     return [
         (f"{prefix}{name}".upper(), default_text(field.get_default(call_default_factory=True)), texts[name])
         for name, field in fields.items()
     ]
 
 
+def is_group(model: "type[BaseModel]", name: str) -> bool:
+    """Tell whether a field of ``model`` is a pydantic model itself, or one or None."""
+    from pydantic import BaseModel
+
+    annotation = model.model_fields[name].annotation
+    return any(isinstance(kind, type) and issubclass(kind, BaseModel) for kind in (annotation, *get_args(annotation)))
+
+
 def default_text(value: Any) -> str:
-    """Return a default as it would be written in the environment; nothing for one that is not set."""
+    """Return a default as it would be written in the environment: nothing if it is not set, `REQUIRED` if it has none."""
+    from pydantic_core import PydanticUndefined
+
     if value is None or value == ():
         return ""
+    if value is PydanticUndefined:
+        return REQUIRED
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
@@ -127,13 +145,94 @@ def openapi() -> str:
     return json.dumps({**described, "info": {**described["info"], "version": "0"}}, indent=1, ensure_ascii=False) + "\n"
 
 
+# Settings and commands
+
+
+def settings() -> str:
+    """Every setting of the environment, a table for each group."""
+    from ai_core.reply.chat import ChatSettings
+    from ai_core.settings import Settings, TaggerSettings
+    from api.settings import ApiSettings
+    from synth.embedded.backend import EmbeddedSettings
+    from synth.higgs_http.settings import HiggsSettings
+    from synth.higgs_local.settings import HiggsLocalSettings
+
+    groups: tuple[tuple[str, type[BaseModel], str], ...] = (
+        ("Every job", Settings, "PROSODY_"),
+        ("The tagger", TaggerSettings, "PROSODY_TAGGER__"),
+        ("The chat model that writes replies", ChatSettings, "PROSODY_CHAT__"),
+        ("Backend embedded", EmbeddedSettings, "PROSODY_EMBEDDED__"),
+        ("Backend higgs-http", HiggsSettings, "PROSODY_HIGGS__"),
+        ("Backend higgs-local", HiggsLocalSettings, "PROSODY_HIGGS_LOCAL__"),
+        ("The service", ApiSettings, "PROSODY_API__"),
+    )
+    sections = []
+    for title, model, prefix in groups:
+        rows = settings_rows(model, prefix)
+        shown = [(code(name), default if default == REQUIRED else code(default), cell(text)) for name, default, text in rows]
+        sections.append(f"## {title}\n{table(('setting', 'default', 'meaning'), shown)}")
+    about = (
+        "Read from the environment. An empty default means that the setting is not set. `.env.example` lists them for a `.env`\n"
+        "file, which docker compose reads. This page is generated: change the docstrings and run `python docs/generate.py`."
+    )
+    return "\n".join((f"# Settings\n\n{about}\n", *sections))
+
+
+def commands() -> str:
+    """Every command with its usage, arguments and options, as its ``--help`` has them."""
+    import typer
+
+    import ai_core.commands.cli
+    import ai_core.main
+    import prosody_tagger.evaluation.evaluate
+    import prosody_tagger.training.train
+    import synth.higgs_finetune.command
+
+    applications = (
+        ("python ai_core/main.py", ai_core.main.app),
+        ("prosody", ai_core.commands.cli.app),
+        ("train-tagger", prosody_tagger.training.train.app),
+        ("evaluate-tagger", prosody_tagger.evaluation.evaluate.app),
+        ("train-higgs", synth.higgs_finetune.command.app),
+    )
+    sections = [section for name, app in applications for section in command_sections(typer.main.get_command(app), name)]
+    about = "What each command's `--help` says. This page is generated: change the commands and run `python docs/generate.py`."
+    return "\n".join((f"# Commands\n\n{about}\n", *sections))
+
+
+def command_sections(command: Any, name: str) -> list[str]:
+    """Return a section for a command and one for each command below it, in the order of ``--help``."""
+    context = command.context_class(command, info_name=name)
+    usage = code(" ".join([name, *command.collect_usage_pieces(context)]))
+    records = [record for parameter in command.params if (record := parameter.get_help_record(context)) is not None]
+    rows = [(code(option.replace("|", "\\|")), cell(meaning)) for option, meaning in records]
+    about = " ".join(inspect.cleandoc(command.help or "").split("\n\n")[0].split())
+    parts = [f"## {name}\n{usage}\n\n{about}\n"]
+    if rows:
+        parts.append(table(("argument or option", "meaning"), rows))
+    below = [
+        section for inner, sub in getattr(command, "commands", {}).items() for section in command_sections(sub, f"{name} {inner}")
+    ]
+    return ["\n".join(parts), *below]
+
+
+def cell(text: str) -> str:
+    """Return ``text`` as a table cell: one line, with bars escaped, and `<` too where it is not in code."""
+    pieces = " ".join(text.replace("``", "`").split()).replace("|", "\\|").split("`")
+    return "`".join(piece if index % 2 else piece.replace("<", "\\<") for index, piece in enumerate(pieces))
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "api-settings": api_settings,
     "api-endpoints": api_endpoints,
     "api-speak-fields": api_speak_fields,
     "api-errors": api_errors,
 }
-FILES: dict[str, Callable[[], str]] = {"docs/openapi.json": openapi}
+FILES: dict[str, Callable[[], str]] = {
+    "docs/openapi.json": openapi,
+    "docs/settings.md": settings,
+    "docs/commands.md": commands,
+}
 
 
 # Documents
@@ -153,7 +252,8 @@ def outdated() -> dict[Path, str]:
     wanted = {ROOT / name: make() for name, make in FILES.items()}
     for pattern in DOCUMENTS:
         for path in sorted(ROOT.glob(pattern)):
-            wanted[path] = renewed(path.read_text(encoding="utf-8"))
+            if path not in wanted:
+                wanted[path] = renewed(path.read_text(encoding="utf-8"))
     return {path: text for path, text in wanted.items() if not path.exists() or path.read_text(encoding="utf-8") != text}
 
 

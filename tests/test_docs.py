@@ -25,10 +25,30 @@ def test_documents_are_up_to_date(generate: ModuleType) -> None:
     assert not differing, f"{differing} differ from the code; run: python docs/generate.py"
 
 
+def test_a_stale_page_that_is_generated_whole_is_found(generate: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in generate.FILES:
+        monkeypatch.setitem(generate.FILES, name, lambda: "Something else.\n")
+    assert {str(path.relative_to(generate.ROOT)) for path in generate.outdated()} == set(generate.FILES)
+
+
 def test_every_part_stands_in_a_document(generate: ModuleType) -> None:
     texts = [path.read_text(encoding="utf-8") for pattern in generate.DOCUMENTS for path in generate.ROOT.glob(pattern)]
     missing = [name for name in generate.PARTS if not any(f"<!-- generated: {name} -->" in text for text in texts)]
     assert not missing
+
+
+def test_every_command_has_a_section(generate: ModuleType) -> None:
+    page = generate.commands()
+    for name in (
+        "python ai_core/main.py",
+        "prosody say",
+        "prosody adapter merge",
+        "prosody higgs convert",
+        "train-tagger",
+        "evaluate-tagger",
+        "train-higgs",
+    ):
+        assert f"## {name}\n`{name} " in page
 
 
 def test_a_stale_part_is_renewed(generate: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
