@@ -20,7 +20,7 @@ from synth.higgs_http.lowering import plain_words, to_server_text
 from synth.higgs_http.response import RATE, AudioResponse, BufferedBody
 from synth.higgs_http.retries import RetryPolicy
 from synth.higgs_http.settings import HiggsSettings, is_valid_key, is_valid_name
-from synth.higgs_http.voices import RegisteredVoice, RegisteredVoices, VoiceList
+from synth.higgs_http.voices import RegisteredVoice, RegisteredVoices, SharedVoiceList
 from synth.lowering import max_duration
 
 __all__ = ["HiggsHttp", "HiggsSettings"]
@@ -71,7 +71,7 @@ class HiggsHttp(Synthesizer):
         self._connections = ConnectionsPerLoop(settings)
         self._retries = RetryPolicy(settings.retries, settings.total_timeout)
         list_timeout = min(settings.connect_timeout, settings.read_timeout, settings.total_timeout)
-        self._voice_list = VoiceList(self._connections, self._voices_url, list_timeout)
+        self._voice_list = SharedVoiceList(self._connections, self._voices_url, list_timeout)
         self._registered = RegisteredVoices()
 
     @property

@@ -27,7 +27,7 @@ class _SharedCall:
     waiting: int = 0
 
 
-class VoiceList:
+class SharedVoiceList:
     """The names that a server lists, in its order.
 
     Calls that overlap in one event loop share one request, so that any number of them take one connection. Nothing is kept
