@@ -111,8 +111,8 @@ class VoiceStore:
         header = _EntryHeader(
             name=name,
             text=reference.text,
-            form=reference.form,
-            seconds=decode(audio, reference.form, max_seconds=MAX_SECONDS).seconds,
+            form=reference.audio_format,
+            seconds=decode(audio, reference.audio_format, max_seconds=MAX_SECONDS).seconds,
             created=round(time.time(), 3),
             size=len(audio),
         )

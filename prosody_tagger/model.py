@@ -1,8 +1,8 @@
-"""The tagger's language model: a GPT-2 with a LoRA adapter that scores every slot of a text in one forward pass.
+"""The tagger's network: a GPT-2 with a LoRA adapter that scores every word of a text in one forward pass.
 
-The input is ``text <SEP> text``. The causal model has seen the whole text when it reads the copy, so at the last token of a word in
-the copy it knows the word and what follows (sequence repetition, arXiv 2601.17585). There its next-token logits are read for the
-label tokens alone, and normalised over each group of labels. No word is ever generated.
+The input is ``text <SEP> text``. When the causal model reads the copy it has already seen the whole text, so at the last token of a
+word in the copy it knows the word and what follows (sequence repetition, arXiv 2601.17585). The next-token logits there are read
+for the label tokens only, and normalised over each group of labels. No word is generated.
 """
 
 import hashlib
@@ -46,7 +46,7 @@ SHIPPED_ADAPTER = SHIPPED / "tagger"
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """A text as tokens: their ids, and for each word the index of the last token of its run."""
+    """A text as tokens: ``ids`` of the tokens, and in ``last`` for each word the index of the last token of its run."""
 
     ids: Sequence[int]
     last: Sequence[int]
@@ -57,9 +57,9 @@ class Scores:
     """Probabilities for the n words of a text, float32.
 
     Attributes:
-        prominence: [n, 3], of prominence 0, 1 and 2.
-        boundary: [n], that a boundary follows the word.
-        marks: [n, 7], of each of `markup.KINDS` against no mark: pauses after the word, the others on it.
+        prominence: [n, 3], probability of prominence 0, 1 and 2.
+        boundary: [n], probability of a boundary after the word.
+        marks: [n, 7], probability of each of `markup.KINDS` against no mark: pauses after the word, the others on it.
     """
 
     prominence: NDArray[np.float32]
@@ -73,13 +73,13 @@ class Scores:
 
 
 def add_tokens(tokenizer: Tokenizer) -> None:
-    """Give GPT-2's tokenizer our tokens. Text that spells one of them is still read as ordinary characters."""
+    """Add the label tokens to GPT-2's tokenizer. Text that spells one of them is still read as ordinary characters."""
     tokenizer.add_special_tokens(list(ADDED_TOKENS))
     tokenizer.encode_special_tokens = True
 
 
 def read_tokenizer(path: Path) -> Tokenizer:
-    """The tokenizer of a file; text that spells one of our tokens is read as ordinary characters.
+    """Read a tokenizer file. Text that spells a label token is read as ordinary characters.
 
     Raises:
         ModelError: the file is missing or broken.
@@ -93,11 +93,11 @@ def read_tokenizer(path: Path) -> Tokenizer:
 
 
 def lay_out(texts: Sequence[Encoded], sep: int) -> tuple[Any, Any, list[int], list[int]]:
-    """Texts side by side as ``text <SEP> text``, padded on the right.
+    """Lay out texts as rows ``text <SEP> text``, padded on the right.
 
     Returns:
-        Their tokens and the positions of those, both [texts, width]: the copy's positions begin anew, each token where its twin is.
-        And the rows and columns where the words of the copies end.
+        Token ids and positions, both [texts, width]; each token of the copy has the position of its original. Then the rows and the
+        columns at which the words of the copies end.
     """
     import torch
 
@@ -115,10 +115,10 @@ def lay_out(texts: Sequence[Encoded], sep: int) -> tuple[Any, Any, list[int], li
 
 
 def read(transformer: Any, ids: Any, positions: Any) -> Any:
-    """The vectors of a GPT-2's last layer, [texts, width, dimensions]; ids and positions are [texts, width].
+    """Return the last hidden states of a GPT-2, [texts, width, dimensions]; ids and positions are [texts, width].
 
-    Padding stands to the right, where a causal model never looks back from, so all is told to be text. To be told nothing, the
-    library would take positions that begin anew for another text, and hide the first from its copy.
+    The attention mask is all ones: padding stands on the right, where a causal model does not look. Without a mask, transformers
+    takes positions that start again for another text in the row, and hides the text from its copy.
     """
     import torch
 
@@ -126,10 +126,10 @@ def read(transformer: Any, ids: Any, positions: Any) -> Any:
 
 
 def token_id(tokenizer: Tokenizer, token: str) -> int:
-    """The id of a token that the vocabulary must hold.
+    """Return the id of a token.
 
     Raises:
-        ModelError: it does not.
+        ModelError: the vocabulary lacks it.
     """
     found = tokenizer.token_to_id(token)
     if found is None:
@@ -138,9 +138,9 @@ def token_id(tokenizer: Tokenizer, token: str) -> int:
 
 
 def encode(tokenizer: Tokenizer, texts: Sequence[str], runs: Sequence[Sequence[Word]]) -> list[Encoded]:
-    """Tokens of each text, with a space before its first word as in running text. ``runs`` are the texts' words.
+    """Tokenise texts, each with a space before its first word as in running text. ``runs`` are the words of each text.
 
-    A word of which the tokenizer keeps nothing ends where the one before it does.
+    A word without tokens of its own ends where the word before it does.
     """
     encoded = []
     for encoding, text_words in zip(tokenizer.encode_batch(list(texts), add_special_tokens=False), runs, strict=True):
@@ -152,7 +152,7 @@ def encode(tokenizer: Tokenizer, texts: Sequence[str], runs: Sequence[Sequence[W
 
 
 class TaggerModel:
-    """Base, adapter and tokenizer, ready to score. Its weights are never changed after loading, so threads may share it."""
+    """Base, adapter and tokenizer, ready to score. Its weights do not change after loading, so threads may share it."""
 
     def __init__(self, network: Any, tokenizer: Tokenizer) -> None:
         import torch
@@ -164,7 +164,7 @@ class TaggerModel:
         self._rows: torch.Tensor = network.lm_head.weight.detach()[[token_id(tokenizer, label) for label in labels]].T.contiguous()
         self._device = self._rows.device
         self.max_tokens: int = (network.config.n_positions - 1) // 2
-        """The longest text that fits in one pass, in tokens."""
+        """Longest text of one pass, in tokens."""
 
     @classmethod
     def load(cls, adapter: Path = SHIPPED_ADAPTER, base: str | None = None) -> "TaggerModel":
@@ -199,7 +199,7 @@ class TaggerModel:
         return cls(_merge(network, adapter, source), tokenizer)
 
     def score(self, batch: Sequence[Encoded]) -> list[Scores]:
-        """The scores of every word of every text, all in one forward pass. No text may be longer than `max_tokens`."""
+        """Score every word of several texts in one forward pass. No text may be longer than `max_tokens`."""
         return [Scores.of(table) for table in self.forward([text.ids for text in batch], [text.last for text in batch])]
 
     def forward(self, tokens: Sequence[Sequence[int]], ends: Sequence[Sequence[int]]) -> list[NDArray[np.float32]]:
@@ -222,7 +222,7 @@ class TaggerModel:
 
 
 def probabilities(logits: Any) -> NDArray[np.float32]:
-    """A table of probabilities, float32 of shape [words, `SCORE_COLUMNS`], from logits for the labels, [words, labels]."""
+    """Return a table of probabilities, float32 of shape [words, `SCORE_COLUMNS`], from logits of the labels, [words, labels]."""
     import torch
 
     marks = (logits[:, 6:] - logits[:, 5:6]).sigmoid()
@@ -231,18 +231,18 @@ def probabilities(logits: Any) -> NDArray[np.float32]:
 
 
 def split_scores(logits: Any, counts: Sequence[int]) -> list[Scores]:
-    """The scores of texts of so many words each, from the logits of all their words for the labels, [words, labels]."""
+    """Return the scores of texts with ``counts`` words each, from the label logits of all words, [words, labels]."""
     return [Scores.of(table) for table in np.split(probabilities(logits), np.cumsum(counts)[:-1])]
 
 
 def fingerprint(network: Any) -> str:
-    """What tells one base from another of its shape: a SHA-256 over its position embeddings, in 16 bit as they may be stored."""
+    """Return the fingerprint of a base: the SHA-256 of its position embeddings in 16 bit, the precision they may be stored in."""
     weights = network.transformer.wpe.weight.detach().half().contiguous()
     return hashlib.sha256(weights.cpu().numpy().tobytes()).hexdigest()
 
 
 def _refuse_another_base(adapter: Path, network: Any, source: str) -> None:
-    """An adapter whose `training.json` names the base's fingerprint works over that base alone."""
+    """Refuse to load an adapter over another base than the one whose fingerprint its `training.json` holds."""
     try:
         trained: Any = json.loads((adapter / "training.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -256,7 +256,7 @@ def _refuse_another_base(adapter: Path, network: Any, source: str) -> None:
 
 
 def _base_of(adapter: Path) -> str:
-    """The base that an adapter folder names: a hub name, or a path from the folder that starts with a dot."""
+    """Return the base that an adapter folder names: a hub name, or a path relative to the folder that starts with a dot."""
     try:
         config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
     except OSError:
@@ -273,12 +273,12 @@ def _base_of(adapter: Path) -> str:
 
 
 def _merge(network: Any, adapter: Path, source: str) -> Any:
-    """The base with the adapter's weights added in, so that a pass costs what the bare base costs."""
+    """Merge the adapter's weights into the base, so that a pass costs no more than that of the base alone."""
     from peft import PeftModel
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers for an attribute by its old name
+            warnings.simplefilter("ignore", FutureWarning)  # peft reads an attribute that transformers has renamed
             return PeftModel.from_pretrained(network, str(adapter)).merge_and_unload()
     except Exception as error:
         reason = first_line(error)

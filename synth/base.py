@@ -1,4 +1,4 @@
-"""The contract between the pipeline and a voice: what is asked, what comes back, what a backend says of itself."""
+"""The contract between the pipeline and a backend: requests, speech, and what a backend declares of itself."""
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Mapping
@@ -15,12 +15,12 @@ Strength = Literal["low", "medium", "high"]
 """How strongly a voice renders a mark. How many words are stressed is another thing: the tagger's density."""
 
 Support = Literal["native", "rendered", "realised", "dropped"]
-"""What becomes of a mark: the model obeys it, controls of the engine do, it is made in the audio afterwards, or nothing does it."""
+"""How a backend supports a mark: the model obeys it, controls of the engine do, it is made in the audio afterwards, or nothing can."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Audio:
-    """Mono sound: ``samples`` float32 of shape [n] in [-1, 1], ``rate`` in Hz."""
+    """Mono audio: ``samples`` float32 of shape [n] in [-1, 1], ``rate`` in Hz."""
 
     samples: NDArray[np.float32]
     rate: int
@@ -32,9 +32,12 @@ class Audio:
 
 @dataclass(frozen=True, slots=True)
 class WordTime:
-    """When a word is heard. ``offset`` is where its core starts in the user's text; ``start`` and ``end`` are seconds.
+    """The time of a word in an audio.
 
-    ``confidence``, 0 to 1, is how sure it is that this word is heard there; 1 where the voice itself says so.
+    Attributes:
+        offset: where its core starts in the user's text.
+        start, end: seconds.
+        confidence: 0 to 1, how likely the word is heard there; 1 where the backend itself gives the time.
     """
 
     word: str
@@ -44,7 +47,7 @@ class WordTime:
     confidence: float = 1.0
 
     def moved(self, offset: int, seconds: float) -> "WordTime":
-        """The same word in a text and a sound that begin so much earlier."""
+        """The same word in a text and an audio that begin ``offset`` code points and ``seconds`` earlier."""
         return replace(self, offset=self.offset + offset, start=self.start + seconds, end=self.end + seconds)
 
 
@@ -59,16 +62,16 @@ class Voice:
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """A recording of the voice to speak in. `synth.reference` reads and checks one.
+    """A recording of the voice to speak in; `synth.reference` reads and checks it.
 
     Attributes:
-        audio: the file's bytes as they are.
-        form: what they hold: wav, flac, mp3 or opus.
+        audio: the bytes of the file.
+        audio_format: wav, flac, mp3 or opus.
         text: what is said in it.
     """
 
     audio: bytes = field(repr=False)
-    form: str
+    audio_format: str
     text: str = field(repr=False)
 
     @property
@@ -79,18 +82,18 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What a backend does with each mark, and its limits.
+    """What a backend can do, and its limits.
 
     Attributes:
-        marks: for every kind of mark, what becomes of it.
+        marks: for every kind of mark, how it is supported.
         rate: sample rate of its audio, Hz.
         languages: BCP 47 tags of the languages that it speaks.
-        max_chars: the longest text of one request, in code points; the pipeline splits by it.
-        streaming: whether `speak` yields audio before a request is wholly spoken.
-        word_times: whether its `Speech` tells when each word is heard.
-        references: whether it speaks in the voice of a `Reference`.
-        speed: whether it speaks at the rate of speech that a request asks for.
-        at_once: how many requests of one text it pays to have spoken at once; 1 where each takes what the last one returned.
+        max_chars: longest text of one request, in code points; the pipeline splits longer texts.
+        streaming: whether `speak` yields audio before the whole request is spoken.
+        word_times: whether its `Speech` has word times.
+        references: whether it can speak in the voice of a `Reference`.
+        speed: whether it speaks at the requested rate; if not, the pipeline stretches the audio.
+        at_once: how many requests of one text are worth running concurrently; 1 where each needs the context of the one before.
     """
 
     marks: Mapping[str, Support]
@@ -106,23 +109,23 @@ class Capabilities:
     def __post_init__(self) -> None:
         missing = set(KINDS) - set(self.marks)
         if missing:
-            raise ValueError(f"capabilities say nothing of {', '.join(sorted(missing))}")
+            raise ValueError(f"capabilities lack {', '.join(sorted(missing))}")
 
 
 @dataclass(frozen=True, slots=True)
 class SpeechRequest:
-    """One piece to speak: at most ``max_chars`` long, and within one sentence unless the caller knows better.
+    """One chunk of text to speak, at most ``max_chars`` long and usually within one sentence.
 
     Attributes:
-        text: the words and the marks that the backend is to obey itself (see `synth.lowering`).
+        text: the words, and the marks that the backend obeys itself (see `synth.lowering`).
         voice: a name from the backend's `voices`; None is its default.
         speed: 1.0 is the voice's own rate of speech, 2.0 twice as fast.
-        seed: makes a sampling voice repeatable; voices that do not sample ignore it.
+        seed: makes a backend that samples repeatable; others ignore it.
         strength: how strongly marks are rendered.
-        unfinished: more of the same sentence follows, so the voice should not fall as at its end.
-        context: what the backend's last `Speech` of the same text returned, to keep its voice; None at the start.
-        reference: a recording to take the voice from, in place of a name.
-        breaks: starts of words before which a pause will be cut in; the voice may phrase its speech for it, as at a comma.
+        unfinished: more of the same sentence follows, so the pitch should not fall as at its end.
+        context: what the last `Speech` of the same text had as context, so that the voice stays the same; None at the start.
+        reference: a recording to take the voice from, instead of a name.
+        breaks: starts of words before which a pause will be inserted; the voice may phrase its speech for it, as at a comma.
     """
 
     text: MarkedText
@@ -138,14 +141,14 @@ class SpeechRequest:
 
 @dataclass(frozen=True, slots=True)
 class Speech:
-    """What was spoken.
+    """Audio of a text, from a backend or a later stage of the pipeline.
 
     Attributes:
-        audio: the sound of this chunk; a backend that does not stream yields one chunk.
-        words: times of the words within this chunk's audio, or None if the backend does not know.
-        unrealised: marks of the request that were not done and remain to be realised.
-        context: hand it back with the next piece of the same text.
-        warnings: what the user should know of this chunk, in words.
+        audio: the audio; a backend that does not stream yields one `Speech` per request.
+        words: times of the words within the audio, or None if they are not known.
+        unrealised: marks that are not realised in the audio, and remain to be.
+        context: to be passed on with the next request of the same text.
+        warnings: what the user should know, one sentence each.
     """
 
     audio: Audio
@@ -156,9 +159,9 @@ class Speech:
 
 
 class Synthesizer(ABC):
-    """A voice. It speaks one piece and knows nothing of HTTP, of the tagger or of another backend.
+    """A backend. It speaks one request and knows neither the pipeline, nor the tagger, nor another backend.
 
-    It is opened once and shared: `speak` may be called again before an earlier call has ended.
+    One instance is shared: `speak` may be called again before an earlier call has ended.
     """
 
     name: str
@@ -166,28 +169,28 @@ class Synthesizer(ABC):
     @property
     @abstractmethod
     def capabilities(self) -> Capabilities:
-        """What it does with each mark, and its limits."""
+        """What it can do, and its limits."""
 
     def capabilities_of(self, voice: str | None) -> Capabilities:
-        """What it does in that voice, for backends whose voices differ in it."""
+        """The capabilities of one voice, for backends whose voices differ."""
         return self.capabilities
 
     @abstractmethod
     async def voices(self) -> tuple[Voice, ...]:
-        """Every voice that it offers, its default first. It may ask a server; it never blocks the event loop."""
+        """List its voices, the default first. It may ask a server and never blocks the event loop."""
 
     def unready(self) -> str | None:
-        """What keeps it from speaking, and what to do about it, as far as can be told without speaking; None if nothing."""
+        """Why it cannot speak and what to do about it, as far as is known without speaking; None if it can."""
         return None
 
     @abstractmethod
     def speak(self, request: SpeechRequest) -> AsyncGenerator[Speech, None]:
-        """Speak one piece. Closing the generator cancels.
+        """Speak one request. Closing the generator cancels it.
 
         Raises:
             RefusedRequest: unknown voice, speed out of range, text too long.
             BackendError: the engine failed.
         """
 
-    async def close(self) -> None:  # noqa: B027 (a voice that holds nothing has nothing to do here)
-        """Let go of what it holds. Safe to call twice."""
+    async def close(self) -> None:  # noqa: B027 (a backend without resources has nothing to close)
+        """Release its resources. Safe to call twice."""

@@ -59,7 +59,7 @@ def read_reference(source: Path | bytes, text: str) -> Reference:
 
 def as_wav(reference: Reference) -> bytes:
     """Return the recording as a 16-bit mono WAV at its own rate, at most 48 kHz, for servers that accept only WAV."""
-    audio = decode(reference.audio, reference.form)
+    audio = decode(reference.audio, reference.audio_format)
     return encode(resample(audio, min(audio.rate, _MAX_WAV_RATE)), "wav")
 
 

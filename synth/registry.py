@@ -1,4 +1,4 @@
-"""The backends by name: where each one is, and what it needs. `prosody doctor` reads it."""
+"""The list of backends: where each is implemented and what it needs. `prosody doctor` reads it."""
 
 from dataclasses import dataclass
 from importlib import import_module
@@ -16,11 +16,11 @@ class Backend:
     """One entry.
 
     Attributes:
-        name: what users call it.
-        about: one line on what it is.
+        name: its name for users.
+        about: a description of one line.
         target: ``module:class`` of its Synthesizer, imported when used; the class takes its settings as only argument.
         settings: the name of its group in the settings.
-        modules: what must be importable, beside the project's own dependencies.
+        modules: what must be importable, beside the dependencies of the base install.
         extra: the extra that installs those, if they are optional.
     """
 
@@ -32,7 +32,7 @@ class Backend:
     extra: str | None = None
 
     def missing(self) -> list[str]:
-        """Modules that it needs and that are not installed."""
+        """Needed modules that are not installed."""
         return [module for module in self.modules if find_spec(module) is None]
 
 
@@ -63,7 +63,7 @@ BACKENDS = {
 
 
 def find(name: str) -> Backend:
-    """The entry of that name.
+    """Return the entry of a backend.
 
     Raises:
         BadInput: there is none.
@@ -76,11 +76,11 @@ def find(name: str) -> Backend:
 
 
 def create(name: str, settings: object) -> Synthesizer:
-    """Make the backend of that name; cheap, since a backend loads its engine at first use.
+    """Create a backend. This is cheap: a backend loads its engine at first use.
 
     Raises:
         BadInput: there is none of that name.
-        BackendUnavailable: something that it needs is not installed.
+        BackendUnavailable: a module that it needs is not installed.
     """
     backend = find(name)
     missing = backend.missing()

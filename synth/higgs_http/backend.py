@@ -204,8 +204,10 @@ class HiggsHttp(Synthesizer):
         """Return the recording with control tags removed from its transcript."""
         if reference is None:
             return None
-        if reference.form not in MEDIA:
-            raise RefusedRequest(f"a recording in the format {reference.form!r} cannot be sent; give one of {', '.join(MEDIA)}")
+        if reference.audio_format not in MEDIA:
+            raise RefusedRequest(
+                f"a recording in the format {reference.audio_format!r} cannot be sent; give one of {', '.join(MEDIA)}"
+            )
         return replace(reference, text=plain_words(reference.text))
 
     def _key(self) -> str | None:

@@ -244,7 +244,7 @@ def _speech_body(payload: SpeechPayload, model: str) -> dict[str, Any]:
 def recording_fields(reference: Reference) -> dict[str, str]:
     """Return the request fields for a recording and its transcript."""
     data = base64.b64encode(reference.audio).decode()
-    return {"ref_audio": f"data:{MEDIA[reference.form]};base64,{data}", "ref_text": reference.text}
+    return {"ref_audio": f"data:{MEDIA[reference.audio_format]};base64,{data}", "ref_text": reference.text}
 
 
 def registered_name(body: bytes) -> str:
@@ -258,8 +258,8 @@ def _input_audio(reference: Reference) -> dict[str, str]:
     """Return a recording as part of a chat message; chats accept wav and mp3 alone."""
     from synth.reference import as_wav
 
-    fits = reference.form in ("wav", "mp3")
-    audio_format, audio = (reference.form, reference.audio) if fits else ("wav", as_wav(reference))
+    fits = reference.audio_format in ("wav", "mp3")
+    audio_format, audio = (reference.audio_format, reference.audio) if fits else ("wav", as_wav(reference))
     return {"data": base64.b64encode(audio).decode(), "format": audio_format}
 
 

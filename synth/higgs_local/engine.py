@@ -172,7 +172,7 @@ class HiggsEngine:
         """Return the codes of a recording, int64 [frames, codebooks], from the cache if it was used recently."""
         codes = self._references.get(reference.digest)
         if codes is None:
-            audio = resample(decode(reference.audio, reference.form, max_seconds=MAX_SECONDS), self.rate)
+            audio = resample(decode(reference.audio, reference.audio_format, max_seconds=MAX_SECONDS), self.rate)
             padding = -len(audio.samples) % self.codec.hop
             codes = self.codec.encode(Audio(np.pad(audio.samples, (0, padding)), self.rate))
             self._references[reference.digest] = codes
