@@ -15,7 +15,7 @@ Strength = Literal["low", "medium", "high"]
 """How strongly a voice renders a mark. How many words are stressed is another thing: the tagger's density."""
 
 Support = Literal["native", "rendered", "realised", "dropped"]
-"""How a backend supports a mark: the model obeys it, controls of the engine do, it is made in the audio afterwards, or nothing can."""
+"""Support of a mark: the model obeys it, controls of the engine do, it is made in the audio afterwards, or nothing can."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

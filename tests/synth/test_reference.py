@@ -30,7 +30,7 @@ def test_a_recording_is_kept_as_it_is(audio_format: str, tmp_path: Path) -> None
     path = tmp_path / "voice.txt"
     path.write_bytes(data)
     from_file = read_reference(path, TEXT)
-    assert (from_file.audio, from_file.form, from_file.text) == (data, audio_format, TEXT)
+    assert (from_file.audio, from_file.audio_format, from_file.text) == (data, audio_format, TEXT)
     assert read_reference(data, f"\n {TEXT}\t").digest == from_file.digest
 
 
