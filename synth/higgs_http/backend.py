@@ -208,7 +208,6 @@ class HiggsHttp(Synthesizer):
             raise RefusedRequest(
                 f"a recording in the format {reference.audio_format!r} cannot be sent; give one of {', '.join(MEDIA)}"
             )
-            )
         return replace(reference, text=plain_words(reference.text))
 
     def _key(self) -> str | None:
