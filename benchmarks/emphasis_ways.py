@@ -15,8 +15,9 @@ The rows of the table:
 - heard: the share of marks that `synth.acoustics.measure` calls realised, without a reference;
 - other words: mean absolute change of duration (per cent), energy (dB) and pitch (semitones) against plain speech, and the share
   that comes to sound emphasised, by the rule of `scores.false_words`;
-- processor time of a sentence with its mark, and of a whole request from plain text to audio (the tagger, the voice and the
-  pipeline with the open loop), both without and with the engine's process. Compare processor times within one run only.
+- processor time of a sentence with its mark, without that of espeak-ng's process, which is the same in every way; and first of all
+  that of a whole request from plain text to audio (the tagger, the voice and the pipeline, with the open loop). Compare processor
+  times within one run only.
 
 Pitch marks are compared in the same way on a content word drawn at random: the share that moves by 2 semitones or more
 (`scores.pitch_of`).
@@ -44,7 +45,6 @@ from rich.table import Table
 from ai_core.pipeline import Job, collect
 from ai_core.runtime import Runtime
 from prosody_tagger.markup import PITCHES, Mark, MarkedText, parse, plain
-from prosody_tagger.segment import segment_words
 from synth.acoustics.contours import measure_contours
 from synth.acoustics.measure import measure
 from synth.acoustics.prominence import prominence_and_boundaries
@@ -60,7 +60,7 @@ TICK = os.sysconf("SC_CLK_TCK")
 
 
 class Take(NamedTuple):
-    """A sentence as one way speaks it, and the processor seconds of that, without those of the engine's process."""
+    """A sentence spoken in one way, and the processor seconds of this process for it."""
 
     audio: Audio
     words: tuple[WordTime, ...]
@@ -68,7 +68,7 @@ class Take(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Clip:
+class MarkedClip:
     """A sentence with one mark, spoken plainly and in both ways."""
 
     marked: MarkedText
@@ -77,7 +77,7 @@ class Clip:
 
 
 def engine_seconds() -> float:
-    """Processor seconds of the child processes so far: espeak-ng runs in one."""
+    """Return the processor seconds of the child processes so far; espeak-ng runs in one."""
     total = 0
     for children in Path("/proc/self/task").glob("*/children"):
         for child in children.read_text().split():
@@ -112,7 +112,7 @@ Speak = Callable[[EmbeddedVoice, MarkedText, str, Strength], Awaitable[tuple[Aud
 WAYS: dict[str, Speak] = {"open loop": open_loop, "closed loop": closed_loop}
 
 
-async def spoken(texts: Sequence[MarkedText], voice: EmbeddedVoice, name: str, strength: Strength) -> list[Clip]:
+async def spoken(texts: Sequence[MarkedText], voice: EmbeddedVoice, name: str, strength: Strength) -> list[MarkedClip]:
     async def timed(speak: Speak, marked: MarkedText) -> Take:
         begun = time.process_time()
         audio, words = await speak(voice, marked, name, strength)
@@ -121,36 +121,36 @@ async def spoken(texts: Sequence[MarkedText], voice: EmbeddedVoice, name: str, s
     clips = []
     for marked in track(texts, f"{name}, {strength}", transient=True, console=PROGRESS):
         ways = {way: await timed(speak, marked) for way, speak in WAYS.items()}
-        clips.append(Clip(marked, await timed(plain_speech, marked), ways))
+        clips.append(MarkedClip(marked, await timed(plain_speech, marked), ways))
     return clips
 
 
 def with_emphasis(marked: MarkedText) -> MarkedText:
-    """The text with its emph alone."""
+    """Return the text with its emph only."""
     return MarkedText(marked.text, tuple(mark for mark in marked.marks if mark.kind == "emph"))
 
 
 def with_pitch(marked: MarkedText) -> MarkedText:
-    """The text with one pitch mark on a content word, both drawn at random, the same at every run."""
+    """Return the text with one random pitch mark on a random content word, the same in every run."""
     draw = random.Random(f"{SEED} {marked.text}")
-    word = segment_words(marked.text)[draw.choice(scores.content_words(marked))]
+    word = marked.words[draw.choice(scores.content_words(marked))]
     return MarkedText(marked.text, (Mark(draw.choice(PITCHES), word.start),))
 
 
-class Heard:
-    """A take as the scorers hear it; its contours are computed once."""
+class MeasuredTake:
+    """A take with its contours, which are computed once for all scores."""
 
     def __init__(self, take: Take) -> None:
         self.take, self.words = take, take.words
         self.contours = measure_contours(take.audio)
 
     def is_on_top(self, index: int) -> tuple[bool, bool]:
-        """Whether the word of that index is the most prominent by hearing.py, and by the wavelet measure."""
+        """Tell whether a word is the most prominent by hearing.py, and by the wavelet measure."""
         by_wavelet = int(np.argmax(prominence_and_boundaries(self.contours, self.words)[0]))
         return hearing.most_prominent(self.take.audio, self.words) == index, by_wavelet == index
 
     def word(self, index: int) -> tuple[float, float, float, float]:
-        """Seconds, dB, and the median and the 90th percentile of the pitch in semitones of a word."""
+        """Return duration in seconds, level in dB, and median and 90th percentile of the pitch in semitones of a word."""
         word, step = self.words[index], self.contours.step
         pitch = self.contours.semitones[round(word.start / step) : round(word.end / step) + 1]
         pitch = pitch[~np.isnan(pitch)]
@@ -158,14 +158,14 @@ class Heard:
         return word.end - word.start, scores.level_db(self.take.audio, word), middle, top
 
 
-def emphasis_rows(clips: Sequence[Clip], references: Sequence[Heard], takes: Sequence[Take]) -> dict[str, float]:
-    """How often the marked word stands out, and how much the other words change against plain speech."""
+def emphasis_rows(clips: Sequence[MarkedClip], references: Sequence[MeasuredTake], takes: Sequence[Take]) -> dict[str, float]:
+    """Return how often the marked word stands out, and how much the other words change against plain speech."""
     tops: list[tuple[bool, bool]] = []
     realised: list[bool] = []
     changes: list[tuple[float, float, float]] = []
     false: list[bool] = []
     for clip, reference, take in zip(clips, references, takes, strict=True):
-        marked, after = scores.stressed(clip.marked), Heard(take)
+        marked, after = scores.stressed(clip.marked), MeasuredTake(take)
         tops.append(after.is_on_top(marked))
         realised += [mark.realised for mark in measure(take.audio, clip.marked, take.words).marks]
         for index, word in enumerate(clip.plain.words):
@@ -191,15 +191,15 @@ def emphasis_rows(clips: Sequence[Clip], references: Sequence[Heard], takes: Seq
     }
 
 
-def pitch_rows(clips: Sequence[Clip], takes: Sequence[Take]) -> dict[str, float]:
-    """The share of each kind of pitch mark that is true."""
+def pitch_rows(clips: Sequence[MarkedClip], takes: Sequence[Take]) -> dict[str, float]:
+    """Return the share of pitch marks that are realised, by kind."""
     moved: dict[str, list[float]] = {}
     for clip, take in zip(clips, takes, strict=True):
         mark = clip.marked.marks[0]
         index = scores.word_of(clip.marked, mark)
         semitones = scores.pitch_of(clip.plain.audio, clip.plain.words, take.audio, take.words, index, mark.kind)
         moved.setdefault(mark.kind, []).append(semitones)
-    return {f"{kind} true, %": percent(value >= scores.PITCH_SEMITONES for value in moved.get(kind, ())) for kind in PITCHES}
+    return {f"{kind} realised, %": percent(value >= scores.PITCH_SEMITONES for value in moved.get(kind, ())) for kind in PITCHES}
 
 
 def percent(hits: Any) -> float:
@@ -208,9 +208,9 @@ def percent(hits: Any) -> float:
 
 
 async def compare(texts: Sequence[MarkedText], voice: EmbeddedVoice, name: str, strength: Strength) -> dict[str, dict[str, float]]:
-    """The rows of the table, by way; plain speech is the first."""
+    """Return the rows of the table by way; plain speech comes first."""
     clips = await spoken([with_emphasis(text) for text in texts], voice, name, strength)
-    references = [Heard(clip.plain) for clip in clips]
+    references = [MeasuredTake(clip.plain) for clip in clips]
     tops = [heard.is_on_top(scores.stressed(clip.marked)) for clip, heard in zip(clips, references, strict=True)]
     found = {
         "plain": {
@@ -231,7 +231,7 @@ async def compare(texts: Sequence[MarkedText], voice: EmbeddedVoice, name: str, 
 
 
 async def whole_request(texts: Sequence[MarkedText], name: str) -> dict[str, float]:
-    """Processor milliseconds of a request from plain text to audio, of this process and of the engine's, on average."""
+    """Return the mean processor milliseconds of a request from plain text to audio, of this process and of espeak-ng's."""
     runtime = Runtime()
     for text in texts[:5]:  # loads the tagger, starts the engine and warms both up
         await collect(Job(text.text, backend="embedded", voice=name), runtime)

@@ -42,7 +42,6 @@ from rich.progress import track
 from rich.table import Table
 
 from prosody_tagger.markup import PITCHES, Mark, MarkedText, parse, plain
-from prosody_tagger.segment import segment_words
 from synth.acoustics.align import Alignment, align
 from synth.acoustics.measure import measure
 from synth.acoustics.realise import realise
@@ -182,7 +181,7 @@ def stress_elsewhere(clip: Clip) -> MarkedText:
     at = scores.stressed(clip.marked)
     others = [index for index in scores.content_words(clip.marked) if index != at]
     index = random.Random(f"{SEED} {clip.marked.text}").choice(others)
-    return MarkedText(clip.marked.text, (Mark("emph", segment_words(clip.marked.text)[index].start),))
+    return MarkedText(clip.marked.text, (Mark("emph", clip.marked.words[index].start),))
 
 
 def every_mark(clip: Clip) -> MarkedText:
@@ -193,11 +192,11 @@ def with_pauses(clip: Clip) -> MarkedText:
     """Return the text with its own pauses; if it has none, with one at its first punctuation and one elsewhere, drawn at random."""
     if scores.slots(clip.marked):
         return MarkedText(clip.marked.text, tuple(mark for mark in clip.marked.marks if mark.is_pause))
-    runs = segment_words(clip.marked.text)
-    punctuated = [slot for slot in range(1, len(runs)) if scores.at_punctuation(clip.marked, slot)]
-    free = [slot for slot in range(1, len(runs)) if slot not in punctuated]
+    words = clip.marked.words
+    punctuated = [slot for slot in range(1, len(words)) if scores.at_punctuation(clip.marked, slot)]
+    free = [slot for slot in range(1, len(words)) if slot not in punctuated]
     chosen = [*punctuated[:1], random.Random(f"{SEED} {clip.marked.text}").choice(free)]
-    return MarkedText(clip.marked.text, tuple(Mark("pause_short", runs[slot].start) for slot in chosen))
+    return MarkedText(clip.marked.text, tuple(Mark("pause_short", words[slot].start) for slot in chosen))
 
 
 def with_pitch(clip: Clip) -> MarkedText:
@@ -206,7 +205,7 @@ def with_pitch(clip: Clip) -> MarkedText:
     if own:
         return MarkedText(clip.marked.text, own)
     draw = random.Random(f"{SEED} {clip.marked.text}")
-    word = segment_words(clip.marked.text)[draw.choice(scores.content_words(clip.marked))]
+    word = clip.marked.words[draw.choice(scores.content_words(clip.marked))]
     return MarkedText(clip.marked.text, (Mark(draw.choice(PITCHES), word.start),))
 
 

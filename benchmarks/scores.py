@@ -9,7 +9,7 @@ from neural.times import Span, silence_level, silences
 from numpy.typing import NDArray
 
 from prosody_tagger.markup import Mark, MarkedText
-from prosody_tagger.segment import segment_words, word_after
+from prosody_tagger.segment import word_after
 from synth.acoustics.contours import measure_contours
 from synth.acoustics.prominence import prominence
 from synth.base import Audio, WordTime
@@ -34,7 +34,7 @@ FUNCTION_WORDS = frozenset(
 
 def word_of(marked: MarkedText, mark: Mark) -> int:
     """Return the index of the word that a mark binds to."""
-    index = word_after(segment_words(marked.text), mark.offset)
+    index = word_after(marked.words, mark.offset)
     if index is None:
         raise ValueError(f"no word follows <{mark.kind}> in {marked.text!r}")
     return index
@@ -47,7 +47,7 @@ def stressed(marked: MarkedText) -> int:
 
 def content_words(marked: MarkedText) -> list[int]:
     """Return the indices of the words that are not function words."""
-    return [index for index, run in enumerate(segment_words(marked.text)) if run.core(marked.text).lower() not in FUNCTION_WORDS]
+    return [index for index, word in enumerate(marked.words) if word.core(marked.text).lower() not in FUNCTION_WORDS]
 
 
 def most_prominent(audio: Audio, times: Times) -> int:
@@ -107,19 +107,19 @@ def slot_silences(audio: Audio, times: Times, level: float) -> list[Span]:
 
 def slots(marked: MarkedText) -> dict[int, list[Mark]]:
     """Return the pauses of each slot, by the index of the word that follows."""
-    runs = segment_words(marked.text)
+    words = marked.words
     found: dict[int, list[Mark]] = {}
     for mark in marked.marks:
         if mark.is_pause:
-            index = word_after(runs, mark.offset)
-            found.setdefault(len(runs) if index is None else index, []).append(mark)
+            index = word_after(words, mark.offset)
+            found.setdefault(len(words) if index is None else index, []).append(mark)
     return found
 
 
 def at_punctuation(marked: MarkedText, slot: int) -> bool:
     """Tell whether there is punctuation before the word of index ``slot``."""
-    runs = segment_words(marked.text)
-    return bool(re.search(r"[,.;:!?]", marked.text[runs[slot - 1].core_end : runs[slot].core_start]))
+    words = marked.words
+    return bool(re.search(r"[,.;:!?]", marked.text[words[slot - 1].core_end : words[slot].core_start]))
 
 
 def pause_errors(before: Audio, known: Times, after: Audio, times: Times, marked: MarkedText) -> dict[int, tuple[float, float]]:
@@ -188,10 +188,10 @@ def false_words(before: Audio, known: Times, after: Audio, times: Times, marked:
 
     Two of three must hold: longer by 15 %, louder by 3 dB, higher by 2 semitones.
     """
-    runs = segment_words(marked.text)
-    own = {word_after(runs, mark.offset) for mark in marked.marks if not mark.is_pause}
+    words = marked.words
+    own = {word_after(words, mark.offset) for mark in marked.marks if not mark.is_pause}
     if any(mark.kind in ("pitch_rising", "pitch_falling") for mark in marked.marks):
-        own |= set(range(len(runs) - _TAIL_WORDS, len(runs)))  # the contour may lie on the tail
+        own |= set(range(len(words) - _TAIL_WORDS, len(words)))  # the contour may lie on the tail
     was, now = measure_contours(before), measure_contours(after)
     count = hits = 0
     for index, (old, new) in enumerate(zip(known, times, strict=True)):

@@ -124,8 +124,8 @@ def record(
         "text": marked.text,
         "voice": voice,
         "words": [
-            {"word": run.core(marked.text), "offset": run.core_start, **_rounded(span)}
-            for run, span in zip(segment_words(marked.text), said, strict=True)
+            {"word": word.core(marked.text), "offset": word.core_start, **_rounded(span)}
+            for word, span in zip(marked.words, said, strict=True)
         ],
         "phones": [
             {"phone": token.symbol, "word": token.word, "nominal": round(float(start), 4), **_rounded(span)}
@@ -158,8 +158,8 @@ def main() -> None:
             tokens = kokoro.tokens(parse(line).text, voice)
             samples, starts = kokoro.speak(tokens, voice)
             soundfile.write(path.with_suffix(".wav"), samples, RATE, subtype="PCM_16")
-            told = record(line, voice, tokens, starts, samples)
-            path.with_suffix(".json").write_text(json.dumps(told, ensure_ascii=False, indent=1), encoding="utf-8")
+            recording = record(line, voice, tokens, starts, samples)
+            path.with_suffix(".json").write_text(json.dumps(recording, ensure_ascii=False, indent=1), encoding="utf-8")
 
 
 if __name__ == "__main__":

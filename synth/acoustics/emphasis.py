@@ -5,8 +5,8 @@ softer, shorter and with less pitch movement, most of all those beside and after
 the predicted contours and then on the modified audio: words that rival the marked one are reduced further and the marked one is
 raised further, until it is the most prominent, or a limit of naturalness is reached.
 
-The embedded voice renders its marks without this loop, by fixed amounts: its word times are exact, the amounts suffice in 96 of 100
-sentences, and the loop would make a request 3.6 times as expensive (benchmarks/results/2026-11-30-emphasis-ways.md).
+The embedded voice renders its marks without this loop, by fixed amounts: its word times are exact, the amounts suffice in 92 to 96
+of 100 sentences, and the loop would make a request 3.6 times as expensive (benchmarks/results/2026-11-30-emphasis-ways.md).
 
 The constants were tuned with benchmarks/realisation.py on neural speech of benchmarks/sentences/dev.txt; the figures in
 benchmarks/results/2026-11-21-acoustics.md are those of test.txt.

@@ -123,7 +123,7 @@ def pitches(audio: Audio, word: WordTime) -> np.ndarray:
 
 def check(result: Realised, marked: MarkedText) -> None:
     """Check what holds for every result."""
-    runs = segment_words(marked.text)
+    runs = marked.words
     assert [(word.word, word.offset) for word in result.words] == [(run.core(marked.text), run.core_start) for run in runs]
     times = [time for word in result.words for time in (word.start, word.end)]
     assert all(first <= second + 1e-9 for first, second in pairwise(times))
@@ -288,7 +288,7 @@ def test_a_word_with_an_uncertain_time_is_not_changed() -> None:
 @pytest.mark.parametrize("sentence", SENTENCES)
 def test_emphasis_lengthens_raises_and_strengthens(sentence: str) -> None:
     marked = parse(sentence.replace("<>", "<emph>"))
-    index = [run.start >= marked.marks[0].offset for run in segment_words(marked.text)].index(True)
+    index = [word.start >= marked.marks[0].offset for word in marked.words].index(True)
     speech, stretches = spoken(marked.text), []
     for strength in ("low", "medium", "high"):
         result = realised(marked, strength=strength)
@@ -311,7 +311,7 @@ def test_emphasis_tolerates_wrong_word_times(seconds: float) -> None:
         speech = spoken(marked.text)
         words = tuple(replace(word, start=max(0.0, word.start + seconds), end=word.end + seconds) for word in speech.words)
         result = realise(speech.audio, marked, words)
-        index = [run.start >= marked.marks[0].offset for run in segment_words(marked.text)].index(True)
+        index = [word.start >= marked.marks[0].offset for word in marked.words].index(True)
         assert prominence(result.audio, [word.moved(0, -seconds) for word in result.words[1:]]).argmax() == index - 1 or index == 0
 
 
@@ -372,7 +372,7 @@ def test_emphasis_and_pauses_hold_together() -> None:
 @pytest.mark.parametrize("sentence", SENTENCES)
 def test_pitch_moves_as_marked(sentence: str, kind: str, sign: int) -> None:
     marked = parse(sentence.replace("<>", f"<{kind}>"))
-    index = [run.start >= marked.marks[0].offset for run in segment_words(marked.text)].index(True)
+    index = [word.start >= marked.marks[0].offset for word in marked.words].index(True)
     result, speech = realised(marked), spoken(marked.text)
     check(result, marked)
     change = np.median(pitches(result.audio, result.words[index])) - np.median(pitches(speech.audio, speech.words[index]))
@@ -386,7 +386,7 @@ def test_pitch_moves_as_marked(sentence: str, kind: str, sign: int) -> None:
 @pytest.mark.parametrize("sentence", SENTENCES)
 def test_pitch_turns_within_the_word(sentence: str, kind: str, sign: int) -> None:
     marked = parse(sentence.replace("<>", f"<{kind}>"))
-    index = [run.start >= marked.marks[0].offset for run in segment_words(marked.text)].index(True)
+    index = [word.start >= marked.marks[0].offset for word in marked.words].index(True)
     result = realised(marked)
     check(result, marked)
     found = pitches(result.audio, result.words[index])
