@@ -47,7 +47,7 @@ class Settings(BaseSettings):
     """Settings of the commands and the service.
 
     Attributes:
-        backend: the backend of a job that names none.
+        backend: the backend of a job that names none: embedded, higgs-http or higgs-local.
         fallback: the backend that takes over where another fails; "none" makes the failure the answer. Where it is not set, the
             commands take embedded and the service none.
         realise: whether marks that the voice does not obey are realised in its audio.

@@ -12,16 +12,17 @@ import inspect
 import json
 import re
 import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
     from pydantic import BaseModel
 
 ROOT = Path(__file__).resolve().parent.parent
-DOCUMENTS = ("README.md", "docs/*.md", ".env.example")
+DOCUMENTS = ("README.md", "docs/*.md")
 """Files, as glob patterns below the repository's root, that may hold generated parts."""
 
 _PART = re.compile(r"(?P<start>^[^\S\n]*<!-- generated: (?P<name>[\w-]+) -->\n).*?(?P<end>^[^\S\n]*<!-- end -->$)", re.S | re.M)
@@ -61,9 +62,20 @@ def settings_rows(model: "type[BaseModel]", prefix: str) -> list[tuple[str, str,
     names = dict.fromkeys(name for base in model.__mro__ for name in vars(base).get("__annotations__", ()))
     fields = {name: model.model_fields[name] for name in names if name in model.model_fields and not is_group(model, name)}
     return [
-        (f"{prefix}{name}".upper(), default_text(field.get_default(call_default_factory=True)), texts[name])
+        (
+            f"{prefix}{name}".upper(),
+            default_text(field.get_default(call_default_factory=True)),
+            f"{texts[name]}{choices_text(field.annotation, texts[name])}",
+        )
         for name, field in fields.items()
     ]
+
+
+def choices_text(annotation: Any, text: str) -> str:
+    """Return the choices of a ``Literal`` as an addition to its description; nothing if ``text`` names them all."""
+    kinds = [kind for kind in (annotation, *get_args(annotation)) if get_origin(kind) is Literal]
+    choices = [str(choice) for kind in kinds for choice in get_args(kind)]
+    return "" if all(re.search(rf"\b{re.escape(choice)}\b", text) for choice in choices) else f" ({', '.join(choices)})"
 
 
 def is_group(model: "type[BaseModel]", name: str) -> bool:
@@ -148,8 +160,8 @@ def openapi() -> str:
 # Settings and commands
 
 
-def settings() -> str:
-    """Every setting of the environment, a table for each group."""
+def setting_groups() -> "list[tuple[str, type[BaseModel], str]]":
+    """Title, model and prefix of every group of settings."""
     from ai_core.reply.chat import ChatSettings
     from ai_core.settings import Settings, TaggerSettings
     from api.settings import ApiSettings
@@ -157,17 +169,21 @@ def settings() -> str:
     from synth.higgs_http.settings import HiggsSettings
     from synth.higgs_local.settings import HiggsLocalSettings
 
-    groups: tuple[tuple[str, type[BaseModel], str], ...] = (
+    return [
+        ("The service", ApiSettings, "PROSODY_API__"),
         ("Every job", Settings, "PROSODY_"),
         ("The tagger", TaggerSettings, "PROSODY_TAGGER__"),
-        ("The chat model that writes replies", ChatSettings, "PROSODY_CHAT__"),
+        ("The chat model that writes replies, for PROSODY_REPLY=chat", ChatSettings, "PROSODY_CHAT__"),
         ("Backend embedded", EmbeddedSettings, "PROSODY_EMBEDDED__"),
         ("Backend higgs-http", HiggsSettings, "PROSODY_HIGGS__"),
         ("Backend higgs-local", HiggsLocalSettings, "PROSODY_HIGGS_LOCAL__"),
-        ("The service", ApiSettings, "PROSODY_API__"),
-    )
+    ]
+
+
+def settings() -> str:
+    """Every setting of the environment, a table for each group."""
     sections = []
-    for title, model, prefix in groups:
+    for title, model, prefix in setting_groups():
         rows = settings_rows(model, prefix)
         shown = [(code(name), default if default == REQUIRED else code(default), cell(text)) for name, default, text in rows]
         sections.append(f"## {title}\n{table(('setting', 'default', 'meaning'), shown)}")
@@ -176,6 +192,41 @@ def settings() -> str:
         "file, which docker compose reads. This page is generated: change the docstrings and run `python docs/generate.py`."
     )
     return "\n".join((f"# Settings\n\n{about}\n", *sections))
+
+
+ENV_HEAD = """\
+# Every setting with its default. Copy this file to .env, which docker compose reads, remove the # before a #PROSODY_ line and change
+# its value. Nothing after the = means that it is not set. This file is generated from the code: python docs/generate.py
+#
+# Without compose, load the same names into the environment: set -a; . ./.env; set +a; prosody serve
+
+# The container is reached from other machines, so it needs at least one API key (or PROSODY_API__OPEN=true). To make one:
+# python3 -c "import secrets; print(secrets.token_urlsafe(32))"
+# For compose, PROSODY_API__HOST and PROSODY_API__PORT below are address and port of this machine at which it publishes the service.
+PROSODY_API__KEYS=
+"""
+ENV_TAIL = """
+# --- docker compose up higgs: boson_server/ beside the service
+
+# Folder that holds model/ and codec/, see boson_server/README.md.
+#BOSON_MODELS=./boson_models
+# A key that the service and boson_server share.
+#BOSON_SERVER_API_KEY=
+"""
+
+
+def env_example() -> str:
+    """Every setting as a line of a ``.env`` file, commented out, with its meaning above it."""
+    parts = [ENV_HEAD]
+    for title, model, prefix in setting_groups():
+        parts.append(f"\n# --- {title}\n\n")
+        for name, default, text in settings_rows(model, prefix):
+            if f"\n{name}=" in ENV_HEAD:
+                continue
+            meaning = textwrap.fill(text.replace("``", "").replace("`", ""), 130, initial_indent="# ", subsequent_indent="# ")
+            value = "" if default == REQUIRED else f'"{default}"' if " " in default else default
+            parts.append(f"{meaning}\n#{name}={value}\n")
+    return "".join((*parts, ENV_TAIL))
 
 
 def commands() -> str:
@@ -232,6 +283,7 @@ FILES: dict[str, Callable[[], str]] = {
     "docs/openapi.json": openapi,
     "docs/settings.md": settings,
     "docs/commands.md": commands,
+    ".env.example": env_example,
 }
 
 
