@@ -195,7 +195,7 @@ def settings() -> str:
 
 
 ENV_HEAD = """\
-# Every setting with its default. Copy this file to .env, which docker compose reads, remove the # before a #PROSODY_ line and change
+# Every setting with its default. Copy this file to .env, which docker compose reads; remove the # before a #PROSODY_ line to change
 # its value. Nothing after the = means that it is not set. This file is generated from the code: python docs/generate.py
 #
 # Without compose, load the same names into the environment: set -a; . ./.env; set +a; prosody serve
