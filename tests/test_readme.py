@@ -1,4 +1,4 @@
-"""README's commands do what it says."""
+"""README's commands run, and their output is as shown."""
 
 import json
 import re
@@ -28,8 +28,8 @@ def test_ci_runs_both_commands_of_the_readme() -> None:
 
 
 @pytest.mark.parametrize("command", SHOWN)
-def test_commands_that_it_shows(command: str, tmp_path: Path) -> None:
-    """Each one runs in this environment, its files going to a folder of the test's."""
+def test_shown_commands_run(command: str, tmp_path: Path) -> None:
+    """Run the command in this environment; its files go to a temporary folder."""
     scripts = Path(sys.executable).parent
     line = command.replace(".venv/bin/", f"{shlex.quote(str(scripts))}/").replace(
         "ai_core/main.py", str(ROOT / "ai_core" / "main.py")
@@ -40,7 +40,7 @@ def test_commands_that_it_shows(command: str, tmp_path: Path) -> None:
         assert isinstance(json.loads(done.stdout), dict)
 
 
-def test_what_it_shows_of_the_main_job_is_what_comes_out(tmp_path: Path) -> None:
+def test_the_main_job_prints_what_the_readme_shows(tmp_path: Path) -> None:
     command = COMMANDS[0].split(" && ")[-1]
     shown = README.split(command, 1)[1].split("```", 3)[2]
     done = subprocess.run(
