@@ -52,6 +52,25 @@ def test_the_main_job_prints_what_the_readme_shows(tmp_path: Path) -> None:
     assert (tmp_path / "output" / "response.wav").stat().st_size > 10_000
 
 
+def test_its_python_example_runs() -> None:
+    (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    names: dict[str, object] = {}
+    exec(example, names)
+    assert isinstance(names["wav"], bytes)
+    assert names["wav"][:4] == b"RIFF"
+
+
+@pytest.mark.parametrize("package", ["ai_core", "prosody_tagger", "synth"])
+def test_public_names_are_imported_when_used(package: str) -> None:
+    """Importing a package loads none of its modules; every exported name is there."""
+    code = (
+        f"import sys, {package} as package\n"
+        f"assert [name for name in sys.modules if name.startswith('{package}.')] == []\n"
+        "for name in package.__all__: assert getattr(package, name).__name__ == name\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
 @pytest.mark.install
 def test_the_first_command_on_a_bare_clone(tmp_path: Path) -> None:
     files = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout.decode().split("\0")
