@@ -1,4 +1,4 @@
-"""boson_multimodal behind OpenAI's speech form.
+"""An HTTP server with OpenAI's speech API in front of boson_multimodal.
 
-It stands apart: it has an environment of its own and knows nothing of this project.
+It runs in an environment of its own and imports nothing from this project's packages.
 """

@@ -1,4 +1,4 @@
-"""The HTTP service: OpenAI's speech form, and whether it is ready."""
+"""The HTTP application: OpenAI's speech API, lists of models and voices, and health checks."""
 
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
@@ -12,38 +12,38 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from .encoding import MEDIA, encode, pcm
-from .middleware import Front
-from .request import Recording, Refusal, SpeechBody, invalid, order_of
-from .worker import Engine, Worker
+from .encoding import MEDIA_TYPES, encode, pcm
+from .middleware import RequestFilter
+from .request import RequestRefused, SpeechBody, VoiceRecording, invalid, speech_job
+from .worker import EngineWorker, SpeechEngine
 
 _LOG = logging.getLogger("boson_server")
 NO_VOICE = "default"
-"""The voice of the model's own choosing."""
+"""Name of the voice without a recording; the model chooses the speaker."""
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
-    """How the server behaves.
+class ServerOptions:
+    """Options of the server.
 
     Attributes:
-        name: the model's name, which requests must give.
-        voices: recordings to speak in, by name.
-        key: what clients must send as a bearer token; None lets everybody in.
-        waiting: most requests that wait while one is spoken.
-        max_body: bytes of the longest body.
+        name: name of the model, which requests must contain.
+        voices: recordings of voices, by name.
+        key: API key that clients must send as a bearer token; None allows all requests.
+        waiting: most requests that wait while one is being generated.
+        max_body: largest request body, in bytes.
     """
 
     name: str = "bosonai/higgs-audio-v2-generation-3B-base"
-    voices: Mapping[str, Recording] = field(default_factory=dict)
+    voices: Mapping[str, VoiceRecording] = field(default_factory=dict)
     key: str | None = field(default=None, repr=False)
     waiting: int = 8
     max_body: int = 16_000_000
 
 
-def create_app(load: Callable[[], Engine], options: Options) -> ASGIApp:
-    """The application; ``load`` makes the engine, in a thread, once the application starts."""
-    worker = Worker(load, options.waiting)
+def create_app(load: Callable[[], SpeechEngine], options: ServerOptions) -> ASGIApp:
+    """Return the application. ``load`` makes the engine; it runs in the worker's thread when the application starts."""
+    worker = EngineWorker(load, options.waiting)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -56,20 +56,20 @@ def create_app(load: Callable[[], Engine], options: Options) -> ASGIApp:
     @app.post("/v1/audio/speech")
     async def speech(body: SpeechBody) -> Response:
         if body.model != options.name:
-            raise Refusal(404, "NotFoundError", f"there is no model {body.model[:80]!r}; this is {options.name}")
-        order = order_of(body, _recording(body, options.voices))
-        sound = worker.speak(order)
+            raise RequestRefused(404, "NotFoundError", f"there is no model {body.model[:80]!r}; this is {options.name}")
+        job = speech_job(body, _requested_voice(body, options.voices))
+        audio = worker.speak(job)
         if not body.stream:
-            async with aclosing(sound):
-                pieces = [piece async for piece in sound]
-            samples = np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.float32)
+            async with aclosing(audio):
+                chunks = [chunk async for chunk in audio]
+            samples = np.concatenate(chunks) if chunks else np.zeros(0, dtype=np.float32)
             if not len(samples):
-                raise _silent()
+                raise _empty_audio_error()
             return Response(encode(samples, worker.rate, body.response_format), headers=_headers(body.response_format, worker.rate))
-        first = await anext(sound, None)  # a failure before the first sound still has a status of its own
+        first = await anext(audio, None)  # an error before the first chunk still gets its own HTTP status
         if first is None:
-            raise _silent()
-        return SoundStream(_streamed(first, sound), _headers("pcm", worker.rate))
+            raise _empty_audio_error()
+        return AudioStreamResponse(_pcm_chunks(first, audio), _headers("pcm", worker.rate))
 
     @app.get("/v1/audio/voices")
     async def voices() -> dict[str, list[str]]:
@@ -85,27 +85,27 @@ def create_app(load: Callable[[], Engine], options: Options) -> ASGIApp:
 
     @app.get("/ready")
     async def ready() -> JSONResponse:
-        why = worker.unready
-        return JSONResponse({"ready": why is None} | ({"why": why} if why else {}), 200 if why is None else 503)
+        reason = worker.unready
+        return JSONResponse({"ready": reason is None} | ({"why": reason} if reason else {}), 200 if reason is None else 503)
 
-    @app.exception_handler(Refusal)
-    async def refused(request: Request, error: Refusal) -> JSONResponse:
-        return _refusal(error)
+    @app.exception_handler(RequestRefused)
+    async def refused(request: Request, error: RequestRefused) -> JSONResponse:
+        return _error_response(error)
 
     @app.exception_handler(RequestValidationError)
     async def malformed(request: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
-        return _refusal(invalid(f"{'.'.join(str(part) for part in first['loc'])[:80]}: {first['msg'][:200]}"))
+        return _error_response(invalid(f"{'.'.join(str(part) for part in first['loc'])[:80]}: {first['msg'][:200]}"))
 
     @app.exception_handler(HTTPException)
     async def unknown(request: Request, error: HTTPException) -> JSONResponse:
-        return _refusal(Refusal(error.status_code, "invalid_request_error", str(error.detail)))
+        return _error_response(RequestRefused(error.status_code, "invalid_request_error", str(error.detail)))
 
-    return Front(app, options.key, options.max_body)
+    return RequestFilter(app, options.key, options.max_body)
 
 
-class SoundStream(Response):
-    """Sound as it is made; the generator is closed however the answer ends."""
+class AudioStreamResponse(Response):
+    """Streams audio as it is generated, and closes the generator when the response ends for any reason."""
 
     def __init__(self, chunks: AsyncGenerator[bytes, None], headers: dict[str, str]) -> None:
         super().__init__(headers=headers)
@@ -120,14 +120,14 @@ class SoundStream(Response):
         await send({"type": "http.response.body", "body": b""})
 
 
-async def _streamed(first: np.ndarray, sound: AsyncGenerator[np.ndarray, None]) -> AsyncGenerator[bytes, None]:
-    async with aclosing(sound):
+async def _pcm_chunks(first: np.ndarray, audio: AsyncGenerator[np.ndarray, None]) -> AsyncGenerator[bytes, None]:
+    async with aclosing(audio):
         yield pcm(first)
-        async for piece in sound:
-            yield pcm(piece)
+        async for chunk in audio:
+            yield pcm(chunk)
 
 
-def _recording(body: SpeechBody, voices: Mapping[str, Recording]) -> Recording | None:
+def _requested_voice(body: SpeechBody, voices: Mapping[str, VoiceRecording]) -> VoiceRecording | None:
     if body.voice is None or body.voice == NO_VOICE or body.ref_audio is not None:
         return None
     if body.voice not in voices:
@@ -135,15 +135,15 @@ def _recording(body: SpeechBody, voices: Mapping[str, Recording]) -> Recording |
     return voices[body.voice]
 
 
-def _silent() -> Refusal:
-    return Refusal(500, "server_error", "the model spoke nothing; try again, with another seed if one was given")
+def _empty_audio_error() -> RequestRefused:
+    return RequestRefused(500, "server_error", "the model generated nothing; try again, with another seed if one was given")
 
 
-def _headers(form: str, rate: int) -> dict[str, str]:
-    return {"content-type": MEDIA[form], "x-sample-rate": str(rate)}
+def _headers(audio_format: str, rate: int) -> dict[str, str]:
+    return {"content-type": MEDIA_TYPES[audio_format], "x-sample-rate": str(rate)}
 
 
-def _refusal(error: Refusal) -> JSONResponse:
+def _error_response(error: RequestRefused) -> JSONResponse:
     _LOG.info("refused: %s %s", error.status, error.kind)
     body = {"error": {"message": error.message, "type": error.kind, "param": None, "code": error.status}}
     return JSONResponse(body, error.status, {"retry-after": str(error.retry_after)} if error.retry_after is not None else None)

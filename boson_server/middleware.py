@@ -1,4 +1,4 @@
-"""What stands before the application: the key, the size of a body, and a client that leaves."""
+"""ASGI middleware: API key, size limit of bodies, cancellation when the client disconnects."""
 
 import asyncio
 import hmac
@@ -9,43 +9,43 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 _OPEN = ("/live", "/ready")
 
 
-class Front:
-    """ASGI middleware.
+class RequestFilter:
+    """Refuses requests without the key or with too large a body, and cancels the application when the client disconnects.
 
     Args:
-        app: what answers.
-        key: what clients must send as a bearer token; None lets everybody in.
-        most: bytes of the longest body.
+        app: the application.
+        key: API key that clients must send as a bearer token; None allows all requests.
+        max_body: largest body, in bytes.
     """
 
-    def __init__(self, app: ASGIApp, key: str | None, most: int) -> None:
+    def __init__(self, app: ASGIApp, key: str | None, max_body: int) -> None:
         self._app = app
         self._key = key
-        self._most = most
+        self._max_body = max_body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         headers = dict(scope["headers"])
-        if not self._is_let_in(scope["path"], headers.get(b"authorization", b"")):
+        if not self._is_authorised(scope["path"], headers.get(b"authorization", b"")):
             await _refuse(send, 401, "authentication_error", "the API key is missing or wrong; send it as a bearer token")
             return
         body = await self._body(receive, headers.get(b"content-length", b""))
         if body is None:
             await _refuse(
-                send, 413, "invalid_request_error", f"the body has more than {self._most} bytes; send a shorter recording"
+                send, 413, "invalid_request_error", f"the body has more than {self._max_body} bytes; send a shorter recording"
             )
             return
         if isinstance(body, bytes):
-            await self._answer(scope, receive, send, body)
+            await self._respond(scope, receive, send, body)
 
-    def _is_let_in(self, path: str, sent: bytes) -> bool:
+    def _is_authorised(self, path: str, sent: bytes) -> bool:
         return self._key is None or path in _OPEN or hmac.compare_digest(sent, b"Bearer " + self._key.encode())
 
     async def _body(self, receive: Receive, length: bytes) -> bytes | bool | None:
-        """The whole body; None if it is too long, False if the client left."""
-        if length.isdigit() and int(length[:20]) > self._most:
+        """Return the body; None if it is too large, False if the client has disconnected."""
+        if length.isdigit() and int(length[:20]) > self._max_body:
             return None
         body = bytearray()
         while True:
@@ -53,35 +53,35 @@ class Front:
             if message["type"] == "http.disconnect":
                 return False
             body += message.get("body", b"")
-            if len(body) > self._most:
+            if len(body) > self._max_body:
                 return None
             if not message.get("more_body", False):
                 return bytes(body)
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send, body: bytes) -> None:
-        """Answer; drop it as soon as the client is gone, so that the engine stops."""
-        waiting: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+    async def _respond(self, scope: Scope, receive: Receive, send: Send, body: bytes) -> None:
+        """Run the application, and cancel it as soon as the client disconnects, so that the engine stops."""
+        unread: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
         async def replay() -> Message:
-            if waiting:
-                return waiting.pop()
-            await asyncio.Event().wait()  # a client that leaves is noticed here below
+            if unread:
+                return unread.pop()
+            await asyncio.Event().wait()  # the task below notices a disconnect
             raise AssertionError
 
-        answer = asyncio.ensure_future(self._app(scope, replay, send))
-        gone = asyncio.ensure_future(_until_gone(receive))
+        response = asyncio.ensure_future(self._app(scope, replay, send))
+        disconnected = asyncio.ensure_future(_until_disconnected(receive))
         try:
-            await asyncio.wait((answer, gone), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((response, disconnected), return_when=asyncio.FIRST_COMPLETED)
         finally:
-            gone.cancel()
-            if not answer.done():
-                answer.cancel()
-            results = await asyncio.gather(answer, gone, return_exceptions=True)
+            disconnected.cancel()
+            if not response.done():
+                response.cancel()
+            results = await asyncio.gather(response, disconnected, return_exceptions=True)
         if isinstance(results[0], Exception):
             raise results[0]
 
 
-async def _until_gone(receive: Receive) -> None:
+async def _until_disconnected(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
 

@@ -1,4 +1,4 @@
-"""What can be asked, checked and made fit for the model. Nothing here needs boson_multimodal."""
+"""Validate requests and turn them into jobs for the engine. Does not import boson_multimodal."""
 
 import base64
 import binascii
@@ -13,22 +13,29 @@ if TYPE_CHECKING:
     import numpy as np
 
 MAX_CHARS = 2_000
-MAX_RECORDING = 10_000_000
-"""Bytes of a recording."""
+MAX_RECORDING_BYTES = 10_000_000
+"""Largest recording."""
 MAX_RECORDING_SECONDS = 60.0
 MAX_FRAMES = 2_048
-"""Of one answer: 82 s."""
+"""Most frames of one answer: 82 s."""
 
-Form = Literal["wav", "pcm", "flac", "mp3", "opus"]
+AudioFormat = Literal["wav", "pcm", "flac", "mp3", "opus"]
 
 _CONTROL_TOKEN = re.compile(r"<\|(?=[^<>|\s]{1,64}\|>)")
 _CONTROL_CHARACTER = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ufeff]")
-_FRAMES_PER_CHAR = 15  # 0.6 s, more than an ideograph takes
-_FRAMES_AT_LEAST = 75
+_FRAMES_PER_CHAR = 15  # 0.6 s, longer than any character takes to say
+_MIN_FRAMES = 75
 
 
-class Refusal(Exception):
-    """A request that is not fulfilled: HTTP status, the kind of error, and what is said of it."""
+class RequestRefused(Exception):
+    """A request is refused.
+
+    Attributes:
+        status: HTTP status.
+        kind: type of the error in OpenAI's format.
+        message: the message.
+        retry_after: seconds after which to try again, if that may help.
+    """
 
     def __init__(self, status: int, kind: str, message: str, retry_after: int | None = None) -> None:
         super().__init__(message)
@@ -38,19 +45,20 @@ class Refusal(Exception):
         self.retry_after = retry_after
 
 
-def invalid(message: str) -> Refusal:
-    return Refusal(400, "invalid_request_error", message)
+def invalid(message: str) -> RequestRefused:
+    """Return a refusal with status 400."""
+    return RequestRefused(400, "invalid_request_error", message)
 
 
 class SpeechBody(BaseModel):
-    """The body of POST /v1/audio/speech. A field that is not listed is refused, not passed over."""
+    """The body of POST /v1/audio/speech. Unknown fields are refused, not ignored."""
 
     model_config = ConfigDict(extra="forbid")
 
     model: str
     input: str
     voice: str | None = None
-    response_format: Form = "wav"
+    response_format: AudioFormat = "wav"
     stream: bool = False
     speed: float = 1.0
     seed: int | None = Field(default=None, ge=0, lt=2**63)
@@ -63,19 +71,27 @@ class SpeechBody(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Recording:
-    """A voice to speak in: ``audio`` is a mono WAV, ``text`` what is said in it."""
+class VoiceRecording:
+    """A recording of a voice: ``audio`` is a mono WAV file, ``text`` its transcript."""
 
     audio: bytes
     text: str
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
-    """What is to be spoken, fit for the model: in at most ``frames``, its sound handed over as it is made if ``stream``."""
+class SpeechJob:
+    """A text to speak, valid for the model.
+
+    Attributes:
+        text: without control tokens.
+        recording: the voice to imitate; None for any.
+        frames: most frames of audio, 25 per second.
+        stream: whether audio is put as it is generated.
+        temperature, top_p, top_k, seed: as in the request.
+    """
 
     text: str
-    recording: Recording | None
+    recording: VoiceRecording | None
     frames: int
     stream: bool
     temperature: float
@@ -84,14 +100,18 @@ class Order:
     seed: int | None
 
 
-def order_of(body: SpeechBody, recording: Recording | None) -> Order:
-    """The order that a body gives, in the voice of ``recording`` unless the body brings one along.
+def speech_job(body: SpeechBody, recording: VoiceRecording | None) -> SpeechJob:
+    """Return the job of a request.
+
+    Args:
+        body: the request's body.
+        recording: the voice to imitate, unless the body contains one.
 
     Raises:
-        Refusal: it cannot be fulfilled.
+        RequestRefused: a value is not valid.
     """
     if len(body.input) > MAX_CHARS:
-        raise Refusal(400, "input_too_long", f"input has {len(body.input)} characters; give at most {MAX_CHARS} at a time")
+        raise RequestRefused(400, "input_too_long", f"input has {len(body.input)} characters; give at most {MAX_CHARS} at a time")
     text = plain_text(body.input)
     if not any(letter.isalnum() for letter in text):
         raise invalid("input holds no words")
@@ -100,13 +120,13 @@ def order_of(body: SpeechBody, recording: Recording | None) -> Order:
     if body.stream and body.response_format != "pcm":
         raise invalid(f"response_format {body.response_format} cannot be streamed; ask for pcm")
     if body.ref_text is not None and body.ref_audio is None:
-        raise invalid("ref_text is what is said in ref_audio; give both")
+        raise invalid("ref_text is the transcript of ref_audio; give both")
     if body.ref_audio is not None:
         if body.ref_text is None or len(body.ref_text) > MAX_CHARS or not plain_text(body.ref_text).strip():
-            raise invalid(f"ref_audio needs ref_text, what is said in it, in at most {MAX_CHARS} characters")
-        recording = Recording(as_wav(_decoded(body.ref_audio)), plain_text(body.ref_text))
-    frames = max(_FRAMES_AT_LEAST, _FRAMES_PER_CHAR * len(text))
-    return Order(
+            raise invalid(f"ref_audio needs ref_text, its transcript, of at most {MAX_CHARS} characters")
+        recording = VoiceRecording(as_wav(_decoded(body.ref_audio)), plain_text(body.ref_text))
+    frames = max(_MIN_FRAMES, _FRAMES_PER_CHAR * len(text))
+    return SpeechJob(
         text,
         recording,
         min(body.max_new_tokens or frames, frames, MAX_FRAMES),
@@ -119,16 +139,16 @@ def order_of(body: SpeechBody, recording: Recording | None) -> Order:
 
 
 def plain_text(text: str) -> str:
-    """``text`` with nothing in it that the tokenizer takes for a control token, and no character that says nothing."""
+    """Return ``text`` with control tokens broken up and control characters replaced by spaces, stripped."""
     text = _CONTROL_CHARACTER.sub(" ", text.encode("utf-8", "replace").decode("utf-8"))
     return _CONTROL_TOKEN.sub("< |", text).strip()
 
 
 def as_wav(data: bytes) -> bytes:
-    """A recording of any form that libsndfile reads, as a mono WAV.
+    """Convert a recording, in any format that libsndfile reads, to a mono WAV file.
 
     Raises:
-        Refusal: it is none, or too long.
+        RequestRefused: it cannot be read, or is too short or too long.
     """
     import soundfile
 
@@ -146,13 +166,17 @@ def as_wav(data: bytes) -> bytes:
 
 
 def _decoded(ref_audio: str) -> bytes:
-    """The bytes of a data URI or of bare base64; no address is ever fetched."""
+    """Decode a data URI or base64. URLs are refused, never fetched.
+
+    Raises:
+        RequestRefused: it is neither, or too large.
+    """
     head, comma, data = ref_audio.partition(",")
     if head.startswith(("http:", "https:", "file:")):
-        raise invalid("ref_audio is an address, and none is fetched; send the recording itself, in base64")
+        raise invalid("ref_audio is an address, and addresses are not fetched; send the recording itself, in base64")
     encoded = data if comma and head.startswith("data:") else ref_audio
-    if len(encoded) > MAX_RECORDING * 4 / 3 + 4:
-        raise Refusal(413, "invalid_request_error", f"ref_audio is longer than {MAX_RECORDING} bytes")
+    if len(encoded) > MAX_RECORDING_BYTES * 4 / 3 + 4:
+        raise RequestRefused(413, "invalid_request_error", f"ref_audio is longer than {MAX_RECORDING_BYTES} bytes")
     try:
         return base64.b64decode(encoded, validate=True)
     except (binascii.Error, ValueError):

@@ -1,4 +1,4 @@
-"""One engine, one thread, one request at a time; a few may wait."""
+"""Run one job at a time on one engine in one thread, with a bounded queue."""
 
 import asyncio
 import logging
@@ -11,85 +11,97 @@ from typing import Protocol
 
 import numpy as np
 
-from .request import Order, Refusal
+from .request import RequestRefused, SpeechJob
 
 _LOG = logging.getLogger("boson_server")
 
 
-class Engine(Protocol):
-    """What speaks. It is used by one thread alone."""
+class SpeechEngine(Protocol):
+    """Generates speech. Only one thread uses it.
+
+    Attributes:
+        rate: sample rate, Hz.
+    """
 
     rate: int
 
-    def speak(self, order: Order, stopped: Callable[[], bool], hand: Callable[[np.ndarray], None]) -> None:
-        """Hand over the sound of an order, float32 of shape [n] at ``rate``, in order; end soon once ``stopped`` says so."""
+    def speak(self, job: SpeechJob, cancelled: Callable[[], bool], put: Callable[[np.ndarray], None]) -> None:
+        """Generate the audio of ``job`` and pass it to ``put`` in order, float32 [samples].
+
+        Return within one step after ``cancelled()`` has become true.
+        """
 
 
-class Worker:
-    """Args:
-    load: makes the engine; called once, in the thread that uses it.
-    waiting: most requests that wait while one is spoken.
+class EngineWorker:
+    """The engine's thread and its queue.
+
+    Args:
+        load: makes the engine; called once, in the engine's thread.
+        waiting: most jobs that wait while one is running.
     """
 
-    def __init__(self, load: Callable[[], Engine], waiting: int) -> None:
+    def __init__(self, load: Callable[[], SpeechEngine], waiting: int) -> None:
         self._load = load
-        self._most = waiting + 1
+        self._max_jobs = waiting + 1
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="boson")
-        self._engine: Engine | None = None
+        self._engine: SpeechEngine | None = None
         self._failure: str | None = None
-        self._jobs = 0  # waiting or being spoken
-        self._seconds = 5.0  # what one takes, as of late
+        self._jobs = 0  # waiting or running
+        self._seconds = 5.0  # moving average of a job's duration
         self._loaded: Future[None] | None = None
 
     @property
     def unready(self) -> str | None:
-        """Why it cannot speak; None if it can."""
+        """Why jobs cannot run yet; None if they can."""
         return None if self._engine is not None else self._failure or "the model is being loaded"
 
     @property
     def rate(self) -> int:
+        """Sample rate of the engine, Hz."""
         assert self._engine is not None
         return self._engine.rate
 
     def start(self) -> None:
+        """Begin to load the engine."""
         self._loaded = self._thread.submit(self._start)
 
     def close(self) -> None:
+        """Drop waiting jobs; the running one ends by itself."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    async def speak(self, order: Order) -> AsyncGenerator[np.ndarray, None]:
-        """The sound of an order, as it is made. Closing the generator stops the engine within a step.
+    async def speak(self, job: SpeechJob) -> AsyncGenerator[np.ndarray, None]:
+        """Yield the audio of a job as it is generated. Closing the generator stops the engine within one step.
 
         Raises:
-            Refusal: it cannot speak now, or failed.
+            RequestRefused: the engine is not ready, the queue is full, or generation failed.
         """
         if self.unready is not None:
-            raise Refusal(503, "server_error", self.unready, retry_after=10)
-        if self._jobs >= self._most:
+            raise RequestRefused(503, "server_error", self.unready, retry_after=10)
+        if self._jobs >= self._max_jobs:
             wait = math.ceil(self._jobs * self._seconds)
-            raise Refusal(
+            raise RequestRefused(
                 503, "server_error", f"{self._jobs} requests are waiting already; try again later", retry_after=max(1, wait)
             )
         loop = asyncio.get_running_loop()
-        sound: asyncio.Queue[np.ndarray | Exception | None] = asyncio.Queue()
-        stopped = threading.Event()
+        chunks: asyncio.Queue[np.ndarray | Exception | None] = asyncio.Queue()
+        cancelled = threading.Event()
 
-        def hand(piece: np.ndarray | Exception | None) -> None:
+        def put(item: np.ndarray | Exception | None) -> None:
             if not loop.is_closed():
-                loop.call_soon_threadsafe(sound.put_nowait, piece)
+                loop.call_soon_threadsafe(chunks.put_nowait, item)
 
         self._jobs += 1
-        job = self._thread.submit(self._speak, order, stopped, hand)
-        # Not when the caller leaves, but when the thread is free of it.
-        job.add_done_callback(lambda _: None if loop.is_closed() else loop.call_soon_threadsafe(self._done))
+        future = self._thread.submit(self._speak, job, cancelled, put)
+        # A cancelled job counts until the thread has finished it.
+        future.add_done_callback(lambda _: None if loop.is_closed() else loop.call_soon_threadsafe(self._done))
         try:
-            while (piece := await sound.get()) is not None:
-                if isinstance(piece, Exception):
-                    raise piece
-                yield piece
+            while (item := await chunks.get()) is not None:
+                if isinstance(item, Exception):
+                    raise item
+                yield item
         finally:
-            stopped.set()
-            job.cancel()
+            cancelled.set()
+            future.cancel()
 
     def _done(self) -> None:
         self._jobs -= 1
@@ -101,18 +113,18 @@ class Worker:
             _LOG.exception("the model cannot be loaded")
             self._failure = f"the model cannot be loaded ({type(error).__name__}); the server's log says why"
 
-    def _speak(self, order: Order, stopped: threading.Event, hand: Callable[[np.ndarray | Exception | None], None]) -> None:
+    def _speak(self, job: SpeechJob, cancelled: threading.Event, put: Callable[[np.ndarray | Exception | None], None]) -> None:
         assert self._engine is not None
         began = time.monotonic()
         try:
-            if not stopped.is_set():
-                self._engine.speak(order, stopped.is_set, hand)
-        except Refusal as error:
-            hand(error)
+            if not cancelled.is_set():
+                self._engine.speak(job, cancelled.is_set, put)
+        except RequestRefused as error:
+            put(error)
         except Exception as error:
             _LOG.exception("a request failed")
-            hand(Refusal(500, "server_error", f"the engine failed ({type(error).__name__}); the server's log says why"))
+            put(RequestRefused(500, "server_error", f"the engine failed ({type(error).__name__}); the server's log says why"))
         else:
-            if not stopped.is_set():
+            if not cancelled.is_set():
                 self._seconds += 0.3 * (time.monotonic() - began - self._seconds)
-        hand(None)
+        put(None)

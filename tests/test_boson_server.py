@@ -1,4 +1,4 @@
-"""The server for boson_multimodal, with an engine that hums in place of the model: driven by higgs-http, and by hand."""
+"""The server for boson_multimodal, with an engine that hums in place of the model, called by higgs-http and by plain HTTP."""
 
 import asyncio
 import base64
@@ -26,41 +26,48 @@ from synth.base import Reference, SpeechRequest
 from synth.errors import BackendError, BackendUnavailable, RefusedRequest
 from synth.higgs_http.backend import HiggsHttp, HiggsSettings
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # it is no package of ours, so it is not installed
+sys.path.insert(0, str(Path(__file__).parents[1]))  # boson_server is not an installed package
 
 from boson_server.__main__ import read_voices
-from boson_server.app import Options, create_app
+from boson_server.app import ServerOptions, create_app
 from boson_server.encoding import encode
-from boson_server.request import MAX_CHARS, Order, Recording, Refusal, SpeechBody, order_of, plain_text
+from boson_server.request import MAX_CHARS, RequestRefused, SpeechBody, SpeechJob, VoiceRecording, plain_text, speech_job
+from boson_server.worker import EngineWorker
 
 RATE = 24_000
+HANG_SECONDS = 60.0  # a test that waits longer hangs
 STEP = 2_400
 TEXT = "The quick zebra whispers a number to nobody in particular."
-NAME = Options().name
+NAME = ServerOptions().name
 
 
 @dataclass
 class Humming:
-    """An engine that hums ``steps`` pieces of 100 ms, each after ``pause`` seconds; it stops within one."""
+    """An engine that hums ``steps`` chunks of 100 ms, each after ``pause`` seconds, and only while ``gate`` is set."""
 
     steps: int = 5
     pause: float = 0.0
     error: Exception | None = None
     rate: int = RATE
-    orders: list[Order] = field(default_factory=list)
+    jobs: list[SpeechJob] = field(default_factory=list)
     stopped_at: list[int] = field(default_factory=list)
+    gate: threading.Event = field(default_factory=threading.Event)
 
-    def speak(self, order: Order, stopped: Callable[[], bool], hand: Callable[[np.ndarray], None]) -> None:
-        self.orders.append(order)
+    def __post_init__(self) -> None:
+        self.gate.set()
+
+    def speak(self, job: SpeechJob, cancelled: Callable[[], bool], put: Callable[[np.ndarray], None]) -> None:
+        self.jobs.append(job)
+        assert self.gate.wait(HANG_SECONDS)
         if self.error is not None:
             raise self.error
         for step in range(self.steps):
-            if stopped():
+            if cancelled():
                 self.stopped_at.append(step)
                 return
             time.sleep(self.pause)
             phase = np.arange(step * STEP, (step + 1) * STEP) / RATE
-            hand((0.5 * np.sin(2 * np.pi * 220 * phase)).astype(np.float32))
+            put((0.5 * np.sin(2 * np.pi * 220 * phase)).astype(np.float32))
 
 
 @contextmanager
@@ -68,7 +75,7 @@ def serving(engine: Humming | Callable[[], Humming], **options: Any) -> Iterator
     """The server on a free port of the loopback; its address."""
     load = engine if callable(engine) else lambda: engine
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        config = uvicorn.Config(create_app(load, Options(**options)), log_config=None, timeout_graceful_shutdown=1)
+        config = uvicorn.Config(create_app(load, ServerOptions(**options)), log_config=None, timeout_graceful_shutdown=1)
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
         thread.start()
@@ -85,8 +92,8 @@ def serving(engine: Humming | Callable[[], Humming], **options: Any) -> Iterator
             thread.join()
 
 
-def wait_until(holds: Callable[[], object], seconds: float = 5.0) -> None:
-    deadline = time.monotonic() + seconds
+def wait_until(holds: Callable[[], object]) -> None:
+    deadline = time.monotonic() + HANG_SECONDS
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.005)
@@ -94,10 +101,12 @@ def wait_until(holds: Callable[[], object], seconds: float = 5.0) -> None:
 
 def ask(address: str, **body: Any) -> httpx.Response:
     headers = {"Authorization": f"Bearer {key}"} if (key := body.pop("key", None)) else {}
-    return httpx.post(f"{address}/v1/audio/speech", json={"model": NAME, "input": TEXT, **body}, headers=headers, timeout=10)
+    return httpx.post(
+        f"{address}/v1/audio/speech", json={"model": NAME, "input": TEXT, **body}, headers=headers, timeout=HANG_SECONDS
+    )
 
 
-def said(response: httpx.Response) -> tuple[int, str, str]:
+def error_of(response: httpx.Response) -> tuple[int, str, str]:
     error = response.json()["error"]
     assert error["code"] == response.status_code
     return response.status_code, error["type"], error["message"]
@@ -150,7 +159,7 @@ def test_higgs_http_speaks_through_it(settings: dict[str, Any]) -> None:
     wanted = 0.5 * np.sin(2 * np.pi * 220 * np.arange(5 * STEP) / RATE)
     assert len(samples) == len(wanted)
     assert np.abs(samples - wanted).max() < 1e-4
-    assert (engine.orders[0].text, engine.orders[0].seed, engine.orders[0].recording) == (TEXT, 7, None)
+    assert (engine.jobs[0].text, engine.jobs[0].seed, engine.jobs[0].recording) == (TEXT, 7, None)
 
 
 @pytest.mark.parametrize("form", ["mp3", "opus"])
@@ -171,7 +180,7 @@ def test_higgs_http_sends_a_recording_along() -> None:
     engine = Humming()
     with serving(engine) as address:
         spoken(voice_at(address), reference=Reference(recording(), "wav", "A hum <|eot_id|>."))
-    sent = engine.orders[0].recording
+    sent = engine.jobs[0].recording
     assert sent is not None
     assert "<|" not in sent.text
     assert soundfile.info(io.BytesIO(sent.audio)).channels == 1
@@ -193,7 +202,7 @@ def test_higgs_http_understands_its_refusals() -> None:
 
 
 def test_higgs_http_lists_its_voices() -> None:
-    with serving(Humming(), voices={"mabel": Recording(b"", "x"), "belinda": Recording(b"", "x")}) as address:
+    with serving(Humming(), voices={"mabel": VoiceRecording(b"", "x"), "belinda": VoiceRecording(b"", "x")}) as address:
         assert [voice.name for voice in asyncio.run(voice_at(address).voices())] == ["default", "belinda", "mabel"]
 
 
@@ -201,12 +210,12 @@ def test_higgs_http_lists_its_voices() -> None:
 
 
 def test_a_voice_is_its_recording() -> None:
-    mabel = Recording(b"sound", "words")
+    mabel = VoiceRecording(b"sound", "words")
     engine = Humming()
     with serving(engine, voices={"mabel": mabel}) as address:
         assert ask(address, voice="mabel").status_code == 200
         assert ask(address, voice="default").status_code == 200
-    assert [order.recording for order in engine.orders] == [mabel, None]
+    assert [job.recording for job in engine.jobs] == [mabel, None]
 
 
 def test_pcm_says_its_rate() -> None:
@@ -245,10 +254,10 @@ def test_pcm_says_its_rate() -> None:
 )
 def test_what_is_refused(body: dict[str, Any], status: int, words: str, shared: str) -> None:
     content = httpx.Request("POST", shared, content=_json({"model": NAME, "input": TEXT, **body})).read()
-    answer = httpx.post(f"{shared}/v1/audio/speech", content=content, headers={"content-type": "application/json"}, timeout=10)
+    answer = httpx.post(f"{shared}/v1/audio/speech", content=content, headers={"content-type": "application/json"}, timeout=60)
     assert answer.status_code == status
     if status != 200:
-        assert words in said(answer)[2]
+        assert words in error_of(answer)[2]
 
 
 def _json(body: dict[str, Any]) -> bytes:
@@ -266,19 +275,19 @@ def shared() -> Iterator[str]:
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff", b"[" * 50_000, b'{"input": "\\ud800 x", "model": 1}'])
 def test_a_body_that_is_no_request(content: bytes, shared: str) -> None:
     answer = httpx.post(f"{shared}/v1/audio/speech", content=content, headers={"content-type": "application/json"})
-    assert said(answer)[:2] == (400, "invalid_request_error")
+    assert error_of(answer)[:2] == (400, "invalid_request_error")
 
 
 def test_other_paths(shared: str) -> None:
-    assert said(httpx.get(f"{shared}/v1/nothing"))[0] == 404
-    assert said(httpx.get(f"{shared}/v1/audio/speech"))[0] == 405
+    assert error_of(httpx.get(f"{shared}/v1/nothing"))[0] == 404
+    assert error_of(httpx.get(f"{shared}/v1/audio/speech"))[0] == 405
     assert httpx.get(f"{shared}/live").json() == {"live": True}
     assert httpx.get(f"{shared}/v1/models").json()["data"][0]["id"] == NAME
 
 
 def test_the_key_is_wanted_but_for_its_state() -> None:
     with serving(Humming(steps=1), key="k1") as address:
-        assert said(ask(address))[:2] == (401, "authentication_error")
+        assert error_of(ask(address))[:2] == (401, "authentication_error")
         assert ask(address, key="k2").status_code == 401
         assert ask(address, key="k1").status_code == 200
         assert httpx.get(f"{address}/v1/models").status_code == 401
@@ -288,7 +297,7 @@ def test_the_key_is_wanted_but_for_its_state() -> None:
 def test_a_long_body_is_refused_however_it_comes() -> None:
     engine = Humming()
     with serving(engine, max_body=1_000) as address:
-        assert said(ask(address, input="x" * 1_000))[0] == 413
+        assert error_of(ask(address, input="x" * 1_000))[0] == 413
 
         def endless() -> Iterator[bytes]:
             for _ in range(100):
@@ -299,85 +308,104 @@ def test_a_long_body_is_refused_however_it_comes() -> None:
         except httpx.WriteError:  # it may hang up while more is sent
             return
         assert answer.status_code == 413
-    assert engine.orders == []
+    assert engine.jobs == []
 
 
-def test_a_few_wait_and_more_are_sent_away() -> None:
-    engine = Humming(steps=4, pause=0.1)
+def test_a_few_wait_and_more_are_refused() -> None:
+    engine = Humming(steps=4)
+    engine.gate.clear()
     with serving(engine, waiting=2) as address:
 
         async def crowd() -> list[httpx.Response]:
-            async with httpx.AsyncClient(timeout=10) as client:
+            async with httpx.AsyncClient(timeout=HANG_SECONDS) as client:
                 body = {"model": NAME, "input": TEXT}
-                return await asyncio.gather(*(client.post(f"{address}/v1/audio/speech", json=body) for _ in range(6)))
+                answers = [asyncio.ensure_future(client.post(f"{address}/v1/audio/speech", json=body)) for _ in range(6)]
+                while sum(answer.done() for answer in answers) < 3:
+                    await asyncio.wait([answer for answer in answers if not answer.done()], return_when=asyncio.FIRST_COMPLETED)
+                engine.gate.set()
+                return await asyncio.gather(*answers)
 
         answers = asyncio.run(crowd())
         refused = [answer for answer in answers if answer.status_code == 503]
         assert len(refused) == 3
         assert all(int(answer.headers["retry-after"]) >= 1 for answer in refused)
         assert all(len(samples_of(answer)) == 4 * STEP for answer in answers if answer not in refused)
-        assert ask(address).status_code == 200  # the places are free again
-    assert len(engine.orders) == 4
+        wait_until(lambda: ask(address).status_code == 200)  # the queue has room again
+    assert len(engine.jobs) == 4
 
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_client_that_leaves_frees_the_engine(stream: bool) -> None:
-    engine = Humming(steps=200, pause=0.02)
+    engine = Humming(steps=5_000, pause=0.01)
     with serving(engine, waiting=0) as address:
 
         async def leave() -> None:
-            async with httpx.AsyncClient() as client:
+            async with httpx.AsyncClient(timeout=HANG_SECONDS) as client:
                 body = {"model": NAME, "input": TEXT, "response_format": "pcm", "stream": stream}
-                async with asyncio.timeout(0.3):
-                    await client.post(f"{address}/v1/audio/speech", json=body)
+                answer = asyncio.ensure_future(client.post(f"{address}/v1/audio/speech", json=body))
+                await asyncio.to_thread(wait_until, lambda: engine.jobs)
+                answer.cancel()
+                await asyncio.wait([answer])
+                assert answer.cancelled()
 
-        with pytest.raises(TimeoutError):
-            asyncio.run(leave())
-        wait_until(lambda: engine.stopped_at, 1.0)
+        asyncio.run(leave())
+        wait_until(lambda: engine.stopped_at)
+        assert engine.stopped_at[0] < engine.steps / 2
         engine.steps = 1
-        wait_until(lambda: ask(address).status_code == 200, 1.0)
-    assert engine.stopped_at[0] < 60
+        wait_until(lambda: ask(address).status_code == 200)
 
 
-def test_a_client_that_leaves_while_it_waits_is_never_spoken_to() -> None:
-    engine = Humming(steps=10, pause=0.05)
+def test_a_client_that_leaves_while_it_waits_is_never_spoken_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = Humming(steps=2)
+    engine.gate.clear()
+    dropped = threading.Event()
+    job_done = EngineWorker._done
+
+    def note_drop(worker: EngineWorker) -> None:
+        job_done(worker)
+        dropped.set()
+
+    monkeypatch.setattr(EngineWorker, "_done", note_drop)
     with serving(engine) as address:
 
         async def leave() -> httpx.Response:
-            async with httpx.AsyncClient(timeout=5) as client:
+            async with httpx.AsyncClient(timeout=HANG_SECONDS) as client:
                 body = {"model": NAME, "input": TEXT}
                 first = asyncio.ensure_future(client.post(f"{address}/v1/audio/speech", json=body))
-                await asyncio.sleep(0.1)
+                await asyncio.to_thread(wait_until, lambda: engine.jobs)
+                limits = httpx.Timeout(HANG_SECONDS, read=0.5)
                 with pytest.raises(httpx.ReadTimeout):
-                    await client.post(f"{address}/v1/audio/speech", json={**body, "input": "Never."}, timeout=0.1)
+                    await client.post(f"{address}/v1/audio/speech", json={**body, "input": "Never."}, timeout=limits)
+                await asyncio.to_thread(wait_until, dropped.is_set)
+                engine.gate.set()
                 return await first
 
         assert asyncio.run(leave()).status_code == 200
         assert ask(address, input="And then.").status_code == 200
-    assert [order.text for order in engine.orders] == [TEXT, "And then."]
+    assert [job.text for job in engine.jobs] == [TEXT, "And then."]
 
 
 def test_a_failure_says_so_and_the_next_is_served() -> None:
     engine = Humming(error=RuntimeError("CUDA: out of memory"))
     with serving(engine) as address:
-        assert said(ask(address))[0] == 500
-        assert said(ask(address, response_format="pcm", stream=True))[0] == 500
+        assert error_of(ask(address))[0] == 500
+        assert error_of(ask(address, response_format="pcm", stream=True))[0] == 500
         engine.error = None
         assert ask(address).status_code == 200
         engine.steps = 0
-        assert "nothing" in said(ask(address))[2]
-        assert "nothing" in said(ask(address, response_format="pcm", stream=True))[2]
+        assert "nothing" in error_of(ask(address))[2]
+        assert "nothing" in error_of(ask(address, response_format="pcm", stream=True))[2]
 
 
 def test_it_is_not_ready_before_the_model_is_there() -> None:
     go = threading.Event()
 
     def load() -> Humming:
-        go.wait(5)
+        assert go.wait(HANG_SECONDS)
         return Humming(steps=1)
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = uvicorn.Server(uvicorn.Config(create_app(load, Options()), log_config=None))
+        server = uvicorn.Server(uvicorn.Config(create_app(load, ServerOptions()), log_config=None))
         thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
         thread.start()
         wait_until(lambda: server.started)
@@ -401,7 +429,7 @@ def test_a_model_that_cannot_be_loaded_is_told_of() -> None:
         answer = httpx.get(f"{address}/ready")
         assert answer.status_code == 503
         assert "OSError" in answer.json()["why"]
-        assert said(ask(address))[0] == 503
+        assert error_of(ask(address))[0] == 503
 
 
 # --- what is asked
@@ -425,7 +453,7 @@ def test_text_without_tokens_stays() -> None:
 
 def test_frames_follow_the_length_of_the_text() -> None:
     def frames(text: str, **body: Any) -> int:
-        return order_of(SpeechBody(model="m", input=text, **body), None).frames
+        return speech_job(SpeechBody(model="m", input=text, **body), None).frames
 
     assert frames("Yes.") == 75
     assert frames("x" * 100) == 1_500
@@ -446,5 +474,5 @@ def test_voices_are_read_from_a_folder(tmp_path: Path) -> None:
     assert {name: voice.text for name, voice in read_voices(tmp_path).items()} == {"mabel": "So it goes."}
     (tmp_path / "wordless.txt").write_text("x")
     (tmp_path / "wordless.wav").write_bytes(b"no sound")
-    with pytest.raises(Refusal, match="cannot be read"):
+    with pytest.raises(RequestRefused, match="cannot be read"):
         read_voices(tmp_path)

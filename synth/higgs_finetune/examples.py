@@ -14,7 +14,7 @@ from prosody_tagger.errors import BadInput
 from prosody_tagger.markup import MarkedText
 from synth.base import SpeechRequest
 from synth.higgs_finetune.chatml import ManifestRow, Turn, scene_in
-from synth.higgs_local.backend import to_model_text
+from synth.higgs_local.model_text import to_model_text
 from synth.higgs_local.prompt import Context, PromptWriter, TextTurn, delayed
 from synth.higgs_local.settings import HiggsLocalSettings
 

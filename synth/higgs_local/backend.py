@@ -1,4 +1,4 @@
-"""Higgs Audio v2 on this machine: one model, many callers, and adapters that teach it marks."""
+"""The backend `higgs-local`: Higgs Audio v2 in this process, with LoRA adapters as voices."""
 
 from collections.abc import AsyncGenerator, Collection
 from contextlib import aclosing
@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from prosody_tagger.markup import KINDS, PAUSE_MS, Mark, MarkedText, closest
+from prosody_tagger.markup import KINDS, MarkedText, closest
 from synth.base import Audio, Capabilities, Speech, SpeechRequest, Synthesizer, Voice
 from synth.errors import RefusedRequest
 from synth.higgs_local.adapter import Adapter, AdapterCatalogue, AdapterError
+from synth.higgs_local.model_text import to_model_text
 from synth.higgs_local.prompt import Context
 from synth.higgs_local.settings import HiggsLocalSettings
-from synth.higgs_local.spoken_form import spoken_form
 from synth.higgs_local.worker import GenerationRequest, ModelWorker
 from synth.lowering import max_duration
 
@@ -23,24 +23,26 @@ if TYPE_CHECKING:
 __all__ = ["HiggsLocal", "HiggsLocalSettings"]
 
 DEFAULT = "default"
-"""The voice where none is asked for: the model as it is, or the adapter in a folder of this name."""
+"""Name of the default voice: the adapter of this name if there is one, else the model without an adapter."""
 
 RATE = 24_000
 LANGUAGES = ("de", "en", "es", "ko", "zh")
-MAX_CHARS = 300  # longer texts run on; and the most that they may take is what the model was trained to remember
+MAX_CHARS = 300  # code points per request; the pipeline splits longer texts
 
 _MAX_SEED = 2**63
-_SHORTEST_BREAK_MS = PAUSE_MS["pause_short"]  # that of a comma
 
 
 class HiggsLocal(Synthesizer):
-    """Higgs Audio v2 in this process. Making one costs nothing: the model is loaded with the first piece.
+    """Higgs Audio v2 in this process. The model is loaded with the first request, not by the constructor.
 
-    Its voices are the model itself and the adapters of the settings' folder, which are looked for each time. Marks that the
-    adapter was trained on go to the model as its tokens; any others come back as left. A pause comes back in any case: the model
-    makes one as long as it likes, and whoever realises it makes it exact.
+    Its voices are the model itself and the adapters in the settings' folder, which is searched at every request. The model receives
+    the marks that its adapter was trained on as tokens; the others are returned as unrealised. Pauses are always returned, because
+    the model does not control their length.
 
-    One object may be used from several event loops. Pieces that are asked for at the same time are decoded together.
+    An instance may be used from several event loops. Concurrent requests are decoded in one batch.
+
+    Args:
+        settings: which model, and how it is run.
     """
 
     name = "higgs-local"
@@ -52,15 +54,17 @@ class HiggsLocal(Synthesizer):
 
     @property
     def capabilities(self) -> Capabilities:
-        """A mark is native if an adapter was trained on it; with a voice that was not, `speak` leaves it."""
-        return self._able({kind for found in self._catalogue.all().values() if isinstance(found, Adapter) for kind in found.marks})
+        """Capabilities of all voices together: a mark is native if any adapter was trained on it."""
+        return self._capabilities(
+            {kind for found in self._catalogue.all().values() if isinstance(found, Adapter) for kind in found.marks}
+        )
 
     def capabilities_of(self, voice: str | None) -> Capabilities:
-        """A mark is native if the adapter was trained on it that the voice stands for."""
+        """Return the capabilities of one voice: a mark is native if its adapter was trained on it."""
         found = self._catalogue.all().get(DEFAULT if voice is None else voice)
-        return self._able(found.marks if isinstance(found, Adapter) else ())
+        return self._capabilities(found.marks if isinstance(found, Adapter) else ())
 
-    def _able(self, trained: Collection[str]) -> Capabilities:
+    def _capabilities(self, trained: Collection[str]) -> Capabilities:
         return Capabilities(
             marks={kind: "native" if kind in trained else "realised" for kind in KINDS},
             rate=RATE,
@@ -72,11 +76,11 @@ class HiggsLocal(Synthesizer):
         )
 
     async def voices(self) -> tuple[Voice, ...]:
-        """The model's own, and one for each adapter."""
+        """Return the default voice, then one voice for each adapter."""
         found = self._catalogue.all()
-        own = Voice(DEFAULT, "und", "the model as it is; the voice is that of a recording, or any")
-        listed = [Voice(name, "und", _about(adapter)) for name, adapter in found.items()]
-        first = [voice for voice in listed if voice.name == DEFAULT] or [own]
+        base = Voice(DEFAULT, "und", "the model without an adapter; the speaker is that of a reference recording, or random")
+        listed = [Voice(name, "und", _description(adapter)) for name, adapter in found.items()]
+        first = [voice for voice in listed if voice.name == DEFAULT] or [base]
         return (*first, *(voice for voice in listed if voice.name != DEFAULT))
 
     def unready(self) -> str | None:
@@ -87,17 +91,17 @@ class HiggsLocal(Synthesizer):
 
         model = self._settings.model
         if not is_local(model, self._settings.revision):
-            return f"the model {model!r} is not here; the first text will fetch it, or set PROSODY_HIGGS_LOCAL__MODEL to a folder"
+            return f"the model {model!r} is not here; the first text downloads it, or set PROSODY_HIGGS_LOCAL__MODEL to a folder"
         return None
 
     async def speak(self, request: SpeechRequest) -> AsyncGenerator[Speech, None]:
-        """Speak one piece, a chunk at a time; the last has the context for the next piece.
+        """Yield the audio of one request in chunks; the last one has the context for the next request.
 
-        A piece without words is silence of no length, and the model is not asked.
+        A text without words gives one chunk without samples, and the model is not used.
 
         Raises:
             RefusedRequest: unknown voice, text too long, a speed other than 1, a seed out of range.
-            AdapterError: the adapter is broken, or not for this model.
+            AdapterError: the adapter is broken, or does not fit this model.
             BackendUnavailable: the model cannot be loaded.
             BackendBusy: too many requests are open.
             BackendError: the model failed.
@@ -120,13 +124,13 @@ class HiggsLocal(Synthesizer):
         async with aclosing(self._worker.speak(generation)) as chunks:
             async for chunk in chunks:
                 seconds += chunk.audio.seconds
-                after = None if chunk.codes is None else Context(text, chunk.codes)
+                context = None if chunk.codes is None else Context(text, chunk.codes)
                 cut = f"the voice had not come to its end after {seconds:.0f} s and was cut; try another seed"
-                yield Speech(chunk.audio, unrealised=unrealised, context=after, warnings=(cut,) if chunk.cut else ())
+                yield Speech(chunk.audio, unrealised=unrealised, context=context, warnings=(cut,) if chunk.cut else ())
                 unrealised = ()
 
     async def close(self) -> None:
-        """Let go of the model. A later request loads it again."""
+        """Release the model. A later request loads it again."""
         await self._worker.close()
 
     def _engine(self) -> "HiggsEngine":
@@ -138,7 +142,12 @@ class HiggsLocal(Synthesizer):
         return engine
 
     def _adapter(self, voice: str | None) -> Adapter | None:
-        """The adapter that a voice stands for; None for the model itself."""
+        """Return the adapter of a voice; None for the model itself.
+
+        Raises:
+            RefusedRequest: there is no such voice.
+            AdapterError: its adapter cannot be used.
+        """
         found = self._catalogue.all()
         name = DEFAULT if voice is None else voice
         if name not in found:
@@ -156,7 +165,7 @@ class HiggsLocal(Synthesizer):
         return adapter
 
 
-def _about(adapter: Adapter | AdapterError) -> str:
+def _description(adapter: Adapter | AdapterError) -> str:
     if isinstance(adapter, AdapterError):
         return f"cannot be used: {adapter}"
     marks = ", ".join(adapter.marks)
@@ -168,46 +177,25 @@ def _check(request: SpeechRequest) -> None:
     if length > MAX_CHARS:
         raise RefusedRequest(f"a text of {length} characters is too long for one request; give at most {MAX_CHARS} at a time")
     if request.speed != 1.0:
-        raise RefusedRequest(f"speed {request.speed:g} cannot be asked of the model; leave it at 1")
+        raise RefusedRequest(f"the model cannot speak at speed {request.speed:g}; leave it at 1")
     if request.seed is not None and not 0 <= request.seed < _MAX_SEED:
         raise RefusedRequest(f"seed {request.seed} is out of range; give 0 to {_MAX_SEED - 1}")
 
 
-def to_model_text(request: SpeechRequest, trained: Collection[str]) -> tuple[MarkedText, tuple[Mark, ...]]:
-    """What the model is given, with the marks that it knows, and the marks that are left.
-
-    A pause that it does not know is a break: whoever makes it cuts in there.
-    """
-    runs = request.text.words
-    first = runs[0].core_start if runs else 0
-    last = runs[-1].core_end if runs else 0
-    given, unrealised, breaks = [], [], set(request.breaks)
-    for mark in request.text.marks:
-        inside = not mark.is_pause or first < mark.offset < last
-        if mark.kind in trained and mark.ms is None and inside:
-            given.append(mark)
-        elif mark.is_pause and mark.silence_ms >= _SHORTEST_BREAK_MS:
-            breaks.add(mark.offset)
-        if mark not in given or mark.is_pause:
-            unrealised.append(mark)
-    asked = MarkedText(request.text.text, tuple(given), request.text.aliases)
-    return spoken_form(asked, unfinished=request.unfinished, breaks=breaks), tuple(unrealised)
-
-
 def _context(context: object, adapter: Adapter | None) -> Context | None:
-    """The sentence before, with those of its marks that the adapter knows.
+    """Return the sentence before, without marks that the adapter was not trained on.
 
     Raises:
-        RefusedRequest: it is not of this backend.
+        RefusedRequest: the context was made by another backend.
     """
     if context is None:
         return None
     if not isinstance(context, Context):
         raise RefusedRequest(
-            f"a context of the type {type(context).__name__} is not of this backend; hand back what its Speech had"
+            f"a context of the type {type(context).__name__} is not of this backend; pass the context of this backend's last Speech"
         )
     if isinstance(context.text, str):
         return context
-    known = adapter.marks if adapter else {}
-    kept = tuple(mark for mark in context.text.marks if mark.kind in known)
+    trained = adapter.marks if adapter else {}
+    kept = tuple(mark for mark in context.text.marks if mark.kind in trained)
     return Context(MarkedText(context.text.text, kept), context.codes)

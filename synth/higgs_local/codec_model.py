@@ -1,8 +1,7 @@
-"""The codec's class, also where torchaudio is missing or does not load.
+"""The codec's class, also where torchaudio is missing or cannot be imported.
 
-transformers imports torchaudio for the codec and takes one function of it: `resample` from 24 to 16 kHz. The torchaudio that
-package indexes offer is built for CUDA, and its import fails beside a torch that is not. There, the function below takes its place
-within the codec's module, and nowhere else.
+transformers' codec uses one function of torchaudio: `resample`, from 24 to 16 kHz. The torchaudio on package indexes is built for
+CUDA and cannot be imported beside a CPU build of torch. Then the function below replaces it, within the codec's module only.
 """
 
 import importlib
@@ -20,33 +19,34 @@ if TYPE_CHECKING:
 
 _MODULE = "transformers.models.higgs_audio_v2_tokenizer.modeling_higgs_audio_v2_tokenizer"
 _NAME = "torchaudio"
-_WIDTH = 6  # zero crossings of the sinc on either side
-_ROLLOFF = 0.99  # of the lower Nyquist frequency
+_WIDTH = 6  # zero crossings of the sinc on either side; torchaudio's default
+_ROLLOFF = 0.99  # cutoff, as a fraction of the lower Nyquist frequency; torchaudio's default
 
 
 def codec_class() -> Any:
-    """transformers' ``HiggsAudioV2TokenizerModel``, made able to encode.
+    """Return transformers' ``HiggsAudioV2TokenizerModel``, with a working `resample`.
 
     Raises:
         ImportError: transformers is older than 5.3.
     """
     if _torchaudio_loads():
         return importlib.import_module(_MODULE).HiggsAudioV2TokenizerModel
-    stand_in = _stand_in()
-    with _standing_in(stand_in):
+    substitute = _substitute()
+    with _as_torchaudio(substitute):
         module = importlib.import_module(_MODULE)
-    module.torchaudio = stand_in  # type: ignore[attr-defined]
+    module.torchaudio = substitute  # type: ignore[attr-defined]
     return module.HiggsAudioV2TokenizerModel
 
 
 def resample(waveform: "torch.Tensor", orig_freq: int, new_freq: int) -> "torch.Tensor":
-    """Another sample rate, by band-limited interpolation with a Hann-windowed sinc (J. O. Smith, "Digital Audio Resampling").
+    """Resample by band-limited interpolation with a Hann-windowed sinc (J. O. Smith, "Digital Audio Resampling").
 
     Args:
         waveform: float, shape [..., samples].
+        orig_freq, new_freq: sample rates, Hz.
 
     Returns:
-        The same shape with ``ceil(samples * new_freq / orig_freq)`` samples.
+        Shape [..., ``ceil(samples * new_freq / orig_freq)``].
     """
     import torch
 
@@ -64,7 +64,7 @@ def resample(waveform: "torch.Tensor", orig_freq: int, new_freq: int) -> "torch.
 
 @lru_cache
 def _kernels(before: int, after: int) -> tuple["torch.Tensor", int]:
-    """A filter [after, 1, taps] for each phase of the output, and how many samples it reaches back."""
+    """Return one filter for each phase of the output, [after, 1, taps], and how many samples it reaches back."""
     import torch
 
     cutoff = min(before, after) * _ROLLOFF
@@ -79,12 +79,12 @@ def _kernels(before: int, after: int) -> tuple["torch.Tensor", int]:
 def _torchaudio_loads() -> bool:
     try:
         importlib.import_module(_NAME)
-    except (ImportError, OSError):  # the latter where its libraries are of another build
+    except (ImportError, OSError):  # OSError: its shared libraries do not load
         return False
     return True
 
 
-def _stand_in() -> ModuleType:
+def _substitute() -> ModuleType:
     functional = ModuleType(f"{_NAME}.functional")
     functional.resample = resample  # type: ignore[attr-defined]
     module = ModuleType(_NAME)
@@ -94,8 +94,8 @@ def _stand_in() -> ModuleType:
 
 
 @contextmanager
-def _standing_in(module: ModuleType) -> Iterator[None]:
-    """Have ``import torchaudio`` find ``module`` for a while, and nobody remember it afterwards."""
+def _as_torchaudio(module: ModuleType) -> Iterator[None]:
+    """Let ``import torchaudio`` find ``module`` within the block, and remove every trace of it afterwards."""
     from transformers.utils import is_torchaudio_available
 
     sys.modules[_NAME] = module

@@ -1,4 +1,4 @@
-"""Codes to sound, a window at a time."""
+"""Decode codec codes to audio, all at once or chunk by chunk."""
 
 import math
 from collections.abc import Mapping
@@ -13,61 +13,69 @@ if TYPE_CHECKING:
 
 
 class CodecStream:
-    """Sound of codes that come bit by bit, equal to that of the whole to within 1e-4 of full scale.
+    """Decodes codes chunk by chunk; the result equals decoding them at once to within 1e-4 of full scale.
 
-    Nothing is faded: each window overlaps its neighbours by all that the codec's decoder can see, `reach` frames on either side. So
-    a frame is heard when so many after it are known. The first chunk has ``first`` frames, every later one at least ``chunk``.
+    No crossfade is needed, because each decoded window overlaps its neighbours by the decoder's receptive field, `Codec.reach`
+    frames on either side. A frame's audio is therefore available once ``reach`` further frames are known.
+
+    Args:
+        codec: the codec.
+        first: frames of the first chunk.
+        chunk: fewest frames of every later chunk.
     """
 
     def __init__(self, codec: "Codec", first: int, chunk: int) -> None:
         self._codec = codec
         self._wanted, self._chunk = first, chunk
-        self._codes: torch.Tensor | None = None  # from `_start` on
-        self._start = 0  # the first frame that is still needed
-        self._said = 0  # frames whose sound has been given
+        self._codes: torch.Tensor | None = None  # frames from `_start` on
+        self._start = 0  # first frame that is still needed as context
+        self._decoded = 0  # frames whose audio has been returned
 
     def push(self, codes: "torch.Tensor") -> Audio:
-        """The sound that can be told now, maybe none, after further ``codes`` [n, codebooks]."""
+        """Add ``codes``, int64 [frames, codebooks], and return the audio that has become available, possibly empty."""
         import torch
 
         self._codes = codes if self._codes is None else torch.cat([self._codes, codes])
         until = self._start + len(self._codes) - self._codec.reach
-        if until - self._said < self._wanted:
-            return self._nothing()
+        if until - self._decoded < self._wanted:
+            return self._empty()
         self._wanted = self._chunk
-        return self._say(until)
+        return self._decode_until(until)
 
     def finish(self) -> Audio:
-        """The rest."""
+        """Return the rest of the audio."""
         if self._codes is None:
-            return self._nothing()
+            return self._empty()
         until = self._start + len(self._codes)
-        return self._say(until) if until > self._said else self._nothing()
+        return self._decode_until(until) if until > self._decoded else self._empty()
 
-    def _say(self, until: int) -> Audio:
+    def _decode_until(self, until: int) -> Audio:
         assert self._codes is not None
         hop = self._codec.hop
         window = self._codec.decode(self._codes)
-        audio = Audio(window.samples[(self._said - self._start) * hop : (until - self._start) * hop], window.rate)
-        self._said = until
+        audio = Audio(window.samples[(self._decoded - self._start) * hop : (until - self._start) * hop], window.rate)
+        self._decoded = until
         keep = max(self._start, until - self._codec.reach)
         self._codes = self._codes[keep - self._start :]
         self._start = keep
         return audio
 
-    def _nothing(self) -> Audio:
+    def _empty(self) -> Audio:
         return Audio(np.zeros(0, dtype=np.float32), self._codec.rate)
 
 
 class Codec:
-    """The codec's model as this project uses it.
+    """The codec's model.
+
+    Args:
+        model: a loaded ``HiggsAudioV2TokenizerModel``.
 
     Attributes:
-        rate: of the sound, Hz.
-        hop: samples a frame.
-        codebooks: codes a frame.
+        rate: sample rate, Hz.
+        hop: samples per frame.
+        codebooks: codes per frame.
         size: codes are 0 to ``size - 1``.
-        reach: frames before and after one that its sound depends on.
+        reach: receptive field of the decoder: frames on either side that a frame's audio depends on.
     """
 
     def __init__(self, model: Any) -> None:
@@ -76,26 +84,26 @@ class Codec:
         self.hop: int = model.config.hop_length
         self.codebooks: int = len(model.quantizer.quantizers)
         self.size: int = model.config.codebook_size
-        self.reach = _reach(model.acoustic_decoder)
+        self.reach = _receptive_field(model.acoustic_decoder)
 
     @property
     def weights(self) -> "Mapping[str, torch.Tensor]":
-        """All of them, by name."""
+        """All weights, by name."""
         state: Mapping[str, torch.Tensor] = self._model.state_dict()
         return state
 
     def decode(self, codes: "torch.Tensor") -> Audio:
-        """The sound of ``codes`` [n, codebooks]: n * hop samples."""
+        """Return the audio of ``codes``, int64 [frames, codebooks]: frames * hop samples."""
         import torch
 
         if not len(codes):
             return Audio(np.zeros(0, dtype=np.float32), self.rate)
         with torch.inference_mode():
-            sound = self._model.decode(codes.T[None].to(self._model.device)).audio_values
-        return Audio(sound[0, 0].float().clamp(-1.0, 1.0).cpu().numpy(), self.rate)
+            samples = self._model.decode(codes.T[None].to(self._model.device)).audio_values
+        return Audio(samples[0, 0].float().clamp(-1.0, 1.0).cpu().numpy(), self.rate)
 
     def encode(self, audio: Audio) -> "torch.Tensor":
-        """The codes of ``audio``, which has the codec's rate: int64 [frames, codebooks] on the CPU."""
+        """Return the codes of ``audio``, which must have the codec's sample rate: int64 [frames, codebooks] on the CPU."""
         import torch
 
         samples = torch.from_numpy(audio.samples).to(self._model.device)
@@ -104,8 +112,8 @@ class Codec:
         return codes.clone()
 
 
-def _reach(decoder: Any) -> int:
-    """Frames on either side that one frame's sound depends on, from the sizes of the decoder's convolutions, which are in a row."""
+def _receptive_field(decoder: Any) -> int:
+    """Return the frames on either side that a frame's audio depends on, from the decoder's convolutions, which are in series."""
     import torch
 
     frames, per_frame = 0.0, 1

@@ -1,11 +1,11 @@
-"""What the model is asked: a ChatML dialogue of text and audio, as token ids.
+"""Prompts: a ChatML dialogue of text and audio, as token ids.
 
-    system  what to do, where it is heard, what the speakers sound like
-    user    what is said in the recording of the voice        assistant  its codes
-    user    the sentence before                               assistant  its codes
-    user    the text                                          assistant  (the model goes on here)
+    system  the instruction, the scene, the speakers
+    user    transcript of the reference recording      assistant  its codes
+    user    the sentence before                        assistant  its codes
+    user    the text                                   assistant  (the model continues here)
 
-Ids are put together here and not by a chat template: control tokens come from this file alone, whatever a text holds.
+Ids are assembled here and not by a chat template, so that control tokens come from this file only, whatever a text contains.
 """
 
 import re
@@ -31,7 +31,12 @@ _LIKE_CONTROL = r"<\|[^<>|]{0,64}\|>"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Context:
-    """Something said before: the text, with the marks that the model was given, and its codes [n, codebooks], undelayed."""
+    """A spoken turn.
+
+    Attributes:
+        text: the text, with the marks that the model received.
+        codes: its audio, int64 [frames, codebooks], without delay.
+    """
 
     text: MarkedText | str
     codes: "torch.Tensor"
@@ -39,7 +44,7 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class TextTurn:
-    """Something said before that was answered in writing."""
+    """A turn that was answered in text: the user's text, and the answer."""
 
     text: MarkedText | str
     answer: str
@@ -47,11 +52,11 @@ class TextTurn:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prompt:
-    """One request as the model reads it.
+    """A prompt for the model.
 
     Attributes:
-        ids: tokens, int64 of shape [tokens]; where audio stands, its placeholders, as many as it has frames.
-        audio: the delayed frames of all audio in it, int64 of shape [frames, codebooks], in order.
+        ids: token ids, int64 [tokens], with one placeholder for each frame of audio.
+        audio: the delayed frames of all audio in order, int64 [frames, codebooks].
     """
 
     ids: "torch.Tensor"
@@ -62,11 +67,11 @@ class Prompt:
 
 
 class PromptWriter:
-    """Writes prompts for one model.
+    """Builds prompts for one model.
 
     Args:
-        tokenizer: the model's, a fast one.
-        config: the model's.
+        tokenizer: the model's fast tokenizer.
+        config: the model's configuration.
 
     Raises:
         BackendUnavailable: the tokenizer lacks a control token of Higgs Audio.
@@ -96,14 +101,15 @@ class PromptWriter:
         mark_ids: Mapping[str, int],
         system: str | None = None,
     ) -> Prompt:
-        """The prompt that has ``text`` spoken.
+        """Return the prompt that makes the model speak ``text``.
 
         Args:
-            scene: where it is heard; empty leaves it out.
-            speakers: what [SPEAKER0], [SPEAKER1] ... sound like.
-            turns: what was said before, the oldest first.
-            mark_ids: the token of each kind of mark.
-            system: another system message, in place of instruction, scene and speakers; an empty one is left out.
+            text: the text to speak, with marks of kinds in ``mark_ids``.
+            scene: description of the acoustic scene; empty for none.
+            speakers: descriptions of [SPEAKER0], [SPEAKER1] ...
+            turns: earlier turns, the oldest first.
+            mark_ids: token id of each kind of mark.
+            system: system message that replaces instruction, scene and speakers; empty for none.
 
         Raises:
             ValueError: a mark of a kind that is not in ``mark_ids``.
@@ -124,18 +130,18 @@ class PromptWriter:
         return Prompt(torch.tensor(ids, dtype=torch.int64), torch.cat(audio))
 
     def spoken(self, frames: int) -> list[int]:
-        """The rest of an answer that `write` left open, in so many delayed frames."""
+        """Return the tokens that complete a spoken answer of ``frames`` delayed frames after a prompt of `write`."""
         config = self._config
         held = config.num_codebooks - 1
         placeholders = [config.audio_token_id] * (frames - held) + [config.audio_delay_token_id] * held
         return [*placeholders, self._ids[_AUDIO_END], self._ids[_END]]
 
     def written(self, answer: str) -> list[int]:
-        """An answer in writing: what stands in place of the last token of `write`, which begins audio."""
+        """Return the tokens of an answer in text; they replace the last token of `write`, which begins audio."""
         return [*self._encode(self.words(answer)), self._ids[_END]]
 
     def words(self, text: str) -> str:
-        """``text`` with a space for everything that is, or looks like, a control token, and without outer white space."""
+        """Return ``text`` with each control token, or text that looks like one, replaced by a space, stripped."""
         return self._control.sub(" ", text).strip()
 
     def _system(self, scene: str, speakers: Sequence[str]) -> list[int]:
@@ -151,40 +157,50 @@ class PromptWriter:
         return [*self._header("system", words), self._ids[_END]] if words else []
 
     def _user(self, text: MarkedText | str, mark_ids: Mapping[str, int]) -> list[int]:
-        pieces = self._pieces(plain(text) if isinstance(text, str) else text, mark_ids)
-        ids = self._header("user", pieces[0] if isinstance(pieces[0], str) else "")
-        for piece in pieces[1:]:
-            ids += self._encode(piece) if isinstance(piece, str) else [piece]
+        parts = self._split_at_marks(plain(text) if isinstance(text, str) else text, mark_ids)
+        ids = self._header("user", parts[0] if isinstance(parts[0], str) else "")
+        for part in parts[1:]:
+            ids += self._encode(part) if isinstance(part, str) else [part]
         return [*ids, self._ids[_END]]
 
     def _header(self, role: str, text: str = "") -> list[int]:
-        """A turn's beginning; ``text`` is encoded together with the line ends before it, as one run."""
+        """Return the header of a turn. ``text`` is encoded together with the line breaks before it, as one string."""
         return [self._ids[_ROLE], *self._encode(role), self._ids[_ROLE_END], *self._encode(f"\n\n{text}")]
 
-    def _pieces(self, marked: MarkedText, mark_ids: Mapping[str, int]) -> list[str | int]:
-        """Text and marks' tokens in turn, text first. A mark goes before the space before its word, so that words keep the tokens
-        that they have without marks."""
-        pieces: list[str | int] = []
+    def _split_at_marks(self, marked: MarkedText, mark_ids: Mapping[str, int]) -> list[str | int]:
+        """Return text and tokens of marks alternately, text first.
+
+        A mark is placed before the space that precedes its word, so that words have the same tokens as without marks.
+        """
+        parts: list[str | int] = []
         position = 0
         for mark in marked.marks:
             if mark.kind not in mark_ids:
-                raise ValueError(f"the model has no token for <{mark.kind}>; lower it before")
+                raise ValueError(f"the model has no token for <{mark.kind}>; remove such marks first")
             at = max(position, mark.offset - marked.text.startswith(" ", mark.offset - 1))
-            pieces += [self._control.sub(" ", marked.text[position:at]), mark_ids[mark.kind]]
+            parts += [self._control.sub(" ", marked.text[position:at]), mark_ids[mark.kind]]
             position = at
-        pieces.append(self._control.sub(" ", marked.text[position:]))
-        pieces[0] = str(pieces[0]).lstrip()
-        pieces[-1] = str(pieces[-1]).rstrip()
-        return pieces
+        parts.append(self._control.sub(" ", marked.text[position:]))
+        parts[0] = str(parts[0]).lstrip()
+        parts[-1] = str(parts[-1]).rstrip()
+        return parts
 
     def _encode(self, text: str) -> list[int]:
-        """Tokens of plain text; never one that the tokenizer was given as a whole."""
+        """Return the token ids of text, without tokens that were added to the tokenizer's vocabulary."""
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False)
         return [number for number in ids if number not in self._added]
 
 
 def delayed(codes: "torch.Tensor", config: Any) -> "torch.Tensor":
-    """Codes [n, codebooks] between BOS and EOS, codebook k later by k frames: the delay pattern, [n + codebooks + 1, codebooks]."""
+    """Return codes in the delay pattern (MusicGen, arXiv:2306.05284): codebook k starts k frames late, between BOS and EOS.
+
+    Args:
+        codes: int64 [n, codebooks].
+        config: the model's configuration.
+
+    Returns:
+        int64 [n + codebooks + 1, codebooks].
+    """
     import torch
 
     books = config.num_codebooks
@@ -196,7 +212,10 @@ def delayed(codes: "torch.Tensor", config: Any) -> "torch.Tensor":
 
 
 def undelayed(frames: "torch.Tensor", start: int, end: int) -> "torch.Tensor":
-    """Codes ``start`` to ``end`` of delayed ``frames`` [m, codebooks] whose first is the stream's BOS."""
+    """Return frames ``start`` to ``end`` without the delay: int64 [end - start, codebooks].
+
+    ``frames`` is in the delay pattern, int64 [m, codebooks], and starts with the stream's BOS.
+    """
     import torch
 
     return torch.stack([frames[1 + book + start : 1 + book + end, book] for book in range(frames.shape[1])], dim=1)

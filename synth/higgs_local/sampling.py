@@ -1,4 +1,4 @@
-"""How a code is chosen from the model's scores: on the device, for many rows at once, each with its own settings and seed."""
+"""Sample codes from logits on the device, for many rows at once, each with its own settings and seed."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -7,23 +7,23 @@ if TYPE_CHECKING:
     import torch
 
 MAX_RAS_WINDOW = 64
-"""The most frames in which repeats are looked for."""
+"""Largest window, in frames, of repetition-aware sampling."""
 
-_COLDEST = 1e-5  # what a temperature of 0 counts as where it is divided by
-_SOME = 64  # codes: more than is usual for top_k, and much cheaper to sort than all
+_MIN_TEMPERATURE = 1e-5  # avoids a division by zero; rows of temperature 0 are greedy
+_TOP_CODES = 64  # enough for usual values of top_k, and much cheaper to sort than all codes
 
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How one row's codes are drawn. The same seed gives the same codes, alone or in any batch.
+    """Sampling settings of a row. The same seed gives the same codes, alone or in any batch.
 
     Attributes:
-        temperature: 0 takes the likeliest code.
-        top_p: codes are drawn from the likeliest that together have this probability.
-        top_k: and from so many at most.
-        ras_window: frames in which repeats are looked for (repetition-aware sampling, VALL-E 2, arXiv:2406.05370); 0 turns it off.
-        ras_repeats: a code that its codebook had so often in them is drawn anew, from all codes and at temperature 1.
-        seed: None draws one.
+        temperature: divides the logits; 0 takes the most likely code.
+        top_p: nucleus sampling: draw from the most likely codes whose probabilities sum to this value.
+        top_k: draw from at most this many codes.
+        ras_window: window of repetition-aware sampling (VALL-E 2, arXiv:2406.05370), in frames; 0 turns it off.
+        ras_repeats: a code that occurs this often in its codebook's window is drawn again, from all codes at temperature 1.
+        seed: of the random numbers; None draws one.
     """
 
     temperature: float = 1.0
@@ -41,17 +41,17 @@ class Sampling:
 
     @property
     def greedy(self) -> bool:
-        """Whether nothing is left to chance."""
+        """Whether no random numbers are used."""
         return self.temperature == 0 and self.ras_window == 0
 
     def candidates(self, codes: int) -> int:
-        """How many of the likeliest ``codes`` must be looked at: 1, some or all, as every other number is one more graph."""
+        """Return how many of the most likely ``codes`` to consider: 1, `_TOP_CODES` or all. Each needs CUDA graphs of its own."""
         if self.greedy:
             return 1
-        return _SOME if self.top_k <= _SOME < codes or self.temperature == 0 else codes
+        return _TOP_CODES if self.top_k <= _TOP_CODES < codes or self.temperature == 0 else codes
 
     def draws(self, frames: int, codebooks: int) -> "torch.Tensor":
-        """All that is random of a row: uniform in [0, 1), shape [frames, 2, codebooks]; the second is for `redraw`."""
+        """Return the random numbers of a row: uniform in [0, 1), [frames, 2, codebooks]; index 0 for `draw`, 1 for `redraw`."""
         import torch
 
         generator = torch.Generator()
@@ -70,20 +70,20 @@ def draw(
     uniform: "torch.Tensor",
     candidates: int,
 ) -> "torch.Tensor":
-    """Draw a code for each row and codebook: temperature, then the ``top_k`` likeliest, then nucleus sampling of what is left.
+    """Draw a code for each row and codebook: temperature, then top-k, then nucleus sampling.
 
     Args:
         logits: float32 [rows, codebooks, codes].
-        temperature, top_p, top_k: [rows]. Rows of temperature 0 get the likeliest.
-        uniform: [rows, codebooks] in [0, 1); one number is all the chance that a draw needs.
-        candidates: how many of the likeliest are looked at: no row's ``top_k`` is larger, or all.
+        temperature, top_p, top_k: [rows]. Rows of temperature 0 get the most likely code.
+        uniform: random numbers in [0, 1), [rows, codebooks].
+        candidates: how many of the most likely codes are considered: at least every row's ``top_k``, or all codes.
 
     Returns:
         int64 [rows, codebooks].
     """
     scores, order = logits.topk(min(candidates, logits.shape[-1]), dim=-1)
     ranks = _ranks(scores)
-    scores = scores / temperature[:, None, None].clamp(min=_COLDEST)
+    scores = scores / temperature[:, None, None].clamp(min=_MIN_TEMPERATURE)
     scores = scores.masked_fill(ranks >= top_k[:, None, None], float("-inf"))
     probabilities = scores.softmax(-1)
     before = probabilities.cumsum(-1) - probabilities
@@ -100,14 +100,17 @@ def redraw(
     repeats: "torch.Tensor",
     uniform: "torch.Tensor",
 ) -> "torch.Tensor":
-    """Repetition-aware sampling: codes that have come too often of late are drawn anew, from all codes and at temperature 1.
+    """Apply repetition-aware sampling: draw codes that repeat too often again, from all codes at temperature 1.
 
     Args:
         codes: int64 [rows, codebooks].
         logits: float32 [rows, codebooks, codes].
-        recent: int64 [rows, frames, codebooks], the latest last; what does not count is -1.
-        window, repeats: [rows].
-        uniform: [rows, codebooks] in [0, 1).
+        recent: the last frames, int64 [rows, frames, codebooks], the latest last; -1 matches no code.
+        window, repeats: `Sampling.ras_window` and `Sampling.ras_repeats`, [rows].
+        uniform: random numbers in [0, 1), [rows, codebooks].
+
+    Returns:
+        int64 [rows, codebooks].
     """
     frames = recent.shape[1]
     age = frames - _ranks(recent[..., 0])
@@ -117,14 +120,17 @@ def redraw(
 
 
 def _invert(probabilities: "torch.Tensor", uniform: "torch.Tensor") -> "torch.Tensor":
-    """The code at which the cumulated ``probabilities``, which need not sum to 1, pass ``uniform`` of their sum."""
+    """Sample by inverting the cumulative distribution: the first index at which it exceeds ``uniform``.
+
+    The last dimension of ``probabilities`` need not sum to 1.
+    """
     cumulated = probabilities.cumsum(-1)
     passed = cumulated > uniform[..., None] * cumulated[..., -1:]
     return passed.to(probabilities.dtype).argmax(-1)  # the first
 
 
 def _ranks(like: "torch.Tensor") -> "torch.Tensor":
-    """0, 1, 2 ... along the last dimension."""
+    """Return 0, 1, 2 ... for the last dimension of ``like``."""
     import torch
 
     return torch.arange(like.shape[-1], device=like.device)

@@ -1,4 +1,4 @@
-"""Which Higgs model is run on this machine, and how."""
+"""Settings of the backend `higgs-local`."""
 
 from typing import Literal
 
@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 
 class HiggsLocalSettings(BaseModel):
-    """A model on this machine and how it speaks. A folder is looked for first, then a name on the Hugging Face hub.
+    """Which Higgs model is run in this process, and how. Names are tried as a folder first, then on the Hugging Face hub.
 
     Attributes:
         model: folder or hub name of the checkpoint, in the form that transformers reads.

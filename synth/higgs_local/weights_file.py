@@ -1,7 +1,7 @@
-"""A file of tensors in the safetensors form, renamed without being loaded.
+"""Read the header of a safetensors file, and write its tensors under other names without loading them.
 
-The form: eight bytes that give the length of a JSON header, little-endian; the header, which gives every tensor's type, shape and
-place; the tensors' bytes. New names are a new header before the same bytes, so a file of any size takes the memory of one block.
+The format: the length of the header (8 bytes, little-endian); a JSON header with type, shape and offsets of every tensor; the bytes
+of the tensors. Only the header changes with the names, so a file of any size is copied block by block.
 """
 
 import json
@@ -10,21 +10,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prosody_tagger.errors import BadInput
+from prosody_tagger.errors import BadInput, os_reason
 
-_MOST_HEADER = 100_000_000  # bytes; what the form's own readers allow
-_BLOCK = 1 << 23
+_MAX_HEADER = 100_000_000  # bytes; the limit of the safetensors library
+_BLOCK = 1 << 23  # bytes copied at a time
 
 
 @dataclass(frozen=True, slots=True)
 class WeightsFile:
-    """What the header of a file says.
+    """The header of a file.
 
     Attributes:
         path: the file.
-        tensors: for each name the entry of the header: dtype, shape and data_offsets.
-        begin: where the tensors' bytes begin in the file.
-        size: how many they are.
+        tensors: dtype, shape and data_offsets of each tensor, by name.
+        begin: offset of the tensors' bytes in the file.
+        size: number of the tensors' bytes.
     """
 
     path: Path
@@ -33,22 +33,23 @@ class WeightsFile:
     size: int
 
     def shape(self, name: str) -> tuple[int, ...]:
+        """Return the shape of a tensor."""
         return tuple(self.tensors[name]["shape"])
 
 
 def read_header(path: Path) -> WeightsFile:
-    """What is in a file.
+    """Read the header of a file.
 
     Raises:
-        BadInput: it is not there, cut off, or of another form.
+        BadInput: the file is missing, truncated, or of another format.
     """
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(length)) if 2 <= length <= _MOST_HEADER else None
+            header = json.loads(file.read(length)) if 2 <= length <= _MAX_HEADER else None
         whole = path.stat().st_size
     except OSError as error:
-        raise BadInput(f"cannot read {path}: {(error.strerror or str(error)).lower()}; download it again") from None
+        raise BadInput(f"cannot read {path}: {os_reason(error)}; download it again") from None
     except (ValueError, RecursionError):
         header = None
     if not isinstance(header, dict):
@@ -63,18 +64,18 @@ def read_header(path: Path) -> WeightsFile:
 
 
 def write_renamed(source: WeightsFile, target: Path, names: Mapping[str, str], copied: Callable[[int], None]) -> None:
-    """Write the same tensors under other names; ``copied`` is told of every block's bytes.
+    """Write the same tensors under other names.
 
     Args:
-        source: the file as it is.
-        target: where to write.
+        source: the file to copy.
+        target: the file to write.
         names: the new name of each tensor of ``source``.
         copied: called with the number of bytes of each block that was written.
     """
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     header |= {names[name]: entry for name, entry in source.tensors.items()}
     text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)  # the tensors' bytes begin at a multiple of eight
+    text += b" " * (-len(text) % 8)  # the format aligns the tensors to 8 bytes
     with source.path.open("rb") as old, target.open("wb") as new:
         new.write(len(text).to_bytes(8, "little") + text)
         old.seek(source.begin)

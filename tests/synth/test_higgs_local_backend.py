@@ -23,9 +23,9 @@ from synth.base import Speech, SpeechRequest
 from synth.errors import RefusedRequest
 from synth.higgs_local.adapter import AdapterError
 from synth.higgs_local.backend import MAX_CHARS, HiggsLocal
+from synth.higgs_local.model_text import spoken_text
 from synth.higgs_local.prompt import Context
 from synth.higgs_local.settings import HiggsLocalSettings
-from synth.higgs_local.spoken_form import spoken_form
 
 
 @pytest.fixture(scope="module")
@@ -290,7 +290,7 @@ def test_no_mark_is_lost_and_no_letter_changes(text: str, data: st.DataObject) -
     except Exception:
         return  # half a surrogate pair
     breaks = data.draw(st.sets(st.integers(0, len(text)), max_size=3))
-    read = spoken_form(marked, unfinished=data.draw(st.booleans()), breaks=breaks)
+    read = spoken_text(marked, unfinished=data.draw(st.booleans()), breaks=breaks)
     assert len(read.marks) == len(marked.marks)
     assert letters(read.text) == letters(text)
     for before, after in zip(marked.marks, read.marks, strict=True):
@@ -305,7 +305,7 @@ def letters(text: str) -> str:
 
 def test_reading_stays_linear() -> None:
     def read(text: str) -> object:
-        return spoken_form(plain(text), breaks=frozenset(range(0, len(text), 4)))
+        return spoken_text(plain(text), breaks=frozenset(range(0, len(text), 4)))
 
     assert is_linear(read, "a \x00\t" * 20_000, "a \x00\t" * 80_000)
 

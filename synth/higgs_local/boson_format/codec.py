@@ -1,7 +1,7 @@
-"""The codec of boson_multimodal, in the form that transformers reads itself.
+"""Convert the codec of boson_multimodal to the format of transformers.
 
-Unlike a checkpoint it is a pickled file, and its convolutions keep length and direction of their weights apart (weight
-normalisation, https://arxiv.org/abs/1602.07868), which the native codec does not: its tensors are loaded, and those put together.
+The old codec is a pickled file. Its convolutions store length and direction of their weights separately (weight normalisation,
+https://arxiv.org/abs/1602.07868), while the new format stores the weights themselves. So its tensors are loaded and computed.
 """
 
 import math
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import torch
 
 WEIGHTS = "model.pth"
-"""The file that holds its tensors."""
+"""Name of the file with its tensors."""
 
 _POSITION = "semantic_model.encoder.pos_conv_embed.conv."
 
@@ -31,16 +31,16 @@ _RENAMED = (("fc_prior.", "fc."), ("fc_post1.", "fc1."), ("fc_post2.", "fc2."), 
 
 
 def read_tensors(path: Path) -> "dict[str, torch.Tensor]":
-    """What a file of pickled tensors holds; nothing in it is run.
+    """Load a file of pickled tensors, without executing code in it.
 
     Raises:
-        BadInput: it cannot be read, or holds something else.
+        BadInput: the file cannot be read, or holds something else.
     """
     import torch
 
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever the pickle and zip readers make of bytes that are no tensors
+    except Exception as error:  # the pickle and zip readers raise errors of many types
         raise BadInput(f"{path} holds no tensors ({type(error).__name__}); download it again") from None
     if not isinstance(found, dict) or not all(isinstance(value, torch.Tensor) for value in found.values()):
         raise BadInput(f"{path} holds something other than named tensors; download it again")
@@ -48,27 +48,25 @@ def read_tensors(path: Path) -> "dict[str, torch.Tensor]":
 
 
 def native_codec(old: Mapping[str, Any], tensors: "Mapping[str, torch.Tensor]") -> "tuple[dict[str, Any], dict[str, torch.Tensor]]":
-    """The native configuration and tensors.
+    """Return the configuration and the tensors in the new format.
 
     Args:
         old: the codec's config.json.
-        tensors: what its file of weights holds.
+        tensors: the tensors of the old file, by name.
 
     Raises:
-        BadInput: it is of another kind, or incomplete.
+        BadInput: the codec is of another type, or incomplete.
     """
     if old.get("semantic_techer") not in _TEACHERS:
-        raise BadInput(
-            f"the codec learned from {old.get('semantic_techer')!r}, where the native one has only HuBERT; it cannot be converted"
-        )
+        raise BadInput(f"the codec's semantic_techer is {old.get('semantic_techer')!r}, and only HuBERT can be converted")
     ratios = old.get("ratios")
     if not isinstance(ratios, list) or not ratios or not all(type(ratio) is int and ratio > 0 for ratio in ratios):
-        raise BadInput(f"config.json gives {str(ratios)[:40]!r} as ratios, where whole numbers stand; download it again")
+        raise BadInput(f"config.json gives {str(ratios)[:40]!r} as ratios, which must be whole numbers above 0; download it again")
     try:
         config = _config(old, ratios, tensors)
         found = {
             _name(name, len(ratios)): tensor
-            for name, tensor in _joined(tensors).items()
+            for name, tensor in _without_weight_norm(tensors).items()
             if name != "semantic_model.masked_spec_embed"
         }
     except (KeyError, TypeError, AttributeError, IndexError, StopIteration, ZeroDivisionError) as error:
@@ -79,7 +77,7 @@ def native_codec(old: Mapping[str, Any], tensors: "Mapping[str, torch.Tensor]") 
 
 def _config(old: Mapping[str, Any], ratios: list[int], tensors: "Mapping[str, torch.Tensor]") -> dict[str, Any]:
     if not isinstance(old["bins"], int):
-        raise BadInput("the codec quantises by scalars (RFSQ), where the native one has tables; it cannot be converted")
+        raise BadInput("the codec quantises scalars (RFSQ), and transformers supports only codebooks; it cannot be converted")
     rate, hop = old["sample_rate"], math.prod(ratios)
     bits = (old["bins"] - 1).bit_length()
     return {
@@ -89,7 +87,7 @@ def _config(old: Mapping[str, Any], ratios: list[int], tensors: "Mapping[str, to
         "sample_rate": rate,
         "codebook_size": old["bins"],
         "codebook_dim": old["codebook_dim"],
-        # The native codec takes the number of its codebooks from the widest of these, kbit/s.
+        # In kbit/s; transformers derives the number of codebooks from the largest.
         "target_bandwidths": [count * -(-rate // hop) * bits / 1000 for count in range(1, old["n_q"] + 1)],
         "acoustic_model_config": {
             "model_type": "dac",
@@ -104,7 +102,7 @@ def _config(old: Mapping[str, Any], ratios: list[int], tensors: "Mapping[str, to
 
 
 def _hubert(tensors: "Mapping[str, torch.Tensor]") -> dict[str, Any]:
-    """The teacher's configuration: HuBERT base, in the sizes that its tensors have."""
+    """Return the configuration of the semantic model: HuBERT base, with the sizes of its tensors."""
     layer = "semantic_model.encoder.layers.{}.layer_norm.weight"
     convolution = "semantic_model.feature_extractor.conv_layers.{}.conv.weight"
     position = next(tensor for name, tensor in tensors.items() if name.startswith(_POSITION) and name.endswith(("_v", "original1")))
@@ -120,8 +118,8 @@ def _hubert(tensors: "Mapping[str, torch.Tensor]") -> dict[str, Any]:
     }
 
 
-def _joined(tensors: "Mapping[str, torch.Tensor]") -> "dict[str, torch.Tensor]":
-    """The tensors with each weight whole, save the teacher's, which the native codec keeps apart too."""
+def _without_weight_norm(tensors: "Mapping[str, torch.Tensor]") -> "dict[str, torch.Tensor]":
+    """Return the tensors with weight normalisation removed, except in the semantic model, where the new format keeps it."""
     import torch
 
     found: dict[str, torch.Tensor] = {}
@@ -140,7 +138,7 @@ def _joined(tensors: "Mapping[str, torch.Tensor]") -> "dict[str, torch.Tensor]":
 
 
 def _name(old: str, blocks: int) -> str:
-    """The native name of a tensor of a codec with so many blocks a side."""
+    """Return the new name of a tensor; ``blocks`` is the number of blocks in encoder and in decoder."""
     if found := _DAC.fullmatch(old):
         encodes = old.startswith("encoder.")
         side = "acoustic_encoder" if encodes else "acoustic_decoder"
@@ -163,7 +161,11 @@ def _name(old: str, blocks: int) -> str:
 
 
 def _check(config: Mapping[str, Any], found: "Mapping[str, torch.Tensor]") -> None:
-    """That the native codec made from ``config`` has exactly these tensors."""
+    """Check that the codec that transformers builds from ``config`` has exactly these tensors.
+
+    Raises:
+        BadInput: a tensor is missing, unknown or of another shape.
+    """
     import torch
 
     from synth.higgs_local.codec_model import codec_class
@@ -172,7 +174,7 @@ def _check(config: Mapping[str, Any], found: "Mapping[str, torch.Tensor]") -> No
     try:
         with torch.device("meta"):
             model = kind(kind.config_class(**config))
-    except Exception as error:  # whatever transformers makes of numbers that fit nothing
+    except Exception as error:  # transformers raises errors of many types for invalid numbers
         raise BadInput(
             f"the codec's config.json describes none that can be built ({type(error).__name__}); download it again"
         ) from None

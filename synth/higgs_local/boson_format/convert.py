@@ -1,7 +1,8 @@
-"""Checkpoints, adapters and codecs of boson_multimodal, in the form that transformers reads itself.
+"""Convert checkpoints, adapters and codecs of boson_multimodal to the format of transformers.
 
-But for the codec (`old_codec`), both forms hold the same tensors under other names (`old_names`), so nothing is computed: files are
-copied under new headers, configurations are rewritten, and what the native model cannot do is refused before anything is written.
+Except for the codec (see `codec`), both formats hold the same tensors under different names (see `names`). Files are copied with
+new headers and configurations are rewritten. A checkpoint that transformers' model cannot represent is refused before anything is
+written.
 """
 
 import json
@@ -13,13 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prosody_tagger.errors import BadInput, ProsodyError
+from prosody_tagger.errors import BadInput, ProsodyError, os_reason
 from synth.higgs_local.boson_format.codec import WEIGHTS, native_codec, read_tensors
 from synth.higgs_local.boson_format.names import native_adapter_config, native_config, native_generation, native_name, native_tensor
 from synth.higgs_local.weights_file import WeightsFile, read_header, write_renamed
 
 Progress = Callable[[int, int], None]
-"""Called with the bytes done and the bytes in all."""
+"""Called with the bytes written so far and the total."""
 
 _KEPT = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "prosody.json", "LICENSE", "NOTICE")
 _SINGLE = "model.safetensors"
@@ -30,13 +31,13 @@ _TEXT_HEAD = "text_lm_head"
 
 @dataclass(frozen=True, slots=True)
 class ConversionResult:
-    """What was written.
+    """Result of a conversion.
 
     Attributes:
         path: the new folder.
-        tensors: how many tensors it holds.
-        size: bytes of them all.
-        notes: what the user should know of it, in words.
+        tensors: number of its tensors.
+        size: their total size in bytes.
+        notes: messages for the user.
     """
 
     path: Path
@@ -46,15 +47,15 @@ class ConversionResult:
 
 
 def convert_checkpoint(old: Path, new: Path, progress: Progress | None = None) -> ConversionResult:
-    """Write an old checkpoint in the native form.
+    """Convert a checkpoint.
 
     Args:
-        old: its folder, with tokenizer.
-        new: the folder to make. It appears when it is whole.
-        progress: told how far it is.
+        old: its folder, with the tokenizer.
+        new: the folder to create. It appears once it is complete.
+        progress: called after every block.
 
     Raises:
-        BadInput: ``old`` is no old checkpoint, is broken or does what the native model cannot, or there is something at ``new``.
+        BadInput: ``old`` is not a checkpoint in the old format, is broken or cannot be represented, or ``new`` exists.
         ProsodyError: the disk is full.
     """
     old, new = _folder(old), _free(new)
@@ -62,7 +63,7 @@ def convert_checkpoint(old: Path, new: Path, progress: Progress | None = None) -
     shards = [read_header(path) for path in _shards(old)]
     names = _native_names(shards)
     _check_shapes(config, {names[name]: shard.shape(name) for shard in shards for name in shard.tensors})
-    with _whole_folder(new) as folder:
+    with _new_folder(new) as folder:
         _write_json(folder / "config.json", config)
         _write_json(folder / "generation_config.json", native_generation(_optional_json(old / "generation_config.json"), config))
         _copy_kept(old, folder)
@@ -76,26 +77,26 @@ def convert_checkpoint(old: Path, new: Path, progress: Progress | None = None) -
 
 
 def is_codec(folder: Path) -> bool:
-    """Whether it holds a codec of the old form."""
+    """Whether a folder holds a codec in the old format."""
     return (folder / WEIGHTS).is_file()
 
 
 def convert_codec(old: Path, new: Path) -> ConversionResult:
-    """Write an old codec in the native form.
+    """Convert a codec.
 
     Args:
         old: its folder, with config.json and model.pth.
-        new: the folder to make. It appears when it is whole.
+        new: the folder to create. It appears once it is complete.
 
     Raises:
-        BadInput: ``old`` is no old codec, is broken or does what the native one cannot, or there is something at ``new``.
+        BadInput: ``old`` is not a codec in the old format, is broken or cannot be represented, or ``new`` exists.
         ProsodyError: the disk is full.
     """
     from safetensors.torch import save_file
 
     old, new = _folder(old), _free(new)
     config, tensors = native_codec(read_json(old / "config.json"), read_tensors(old / WEIGHTS))
-    with _whole_folder(new) as folder:
+    with _new_folder(new) as folder:
         _write_json(folder / "config.json", config)
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / _SINGLE, {"format": "pt"})
         _copy_kept(old, folder)
@@ -103,18 +104,18 @@ def convert_codec(old: Path, new: Path) -> ConversionResult:
 
 
 def convert_adapter(old: Path, new: Path, base: str | None = None, progress: Progress | None = None) -> ConversionResult:
-    """Write a LoRA adapter that PEFT saved for the old model in the native form.
+    """Convert a LoRA adapter that PEFT saved for the old model.
 
-    Its targets are named one by one, so that it changes the modules that it was trained on and no others.
+    The new configuration lists its target modules by full name, so that it changes exactly the modules that it was trained on.
 
     Args:
         old: its folder.
-        new: the folder to make. It appears when it is whole.
-        base: the native checkpoint that it is for, by folder or hub name; None keeps the name that it has.
-        progress: told how far it is.
+        new: the folder to create. It appears once it is complete.
+        base: folder or hub name of the converted base model; None keeps the name in the configuration.
+        progress: called after every block.
 
     Raises:
-        BadInput: ``old`` is no such adapter, is broken or changes what the native model lacks, or there is something at ``new``.
+        BadInput: ``old`` is not such an adapter, is broken or changes modules that the new model lacks, or ``new`` exists.
         ProsodyError: the disk is full.
     """
     old, new = _folder(old), _free(new)
@@ -124,7 +125,7 @@ def convert_adapter(old: Path, new: Path, base: str | None = None, progress: Pro
     weights = read_header(old / _ADAPTER)
     names = {name: native_tensor(name) for name in weights.tensors}
     written = native_adapter_config(config, names.values(), base)
-    with _whole_folder(new) as folder:
+    with _new_folder(new) as folder:
         _write_json(folder / "adapter_config.json", written)
         _copy_kept(old, folder)
         _copy_weights([weights], folder, names, progress)
@@ -132,16 +133,15 @@ def convert_adapter(old: Path, new: Path, base: str | None = None, progress: Pro
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object that a file holds.
+    """Return the JSON object in a file.
 
     Raises:
-        BadInput: the file is not there, or holds something else.
+        BadInput: the file is missing, or holds something else.
     """
     try:
         found = json.loads(path.read_bytes())
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise BadInput(f"cannot read {path}: {reason}; give a folder that has it") from None
+        raise BadInput(f"cannot read {path}: {os_reason(error)}; give a folder that has it") from None
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
@@ -194,7 +194,7 @@ def _special_tokens(folder: Path) -> dict[str, int]:
 
 
 def _shards(folder: Path) -> list[Path]:
-    """The files of a checkpoint's tensors."""
+    """Return the files that hold a checkpoint's tensors."""
     if (folder / _INDEX).exists():
         where = read_json(folder / _INDEX).get("weight_map")
         names = sorted({str(name) for name in where.values()}) if isinstance(where, dict) else []
@@ -217,7 +217,11 @@ def _native_names(shards: Iterable[WeightsFile]) -> dict[str, str]:
 
 
 def _check_shapes(config: Mapping[str, Any], found: Mapping[str, tuple[int, ...]]) -> None:
-    """That the native model made from ``config`` has exactly these tensors; the text head may be missing."""
+    """Check that the model that transformers builds from ``config`` has exactly these tensors; the text head is optional.
+
+    Raises:
+        BadInput: a tensor is missing, unknown or of another shape.
+    """
     wanted = _native_shapes(config)
     for name, shape in found.items():
         if name not in wanted:
@@ -232,14 +236,14 @@ def _check_shapes(config: Mapping[str, Any], found: Mapping[str, tuple[int, ...]
 
 
 def _native_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    """The shapes of the native model's tensors, from the model itself without its memory."""
+    """Return the shapes of the new model's tensors, from a model on the meta device, which allocates no memory."""
     import torch
     from transformers import HiggsAudioV2Config, HiggsAudioV2ForConditionalGeneration
 
     try:
         with torch.device("meta"):
             model = HiggsAudioV2ForConditionalGeneration(HiggsAudioV2Config(**config), use_text_head=True)
-    except Exception as error:  # whatever transformers makes of numbers that fit nothing
+    except Exception as error:  # transformers raises errors of many types for invalid numbers
         reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
         raise BadInput(f"config.json describes no model that can be built: {reason}; download it again") from None
     return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
@@ -267,21 +271,21 @@ def _copy_weights(files: Iterable[WeightsFile], folder: Path, names: Mapping[str
 
 
 @contextmanager
-def _whole_folder(target: Path) -> Iterator[Path]:
-    """A folder beside ``target`` that takes its place at the end, or goes if the block fails."""
-    beside = target.with_name(f".{target.name}.{os.getpid()}.part")
+def _new_folder(target: Path) -> Iterator[Path]:
+    """Yield a temporary folder partial ``target``; move it to ``target`` on success, delete it on an error."""
+    partial = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
-        beside.mkdir()
-        yield beside
-        beside.replace(target)
+        partial.mkdir()
+        yield partial
+        partial.replace(target)
     except OSError as error:
         raise _unwritable(target, error) from None
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _unwritable(target: Path, error: OSError) -> ProsodyError:
-    reason = (error.strerror or str(error)).lower()
+    reason = os_reason(error)
     if isinstance(error, FileExistsError | NotADirectoryError | PermissionError):
-        return BadInput(f"cannot write {target}: {reason}; give another place")
-    return ProsodyError(f"cannot write {target}: {reason}; make room or give another place")
+        return BadInput(f"cannot write {target}: {reason}; choose another folder")
+    return ProsodyError(f"cannot write {target}: {reason}; make room or choose another folder")

@@ -1,4 +1,7 @@
-"""What boson_multimodal calls things, and what the native model calls them. It computes; it reads and writes no file."""
+"""Map names of tensors and configuration values from boson_multimodal to transformers. Reads and writes no files.
+
+"Native" is the format and the model of transformers.
+"""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -17,7 +20,7 @@ _DELAY_TOKEN = "<|reserved_special_token_6|>"
 _END_TOKEN = "<|eot_id|>"
 
 _SIZES = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
-# Of Llama in the transformers of that time, for what a configuration leaves out.
+# Defaults of Llama in transformers 4.46, for values that a configuration omits.
 _LLAMA = {
     "hidden_act": "silu",
     "max_position_embeddings": 2048,
@@ -30,7 +33,7 @@ _LLAMA = {
 }
 _LLAMA_THETA = 10_000.0
 
-# What a configuration may ask for that the native model cannot do: the key, and how it would be said.
+# Configuration options that the native model lacks, with their description for the message.
 _IMPOSSIBLE = {
     "audio_embed_avg": "averages the embeddings of the codebooks",
     "use_audio_out_embed_projector": "projects the embeddings of the codes",
@@ -39,15 +42,15 @@ _IMPOSSIBLE = {
     "audio_decoder_proj_num_layers": "has layers of its own before the audio head",
 }
 
-# What `HiggsAudioServeEngine` does unless told otherwise; old checkpoints do not say it.
+# Defaults of `HiggsAudioServeEngine`; old checkpoints do not contain them.
 _SAMPLING = {"do_sample": True, "temperature": 0.7, "top_k": 0, "top_p": 0.95, "ras_win_len": 7, "ras_win_max_num_repeat": 2}
 
 
 def native_name(old: str) -> str:
-    """The native name of a tensor or module.
+    """Return the native name of a tensor or module.
 
     Raises:
-        BadInput: the native model has nothing of the kind.
+        BadInput: the native model has no such tensor.
     """
     if _BODY.match(old):
         return f"model.{old}"
@@ -61,10 +64,10 @@ def native_name(old: str) -> str:
 
 
 def native_tensor(old: str) -> str:
-    """The native name of a tensor that PEFT saved.
+    """Return the native name of a tensor that PEFT saved.
 
     Raises:
-        BadInput: the native model has nothing of the kind.
+        BadInput: the native model has no such tensor.
     """
     if not old.startswith(_PEFT):
         raise BadInput(f"the adapter holds {old[:80]!r}, which PEFT did not name; save it with PEFT's save_pretrained")
@@ -72,14 +75,14 @@ def native_tensor(old: str) -> str:
 
 
 def native_config(old: Mapping[str, Any], tokens: Mapping[str, int]) -> dict[str, Any]:
-    """The native configuration.
+    """Return the native configuration.
 
     Args:
-        old: a configuration of ``HiggsAudioModel``.
+        old: configuration of a ``HiggsAudioModel``.
         tokens: ids of the tokenizer's special tokens.
 
     Raises:
-        BadInput: it is no such configuration, or asks for what the native model cannot do.
+        BadInput: it is no such configuration, or sets an option that the native model lacks.
     """
     _check_kind(old)
     text = _text_config(old)
@@ -104,7 +107,7 @@ def native_config(old: Mapping[str, Any], tokens: Mapping[str, int]) -> dict[str
         "rope_parameters": {**rope, "rope_theta": text.get("rope_theta", _LLAMA_THETA)},
         "tie_word_embeddings": False,
         "num_codebooks": _whole(old, "audio_num_codebooks"),
-        "codebook_size": _whole(old, "audio_codebook_size") + 2,  # begin and end of the stream have rows of their own
+        "codebook_size": _whole(old, "audio_codebook_size") + 2,  # plus BOS and EOS of the stream
         "audio_stream_bos_id": _whole(old, "audio_stream_bos_id"),
         "audio_stream_eos_id": _whole(old, "audio_stream_eos_id"),
         "audio_token_id": _agreed(old, "audio_out_token_idx", "<|AUDIO_OUT|>", tokens),
@@ -116,21 +119,21 @@ def native_config(old: Mapping[str, Any], tokens: Mapping[str, int]) -> dict[str
 
 
 def native_generation(old: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
-    """The native settings of generation: the old ones where there are any, else those of the old engine."""
+    """Return the native generation settings: those in ``old``, else the defaults of the old engine."""
     kept = {name: old.get(name, default) for name, default in _SAMPLING.items()}
     return {**kept, **{name: config[name] for name in ("bos_token_id", "eos_token_id", "pad_token_id")}}
 
 
 def native_adapter_config(old: Mapping[str, Any], tensors: Iterable[str], base: str | None) -> dict[str, Any]:
-    """PEFT's configuration of an adapter of the native model.
+    """Return PEFT's configuration of a converted adapter.
 
     Args:
-        old: that of an adapter of the old model.
+        old: configuration of the adapter of the old model.
         tensors: the native names of its tensors.
-        base: its native checkpoint; None keeps the name in ``old``.
+        base: name of the native base model; None keeps the name in ``old``.
 
     Raises:
-        BadInput: it is no LoRA, changes nothing, or says what cannot be carried over.
+        BadInput: it is not LoRA, has no tensors, or contains a pattern that cannot be converted.
     """
     if old.get("peft_type") != "LORA":
         raise BadInput(f"the adapter is of the type {old.get('peft_type')!r}; only LORA can be converted")
@@ -144,9 +147,9 @@ def native_adapter_config(old: Mapping[str, Any], tensors: Iterable[str], base: 
             "parent_library": "transformers.models.higgs_audio_v2.modeling_higgs_audio_v2",
         },
         "base_model_name_or_path": base or old.get("base_model_name_or_path"),
-        "revision": None,  # it was one of the old form
+        "revision": None,  # a revision of the checkpoint in the old format
         "target_modules": targets,
-        # They chose among the targets, which are named one by one now.
+        # These selected among targets that are listed by full name now.
         "exclude_modules": None,
         "layers_to_transform": None,
         "layers_pattern": None,
@@ -162,7 +165,7 @@ def _native_keys(old: Any) -> Any:
 
 
 def _native_suffix(old: str) -> str:
-    """The native name of what PEFT may know by the end of its name, such as ``audio_lm_head``."""
+    """Return the native name of a module that PEFT may identify by the end of its name, such as ``audio_lm_head``."""
     if _CODES in old or _HEADS in old or old.startswith("layers."):
         return native_name(old)
     if old.startswith("^"):
@@ -213,7 +216,7 @@ def _impossible(key: str, value: object, what: str) -> BadInput:
 def _whole(config: Mapping[str, Any], name: str, where: str = "") -> int:
     value = config.get(name)
     if type(value) is not int or value < 0:
-        raise BadInput(f"config.json gives {str(value)[:40]!r} as {where}{name}, where a whole number stands; download it again")
+        raise BadInput(f"config.json gives {str(value)[:40]!r} as {where}{name}, which must be a whole number; download it again")
     return value
 
 
@@ -224,7 +227,7 @@ def _token(name: str, tokens: Mapping[str, int]) -> int:
 
 
 def _agreed(old: Mapping[str, Any], key: str, name: str, tokens: Mapping[str, int]) -> int:
-    """The id of a token on which configuration and tokenizer must agree."""
+    """Return the id of a token, which configuration and tokenizer must agree on."""
     said, found = _whole(old, key), _token(name, tokens)
     if said != found:
         raise BadInput(

@@ -14,7 +14,7 @@ from prosody_tagger.markup import KINDS, MarkedText, parse, plain
 from synth.base import SpeechRequest
 from synth.higgs_finetune.chatml import ManifestRow, Turn
 from synth.higgs_finetune.examples import IGNORED, ExampleBuilder, TrainingExample, build_example, collate
-from synth.higgs_local.backend import to_model_text
+from synth.higgs_local.model_text import to_model_text
 from synth.higgs_local.prompt import Context, PromptWriter
 from synth.higgs_local.settings import HiggsLocalSettings
 
