@@ -59,7 +59,7 @@ def say(
     intensity: Intensity = None,
     density: Density = None,
     strength: Strength = None,
-    speed: Annotated[float, typer.Option("--speed", help="1 is the voice's own rate, 2 twice as fast.")] = 1.0,
+    speed: Annotated[float, typer.Option("--speed", help="Rate of speech: 1 is the voice's own, 2 twice as fast.")] = 1.0,
     seed: Seed = None,
     ref_audio: RefAudio = None,
     ref_text: RefText = None,

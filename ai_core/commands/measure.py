@@ -20,7 +20,7 @@ Language = Annotated[
     typer.Option(
         "--language",
         "--voice",
-        help="What is spoken: a voice of the embedded backend, such as en-gb or de, to find the words with.",
+        help="Language of the recording: a voice of the embedded backend, such as en-gb or de, to align the words with.",
         show_default=False,
     ),
 ]

@@ -21,7 +21,9 @@ def _level_or_number(given: str) -> str | float:
     return number
 
 
-Backend = Annotated[str | None, typer.Option("--backend", help="Who speaks; `prosody doctor` lists them.", show_default=False)]
+Backend = Annotated[
+    str | None, typer.Option("--backend", help="The backend that speaks; `prosody doctor` lists them.", show_default=False)
+]
 Voice = Annotated[str | None, typer.Option("--voice", help="The voice; `prosody voices` lists them.", show_default=False)]
 Intensity = Annotated[
     Any,
@@ -47,10 +49,12 @@ Strength = Annotated[
     Literal["low", "medium", "high"] | None,
     typer.Option("--strength", help="How strongly the voice stresses a word.", show_default=False),
 ]
-Seed = Annotated[int | None, typer.Option("--seed", help="Makes a voice that samples repeatable.", show_default=False)]
+Seed = Annotated[
+    int | None, typer.Option("--seed", help="Random seed of backends that sample, to repeat a result.", show_default=False)
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Tagger = Annotated[
-    str | None, typer.Option("--tagger", help="Folder of a trained tagger; without it the one that ships.", show_default=False)
+    str | None, typer.Option("--tagger", help="Folder of a trained tagger; by default the one that ships.", show_default=False)
 ]
 RefAudio = Annotated[
     Path | None,
@@ -61,7 +65,7 @@ Language = Annotated[
     str | None,
     typer.Option(
         "--language",
-        help="What is spoken, such as de or en-gb; words are looked for in that language.",
+        help="Language of the text, such as de or en-gb, for aligning its words.",
         show_default="that of the text's script",
     ),
 ]
