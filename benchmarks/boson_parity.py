@@ -1,10 +1,12 @@
-"""Record what boson_multimodal makes of a tiny model and a narrow codec, for `tests/synth/test_higgs_convert.py` to compare with.
+"""Record the outputs of boson_multimodal for a tiny model and codec.
+
+`tests/synth/higgs_local/test_higgs_convert.py` compares the converted model with them.
 
 It runs in an environment of its own (boson_server/requirements.txt), on a CPU:
 
     python benchmarks/boson_parity.py
 
-The model is random but not meaningless: some of its greedy sequences end by themselves, others run to the limit. Weights and logits
+The seed is chosen so that some greedy sequences end by themselves and others run to the limit. Weights and logits
 go into tests/data/boson_parity.safetensors; configuration, tokenizer, prompts and codes into tests/data/boson_parity.json.
 """
 
@@ -69,7 +71,7 @@ HUBERT = {
 
 
 def filled(name: str, shape: list[int]) -> torch.Tensor:
-    """A tensor whose numbers follow from its name, so that the record need not hold them. The test makes the same."""
+    """Return a tensor computed from its name, so that the record need not contain it. The test does the same."""
     numbers = np.random.RandomState(zlib.crc32(name.encode())).random_sample(4093) - 0.5
     values = torch.from_numpy(np.resize(numbers, int(np.prod(shape))).reshape(shape).astype(np.float32))
     if name.endswith("embed"):
@@ -80,7 +82,7 @@ def filled(name: str, shape: list[int]) -> torch.Tensor:
 
 
 def codec() -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """What a codec of the old kind, its convolutions narrow, hears and says."""
+    """Return what an old codec with narrow convolutions encodes and decodes."""
     encoder, decoder = codec_module.dac2.Encoder, codec_module.dac2.Decoder
     codec_module.dac2.Encoder = lambda width, ratios, size: encoder(2, ratios, size)
     codec_module.dac2.Decoder = lambda size, width, ratios: decoder(size, 32, ratios)
@@ -97,7 +99,7 @@ def codec() -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
 
 
 def tokenizer() -> Tokenizer:
-    """Bytes and special tokens."""
+    """Return a tokenizer of bytes and special tokens."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     made = Tokenizer(models.BPE(vocab={letter: id for id, letter in enumerate(alphabet)}, merges=[]))
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -152,20 +154,20 @@ def config(made: Tokenizer, layers: int = 3) -> HiggsAudioConfig:
 
 
 def model(settings: HiggsAudioConfig, seed: int) -> HiggsAudioModel:
-    """Weights large enough for every frame to depend on the ones before it."""
+    """Return a model with weights so large that every frame depends on the ones before it."""
     torch.manual_seed(seed)
     made = HiggsAudioModel(settings).eval()
     with torch.no_grad():
         for name, weight in made.named_parameters():
             weight.normal_(1.0 if name.endswith("norm.weight") else 0.0, 0.1 if name.endswith("norm.weight") else 0.25)
         head = made.audio_decoder_proj.audio_lm_head.weight.view(CODEBOOKS, CODES + 2, -1)
-        head[:, BOS] = 0.0  # a model that has learned its delay pattern does not choose these by itself
+        head[:, BOS] = 0.0  # a trained model does not choose these itself
         head[1:, EOS] = 0.0
     return made
 
 
 def recording(frames: int) -> torch.Tensor:
-    """Codes of a recording, between begin and end, delayed: [codebooks, frames + codebooks + 1]."""
+    """Return random codes of a recording, with BOS and EOS, in the delay pattern: [codebooks, frames + codebooks + 1]."""
     codes = torch.randint(CODES, (CODEBOOKS, frames))
     edge = torch.ones(CODEBOOKS, 1, dtype=torch.long)
     whole = torch.cat([edge * BOS, codes, edge * EOS], dim=1)
@@ -173,7 +175,7 @@ def recording(frames: int) -> torch.Tensor:
 
 
 def prompts(made: Tokenizer) -> list[tuple[torch.Tensor, torch.Tensor | None]]:
-    """Ids [1, length], one <|AUDIO_OUT|> for a recording, and the recording's delayed codes."""
+    """Return ids [1, length], with one <|AUDIO_OUT|> for a recording, and the recording's delayed codes."""
 
     def ids(text: str) -> torch.Tensor:
         return torch.tensor([made.encode(text, add_special_tokens=False).ids])
@@ -189,7 +191,7 @@ def prompts(made: Tokenizer) -> list[tuple[torch.Tensor, torch.Tensor | None]]:
 
 
 def greedy(made: HiggsAudioModel, ids: torch.Tensor, codes: torch.Tensor | None) -> torch.Tensor:
-    """The frames that follow a prompt: [codebooks, frames]."""
+    """Return the frames that follow a prompt, greedily decoded: [codebooks, frames]."""
     return made.generate(input_ids=ids, max_new_tokens=LIMIT, use_cache=True, do_sample=False, **known(ids, codes))[1][-1]
 
 
@@ -217,7 +219,7 @@ def record(made: Tokenizer, chosen: HiggsAudioModel, answers: list[torch.Tensor]
     tensors = {f"model.{name}": weight.detach().contiguous() for name, weight in chosen.state_dict().items()}
     cases = []
     for number, ((ids, codes), answer) in enumerate(zip(prompts(made), answers, strict=True)):
-        # All of it in one pass: the prompt and what followed.
+        # One forward pass over the prompt and the frames that followed.
         shown = answer[:, :SHOWN]
         whole = torch.cat([ids, torch.tensor([[chosen.config.audio_out_token_idx]])], dim=1)
         audio = shown if codes is None else torch.cat([codes, shown], dim=1)
@@ -230,7 +232,7 @@ def record(made: Tokenizer, chosen: HiggsAudioModel, answers: list[torch.Tensor]
         }
         with torch.no_grad():
             out = chosen(**inputs, use_cache=True)
-        before = out.logits.shape[1] - SHOWN  # the prompt's length, its recording unfolded
+        before = out.logits.shape[1] - SHOWN  # length of the prompt with one position per frame of its recording
         tensors[f"case{number}.audio_logits"] = out.audio_logits.reshape(audio.shape[1], -1)[-SHOWN:].contiguous()
         tensors[f"case{number}.text_logits"] = out.logits[0, before - 8 : before].contiguous()
         cases.append(

@@ -1,8 +1,8 @@
-"""How fast Higgs decodes: transformers' generate() eager and with a static cache, and the loop of higgs-local, in one run.
+"""Measure how fast Higgs decodes: transformers' generate() eager and with a static cache, and higgs-local, in one run.
 
 On a GPU the model has the real shape (bfloat16, random weights), elsewhere a tiny one; nothing is downloaded. The codec is a tiny
-one in both cases, so the first sound comes a little later with the real one. Bandwidth is measured by copying; the tiny shape is
-bound by overhead, so its share says little.
+one in both cases, so the first audio takes a little longer with the real one. Bandwidth is measured by copying; the tiny model is
+limited by overhead, so its share of the bandwidth is not informative.
 
 python benchmarks/higgs_decode.py [--frames 200] [--batches 1 4 16] [--decode auto|eager|graph|compile] [--tiny] [--json]
 """
@@ -29,23 +29,23 @@ from synth.higgs_local.engine import Context, HiggsEngine, Prompt, Sampling
 from synth.higgs_local.settings import HiggsLocalSettings
 
 TEXT = "It was a bright cold day in April, and the clocks were striking thirteen."
-REFERENCE_FRAMES = 250  # ten seconds of a voice
-LEAD = 16  # frames that are not counted
+REFERENCE_FRAMES = 250  # a reference recording of ten seconds
+WARM_UP_FRAMES = 16  # subtracted from the measurement
 DRAWN = Sampling(0.7, 0.95, 50, 7, 2, 0)
 LIKELIEST = Sampling(0.0)
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One way to decode so many rows together.
+    """The measurement of one method at one batch size.
 
     Attributes:
-        ms_a_frame: of all rows at once.
-        real_time: seconds of sound a second, of all rows together.
-        bandwidth: share of what the memory could give if each weight of the audio path, each key and value is read once a frame.
-        first_audio_ms: from the prompts to the first sound of the first row; None where generate() has none before its end.
-        peak_gb: memory of the GPU at most, else of the process so far.
-        equal: share of the codes that are those of eager generate(); None where they are drawn.
+        ms_a_frame: milliseconds per step, which decodes a frame of every row.
+        real_time: seconds of audio per second, summed over rows.
+        bandwidth: bytes that a step must read per second, relative to the memory bandwidth.
+        first_audio_ms: from the prompts to the first audio of the first row; None for generate(), which does not stream.
+        peak_gb: peak memory of the GPU, else of the process.
+        equal: share of codes equal to those of eager generate(); None for sampling.
     """
 
     way: str
@@ -75,7 +75,7 @@ def main() -> None:
 
 
 def make_engine(device: str, most: int, decode: str) -> HiggsEngine:
-    """An engine of random weights that never says EOS: of the real shape on a GPU."""
+    """Return an engine with random weights that never generates EOS, of the real shape on a GPU."""
     model = real_model() if device == "cuda" else tiny_model()
     settings = HiggsLocalSettings(device=device, max_batch=most, decode=decode)
     return HiggsEngine(HiggsCheckpoint(model, tiny_tokenizer(), tiny_codec().to(device), Path()), settings)
@@ -97,7 +97,7 @@ def real_model() -> Any:
 
 
 def figures_of(engine: HiggsEngine, batch: int, frames: int, bandwidth: float) -> list[Figure]:
-    """All ways, for ``batch`` rows of the same prompt."""
+    """Measure all methods for ``batch`` rows of the same prompt."""
     prompt = make_prompt(engine)
     static = {"cache_implementation": "static"} | ({"disable_compile": True} if engine.model.device.type == "cpu" else {})
     drawn = {"do_sample": True, "temperature": DRAWN.temperature, "top_k": DRAWN.top_k, "top_p": DRAWN.top_p}
@@ -108,7 +108,7 @@ def figures_of(engine: HiggsEngine, batch: int, frames: int, bandwidth: float) -
         "generate(), eager, drawn": lambda most: generate(engine, prompt, batch, most, **drawn),
         "ours, drawn": lambda most: ours(engine, prompt, batch, most, DRAWN),
     }
-    read = bytes_a_frame(engine.model, batch, len(prompt) + LEAD + frames // 2)
+    read = bytes_a_frame(engine.model, batch, len(prompt) + WARM_UP_FRAMES + frames // 2)
     found: list[Figure] = []
     expected = None
     for name, run in ways.items():
@@ -130,7 +130,7 @@ def make_prompt(engine: HiggsEngine) -> Prompt:
 
 
 def generate(engine: HiggsEngine, prompt: Prompt, batch: int, most: int, **options: Any) -> torch.Tensor:
-    """generate()'s delayed frames [batch, most, codebooks]."""
+    """Return the delayed frames of generate(), [batch, most, codebooks]."""
     model = engine.model
     model.generation_config.ras_win_len = DRAWN.ras_window if options.get("do_sample") else None
     model.generation_config.ras_win_max_num_repeat = DRAWN.ras_repeats if options.get("do_sample") else None
@@ -147,7 +147,7 @@ def generate(engine: HiggsEngine, prompt: Prompt, batch: int, most: int, **optio
 
 
 def ours(engine: HiggsEngine, prompt: Prompt, batch: int, most: int, sampling: Sampling) -> torch.Tensor:
-    """The same by higgs-local."""
+    """Return the delayed frames of higgs-local, [batch, most, codebooks]."""
     running = engine.start([prompt] * batch, [sampling] * batch, [most - 8] * batch)
     while running.running:
         running.step()
@@ -155,20 +155,20 @@ def ours(engine: HiggsEngine, prompt: Prompt, batch: int, most: int, sampling: S
 
 
 def per_frame(run: Callable[[int], torch.Tensor], frames: int, device: torch.device) -> tuple[float, torch.Tensor]:
-    """Seconds a frame, without what a run costs before its first: two lengths, the best of three each, after one to get warm."""
-    run(LEAD + frames)
+    """Return the seconds per frame without the prompt's share, from two lengths, the best of three runs each."""
+    run(WARM_UP_FRAMES + frames)
     best: dict[int, float] = {}
     codes = torch.empty(0)
-    for most in (LEAD, LEAD + frames):
+    for most in (WARM_UP_FRAMES, WARM_UP_FRAMES + frames):
         for _ in range(3):
             before = now(device)
             codes = run(most)
             best[most] = min(best.get(most, float("inf")), now(device) - before)
-    return (best[LEAD + frames] - best[LEAD]) / frames, codes
+    return (best[WARM_UP_FRAMES + frames] - best[WARM_UP_FRAMES]) / frames, codes
 
 
 def first_audio(engine: HiggsEngine, prompt: Prompt, batch: int, sampling: Sampling) -> float:
-    """Milliseconds until the first of ``batch`` rows that begin together is heard; the best of three."""
+    """Return the milliseconds to the first audio of ``batch`` rows that start together; the best of three runs."""
     times = []
     for _ in range(3):
         begin = now(engine.model.device)
@@ -186,7 +186,7 @@ def first_audio(engine: HiggsEngine, prompt: Prompt, batch: int, sampling: Sampl
 
 
 def bytes_a_frame(model: Any, batch: int, positions: int) -> int:
-    """What a step must read: the weights that audio goes through, and the keys and values of all rows."""
+    """Return the bytes that a step must read: the weights of the audio path, and the keys and values of all rows."""
     config, each = model.config, model.dtype.itemsize
     unused = (".mlp.", "embed_", "text_lm_head", ".input_layernorm", ".post_attention_layernorm")
     weights = sum(weight.numel() for name, weight in model.named_parameters() if not any(part in name for part in unused))
@@ -195,7 +195,7 @@ def bytes_a_frame(model: Any, batch: int, positions: int) -> int:
 
 
 def measured_bandwidth(device: torch.device) -> float:
-    """Bytes a second that are read and written when much is copied; the best of ten."""
+    """Return the memory bandwidth in bytes per second, reads and writes of a large copy; the best of ten runs."""
     amount = 1 << (32 if device.type == "cuda" else 28)
     here, there = (torch.zeros(amount, dtype=torch.uint8, device=device) for _ in range(2))
     best = float("inf")

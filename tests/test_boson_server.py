@@ -72,7 +72,7 @@ class Humming:
 
 @contextmanager
 def serving(engine: Humming | Callable[[], Humming], **options: Any) -> Iterator[str]:
-    """The server on a free port of the loopback; its address."""
+    """Run the server on a free local port; yield its address."""
     load = engine if callable(engine) else lambda: engine
     with socket.create_server(("127.0.0.1", 0)) as listener:
         config = uvicorn.Config(create_app(load, ServerOptions(**options)), log_config=None, timeout_graceful_shutdown=1)
@@ -130,7 +130,7 @@ def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name.upper(), raising=False)
 
 
-# --- driven by higgs-http
+# --- called by higgs-http
 
 
 def voice_at(address: str, **settings: Any) -> HiggsHttp:
@@ -138,7 +138,7 @@ def voice_at(address: str, **settings: Any) -> HiggsHttp:
 
 
 def spoken(at: HiggsHttp, **request: Any) -> tuple[np.ndarray, int]:
-    """All samples, and how many chunks they came in."""
+    """Return all samples, and the number of chunks."""
 
     async def speak() -> list[np.ndarray]:
         try:
@@ -206,7 +206,7 @@ def test_higgs_http_lists_its_voices() -> None:
         assert [voice.name for voice in asyncio.run(voice_at(address).voices())] == ["default", "belinda", "mabel"]
 
 
-# --- by hand
+# --- plain HTTP
 
 
 def test_a_voice_is_its_recording() -> None:
@@ -263,7 +263,7 @@ def test_what_is_refused(body: dict[str, Any], status: int, words: str, shared: 
 def _json(body: dict[str, Any]) -> bytes:
     import json
 
-    return json.dumps(body).encode()  # httpx refuses what is no JSON, such as infinity
+    return json.dumps(body).encode()  # httpx would refuse infinity, which is not JSON
 
 
 @pytest.fixture(scope="module")
@@ -305,7 +305,7 @@ def test_a_long_body_is_refused_however_it_comes() -> None:
 
         try:
             answer = httpx.post(f"{address}/v1/audio/speech", content=endless())
-        except httpx.WriteError:  # it may hang up while more is sent
+        except httpx.WriteError:  # the server may close the connection before all is sent
             return
         assert answer.status_code == 413
     assert engine.jobs == []
@@ -432,7 +432,7 @@ def test_a_model_that_cannot_be_loaded_is_told_of() -> None:
         assert error_of(ask(address))[0] == 503
 
 
-# --- what is asked
+# --- jobs
 
 
 @given(st.text(alphabet=st.sampled_from("<|>_ aeot\x00\ud800\n")), st.sampled_from(["<|eot_id|>", "<|AUDIO_OUT|>", "<|a|>", ""]))

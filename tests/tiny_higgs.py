@@ -1,4 +1,4 @@
-"""A Higgs Audio v2 that weighs nothing: tokenizer, codec and model of random seeded weights, made from configuration alone."""
+"""A tiny Higgs Audio v2: tokenizer, codec and model with seeded random weights."""
 
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,11 @@ CONTROL = (
     "<|audio_bos|> <|audio_eos|> <|audio_out_bos|> <|reserved_special_token_6|> <|AUDIO|> <|AUDIO_OUT|>"
 ).split()
 MARK_TOKENS = [f"<|reserved_special_token_{number}|>" for number in range(10, 17)]
-"""Reserved tokens that nothing uses: for marks to be trained as."""
+"""Unused reserved tokens, for marks."""
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
-    """A token a byte, and the control tokens that Higgs needs."""
+    """Return a tokenizer with one token per byte, and the control tokens of Higgs."""
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Tokenizer(models.BPE(vocab={letter: number for number, letter in enumerate(letters)}, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -59,7 +59,7 @@ def tiny_config(tokenizer: PreTrainedTokenizerFast, **changes: Any) -> HiggsAudi
 
 
 def tiny_model(seed: int = 0, *, text_head: bool = False, **changes: Any) -> HiggsAudioV2ForConditionalGeneration:
-    """A model that babbles and, as its head knows no EOS, does not end by itself; see `ending`."""
+    """Return a random model that never generates EOS; see `ending`."""
     torch.manual_seed(seed)
     model = HiggsAudioV2ForConditionalGeneration(tiny_config(tiny_tokenizer(), **changes), use_text_head=text_head).eval()
     with torch.no_grad():
@@ -70,20 +70,20 @@ def tiny_model(seed: int = 0, *, text_head: bool = False, **changes: Any) -> Hig
 def ending(
     model: HiggsAudioV2ForConditionalGeneration, strength: float = 3.0, book: int = 0
 ) -> HiggsAudioV2ForConditionalGeneration:
-    """The same model, whose codebook ``book`` says EOS now and then: the oftener, the greater ``strength``."""
+    """Make codebook ``book`` of ``model`` generate EOS, more often for greater ``strength``; return the model."""
     with torch.no_grad():
         rows_of_eos(model)[book].normal_(0, model.config.initializer_range * strength)
     return model
 
 
 def rows_of_eos(model: HiggsAudioV2ForConditionalGeneration) -> torch.Tensor:
-    """The row of each codebook's EOS in the head: a view."""
+    """Return a view of the row of each codebook's EOS in the output layer."""
     config = model.config
     return model.audio_lm_head.weight.view(config.num_codebooks, config.codebook_size, -1)[:, config.audio_stream_eos_id]
 
 
 def tiny_codec(seed: int = 0) -> Any:
-    """A codec of 25 frames a second whose code tables are not the zeros that they are made as."""
+    """Return a codec of 25 frames per second with random codebooks instead of the initial zeros."""
     strides = [8, 5, 4, 2, 3]
     config = HiggsAudioV2TokenizerConfig(
         target_bandwidths=[0.5, 1, 1.5, 2],  # the last gives 8 codebooks of 10 bits
@@ -119,7 +119,7 @@ def tiny_codec(seed: int = 0) -> Any:
 
 
 def save_checkpoint(folder: Path, *, seed: int = 0, model: HiggsAudioV2ForConditionalGeneration | None = None) -> Path:
-    """A folder as the loader takes it: model and tokenizer, and the codec in ``codec`` within."""
+    """Save model and tokenizer to ``folder``, and the codec to its subfolder ``codec``."""
     (model or tiny_model(seed)).save_pretrained(folder)
     tiny_tokenizer().save_pretrained(folder)
     tiny_codec(seed).save_pretrained(folder / "codec")

@@ -1,4 +1,4 @@
-"""The backend: what it says of itself, what reaches the model, what comes back, and the whole way through the pipeline."""
+"""The backend `higgs-local`: capabilities, the model's input, the speech returned, and use by the pipeline."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -30,7 +30,7 @@ from synth.higgs_local.settings import HiggsLocalSettings
 
 @pytest.fixture(scope="module")
 def adapters(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One that knows emph and short pauses, one that knows emph, one that knows no marks, one that is broken."""
+    """Adapters trained on emph and short pauses, on emph, and on no marks; and a broken one."""
     model = make_model()
     folder = tmp_path_factory.mktemp("adapters")
     save_trained(model, folder / "marks", seed=1)
@@ -42,7 +42,7 @@ def adapters(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Scripted(HiggsLocal):
-    """The backend over an engine that was scripted."""
+    """The backend with a scripted engine."""
 
     def __init__(self, adapters: Path | None = None, **rest: Any) -> None:
         super().__init__(HiggsLocalSettings(adapters=None if adapters is None else str(adapters), **rest))
@@ -53,7 +53,7 @@ class Scripted(HiggsLocal):
 
     @property
     def prompt(self) -> dict[str, Any]:
-        """What the model was last given."""
+        """The model's last input."""
         return self.engine.prompts[-1]
 
 
@@ -72,7 +72,7 @@ async def say(backend: HiggsLocal, text: str | MarkedText, **rest: Any) -> list[
 
 
 def said(text: str | MarkedText, adapters: Path | None = None, **rest: Any) -> tuple[dict[str, Any], list[Speech]]:
-    """What the model is given for a request, and what comes back."""
+    """Speak a request; return the model's input and the speech."""
 
     async def main() -> tuple[dict[str, Any], list[Speech]]:
         async with opened(adapters) as backend:
@@ -86,7 +86,7 @@ def unrealised(speeches: list[Speech]) -> list[str]:
     return [mark.kind for speech in speeches for mark in speech.unrealised]
 
 
-# What it says of itself
+# Capabilities and voices
 
 
 def test_without_adapters_every_mark_is_realised() -> None:
@@ -124,7 +124,7 @@ def test_a_folder_that_is_not_there_is_told(tmp_path: Path, adapters: Path) -> N
     assert "PROSODY_HIGGS_LOCAL__MODEL" in str(Scripted(adapters, model="nobody/nothing").unready())
 
 
-# What reaches the model
+# The model's input
 
 
 def test_marks_are_tokens_only_where_trained(adapters: Path) -> None:
@@ -132,7 +132,7 @@ def test_marks_are_tokens_only_where_trained(adapters: Path) -> None:
     prompt, speeches = said(text, adapters, voice="marks")
     assert prompt["said"] == "So <emph>only <pause_short>this one"
     assert prompt["mark_ids"] == {"emph": 280, "pause_short": 281}
-    assert unrealised(speeches) == ["pause_short", "pitch_low"]  # a pause is made exact by whoever realises it
+    assert unrealised(speeches) == ["pause_short", "pitch_low"]  # pauses are always realised afterwards
     prompt, speeches = said(text, adapters, voice="stress")
     assert prompt["said"] == "So <emph>only, this one"
     assert prompt["mark_ids"] == {"emph": 280}
@@ -197,7 +197,7 @@ def test_the_sentence_before_goes_along_as_text_and_codes(adapters: Path) -> Non
             before = backend.prompt["context"]
             assert render(before.text) == "So <emph>one two"
             assert before.codes.shape == (30, 8)
-            await say(backend, "Three", context=context)  # a voice that was not trained on its marks
+            await say(backend, "Three", context=context)  # an adapter that was not trained on the marks of the context
             assert render(backend.prompt["context"].text) == "So one two"
 
     asyncio.run(main())
@@ -278,7 +278,7 @@ def test_adapters_are_switched_without_loading_the_base_again(adapters: Path) ->
     asyncio.run(main())
 
 
-# How a text is read aloud
+# The spoken text
 
 
 @given(st.text(max_size=40), st.data())
@@ -288,7 +288,7 @@ def test_no_mark_is_lost_and_no_letter_changes(text: str, data: st.DataObject) -
     try:
         marked = MarkedText(text, tuple(Mark("emph", offset) for offset in marks))
     except Exception:
-        return  # half a surrogate pair
+        return  # a lone surrogate is not a text
     breaks = data.draw(st.sets(st.integers(0, len(text)), max_size=3))
     read = spoken_text(marked, unfinished=data.draw(st.booleans()), breaks=breaks)
     assert len(read.marks) == len(marked.marks)
@@ -310,7 +310,7 @@ def test_reading_stays_linear() -> None:
     assert is_linear(read, "a \x00\t" * 20_000, "a \x00\t" * 80_000)
 
 
-# The whole way
+# The pipeline
 
 
 def through(job: Job, backend: HiggsLocal) -> Any:

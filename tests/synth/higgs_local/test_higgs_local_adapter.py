@@ -1,4 +1,4 @@
-"""Adapters: their files, whether they belong to a model, switching to the bit, merging."""
+"""Adapters: their files, whether they fit a model, exact switching, merging, and the commands."""
 
 import json
 import math
@@ -47,7 +47,7 @@ def checkpoint(model: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def copy(folder: Path, tmp_path: Path) -> Path:
-    """An adapter that a test may break."""
+    """A copy of an adapter that a test may damage."""
     return Path(shutil.copytree(folder / "marks", tmp_path / "copy"))
 
 
@@ -106,7 +106,7 @@ def test_switching_gives_pefts_scores_and_the_base_to_the_bit(folder: Path) -> N
 
 
 def test_addresses_of_weights_stay(folder: Path) -> None:
-    """What was recorded for them stays true."""
+    """CUDA graphs and compiled code read the weights at fixed addresses."""
     model = make_model()
     before = {name: weight.data_ptr() for name, weight in model.named_parameters()}
     switch = AdapterSwitch(model)
@@ -166,7 +166,7 @@ def test_changes_of_the_text_head_are_left_out_where_there_is_none(tmp_path: Pat
     torch.testing.assert_close(scores(model), peft_scores(tmp_path / "a", whole), atol=1e-5, rtol=1e-5)
 
 
-# What does not belong together is refused
+# Adapters that do not fit are refused
 
 
 def test_another_base_of_the_same_shape_is_refused(folder: Path) -> None:

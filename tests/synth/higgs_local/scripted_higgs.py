@@ -1,4 +1,4 @@
-"""An engine that keeps to the contract of `synth.higgs_local.engine` and does what a test says, without a model."""
+"""A fake of `synth.higgs_local.engine.HiggsEngine` without a model, which a test can make fail."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -43,7 +43,7 @@ class ScriptedBatch:
 
     def add(self, prompt: Any, sampling: Sampling, frames: int) -> int:
         if not self.free:
-            raise RuntimeError("no place is free")
+            raise RuntimeError("no slot is free")
         said = prompt.said
         length = 10**9 if "forever" in said else self.engine.frames_per_word * len(said.split())
         self.rows[self.count] = self.kept[self.count] = ScriptedRow(said, length, frames)
@@ -52,7 +52,7 @@ class ScriptedBatch:
 
     def step(self) -> list[int]:
         assert not self.closed
-        assert self.rows, "a step for nobody"
+        assert self.rows, "a step without rows"
         self.engine.at_step(self)
         self.engine.steps += 1
         self.engine.widest = max(self.engine.widest, len(self.rows))
@@ -92,7 +92,7 @@ class ScriptedBatch:
 
 
 class ScriptedStream:
-    """Sound that is the number of the frame over 1024, so that a lost or doubled one shows."""
+    """Audio whose samples are the frame's number over 1024, so that a lost or repeated frame is detected."""
 
     def push(self, codes: torch.Tensor) -> Audio:
         return Audio(np.repeat(codes[:, 0].numpy().astype(np.float32) / 1024, HOP), 24_000)
@@ -103,7 +103,7 @@ class ScriptedStream:
 
 @dataclass
 class ScriptedEngine:
-    """``at_step``, ``at_codes`` and ``at_prompt`` may raise."""
+    """The callbacks ``at_step``, ``at_codes`` and ``at_prompt`` may raise."""
 
     settings: HiggsLocalSettings
     model: Any = field(default_factory=lambda: SimpleNamespace(config=SimpleNamespace(num_codebooks=BOOKS)))

@@ -1,4 +1,4 @@
-"""The engine of higgs-local: prompts, decoding, sampling, streaming and loading, on a model of two thin random layers."""
+"""The engine of higgs-local: prompts, decoding, sampling, streaming and loading, with a random model of two small layers."""
 
 import json
 import shutil
@@ -32,7 +32,7 @@ from synth.higgs_local.settings import HiggsLocalSettings
 
 GREEDY = Sampling(0.0)
 LIVELY = Sampling(0.9, 0.95, 50, 7, 2)
-TOLERANCE = 1e-4  # of full scale, as `CodecStream` states it
+TOLERANCE = 1e-4  # of full scale, as documented for `CodecStream`
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def engine(folder: Path) -> HiggsEngine:
 
 @pytest.fixture(scope="module")
 def ending_engine(tmp_path_factory: pytest.TempPathFactory) -> HiggsEngine:
-    """One whose rows end by themselves, some early and some late."""
+    """An engine whose rows end at EOS, some early and some late."""
     return load(save_checkpoint(tmp_path_factory.mktemp("ending"), model=ending(tiny_model())))
 
 
@@ -78,7 +78,7 @@ def prompts_of(engine: HiggsEngine) -> list[Prompt]:
 
 
 def generated(engine: HiggsEngine, prompt: Prompt, most: int, **options: Any) -> torch.Tensor:
-    """What transformers' generate() gives: delayed frames after the prompt's."""
+    """Return the delayed frames that transformers' generate() adds to a prompt."""
     audio = {}
     if len(prompt.audio):
         audio = {"audio_input_ids": prompt.audio[None], "audio_input_ids_mask": torch.ones(1, len(prompt.audio), dtype=torch.bool)}
@@ -282,7 +282,7 @@ def test_frames_end_where_the_model_does(tmp_path: Path) -> None:
 
 
 def test_what_a_graph_would_hold_gives_the_same_codes(ending_engine: HiggsEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Steps as they are recorded, with bounds rounded up and rehearsals between, run here without a graph."""
+    """Run the steps of a capture, with rounded lengths and warm-up runs, without a graph."""
     prompts = prompts_of(ending_engine)[:3]
     expected = [spoken(ending_engine, prompts, sampling, 80) for sampling in (GREEDY, replace(LIVELY, seed=3))]
     runner = ending_engine._runner
@@ -305,8 +305,8 @@ def test_what_a_graph_would_hold_gives_the_same_codes(ending_engine: HiggsEngine
     assert {length for _, length, _ in captured} == set(range(256, 2049, 256))
     captured.clear()
     assert equal(spoken(ending_engine, prompts, replace(LIVELY, seed=3), 80), expected[1])
-    assert not captured, "all was recorded before"
-    ending_engine._free_caches.clear()  # they hold what was recorded here
+    assert not captured, "all graphs were captured before"
+    ending_engine._free_caches.clear()  # they hold the fake graphs of this test
 
 
 def test_an_adapter_changes_what_is_decoded(folder: Path) -> None:
@@ -327,7 +327,7 @@ def test_an_adapter_changes_what_is_decoded(folder: Path) -> None:
 
 
 def shares(logits: torch.Tensor, temperature: float, top_p: float, top_k: int) -> torch.Tensor:
-    """The distribution that transformers' own warpers leave of ``logits`` [codes]."""
+    """Return the distribution that transformers' logits warpers make of ``logits`` [codes]."""
     from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
     scores = logits[None]
@@ -352,7 +352,7 @@ def test_codes_are_drawn_as_often_as_they_should(temperature: float, top_p: floa
     logits = torch.randn(30, generator=torch.Generator().manual_seed(1)) * 2
     expected = shares(logits, temperature, top_p, top_k)
     draws = 40_000
-    # Evenly spaced chance instead of random: what is counted is then right to one draw a code.
+    # Evenly spaced numbers instead of random ones make each count exact to one draw.
     uniform = ((torch.arange(draws) + 0.5) / draws)[:, None]
     full = [torch.full((draws,), value) for value in (temperature, top_p)]
     codes = draw(logits.expand(draws, 1, 30), *full, torch.full((draws,), top_k), uniform, candidates)
@@ -373,7 +373,7 @@ def test_what_repeats_is_drawn_anew_from_all_codes() -> None:
     logits = torch.full((4, 3, 10), -50.0)
     logits[..., 2] = 0.0
     recent = torch.full((4, 6, 3), -1)
-    recent[:, -2:, 0] = 5  # twice of late
+    recent[:, -2:, 0] = 5  # twice, recently
     recent[:, -1, 1] = 6  # once
     recent[:, :2, 2] = 7  # twice, but long ago
     window, repeats = torch.tensor([4, 4, 0, 6]), torch.tensor([2, 3, 1, 2])
@@ -382,7 +382,7 @@ def test_what_repeats_is_drawn_anew_from_all_codes() -> None:
 
 
 def test_sampled_frames_are_distributed_as_those_of_generate(folder: Path) -> None:
-    """Codes of many rows, repetition-aware sampling on; few codes to draw from, so that shares can be compared."""
+    """Compare the distribution over many rows, with repetition-aware sampling and few codes to draw from."""
     engine = load(folder, max_batch=64)
     prompt = engine.prompt("Hello.")
     many = prompt.ids[None].expand(500, -1)
@@ -545,7 +545,7 @@ def test_a_tokenizer_of_another_model_is_refused(engine: HiggsEngine) -> None:
         PromptWriter(SimpleNamespace(get_added_vocab=dict, name_or_path="other"), engine.model.config)
 
 
-# Sound
+# Audio
 
 
 @pytest.mark.parametrize("pieces", [[1] * 97, [7] * 13 + [6], [97], [50, 0, 47]])
@@ -591,7 +591,7 @@ def test_a_stream_without_codes_is_silent(engine: HiggsEngine) -> None:
     assert not len(stream.finish().samples)
 
 
-# torchaudio's stand-in
+# The replacement of torchaudio's resample
 
 
 @pytest.mark.parametrize("hertz", [100, 440, 3000, 5500])
@@ -612,11 +612,11 @@ def test_resampling_stops_what_the_new_rate_cannot_hold() -> None:
 
 
 def test_resampling_is_linear_interpolation_by_a_windowed_sinc() -> None:
-    """An impulse comes out as the filter itself, reckoned here from its definition."""
+    """The response to an impulse is the filter, computed here from its definition."""
     impulse = torch.zeros(61, dtype=torch.float64)
     impulse[30] = 1
     found = codec_model.resample(impulse, 24_000, 16_000)
-    cutoff = 2 * 0.99 / 3  # of the input's rate, twice over
+    cutoff = 2 * 0.99 / 3  # relative to half of the input's rate
     for at, value in enumerate(found.tolist()):
         crossings = (30 - at * 1.5) * cutoff
         window = np.cos(np.pi * crossings / 12) ** 2 if abs(crossings) < 6 else 0.0
@@ -652,7 +652,7 @@ def edited(path: Path, **changes: Any) -> None:
 
 
 def refused(folder: Path | str, **values: Any) -> str:
-    """The one line that a checkpoint is refused with."""
+    """Return the one-line message with which a checkpoint is refused."""
     with pytest.raises(BackendUnavailable) as caught:
         HiggsEngine.load(HiggsLocalSettings(**{"model": str(folder), "device": "cpu", **values}))
     message = str(caught.value)

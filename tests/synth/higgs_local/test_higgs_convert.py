@@ -1,4 +1,4 @@
-"""Old checkpoints and adapters, converted: what boson_multimodal computed (benchmarks/boson_parity.py) comes out again."""
+"""Converted checkpoints, codecs and adapters give the results that boson_multimodal gave (benchmarks/boson_parity.py)."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from synth.higgs_local.boson_format.codec import native_codec, read_tensors
 from synth.higgs_local.boson_format.convert import convert_adapter, convert_checkpoint, convert_codec
 from synth.higgs_local.weights_file import read_header
 
-DATA = Path(__file__).parents[1] / "data"
+DATA = Path(__file__).parents[2] / "data"
 RECORDED = json.loads((DATA / "boson_parity.json").read_text())
 TENSORS = load_file(DATA / "boson_parity.safetensors")
 WEIGHTS = {name.removeprefix("model."): tensor for name, tensor in TENSORS.items() if name.startswith("model.")}
@@ -29,7 +29,7 @@ TARGETS = r".*\.layers\.\d+\.(self_attn\.[qkvo]_proj|audio_mlp\.(gate|up|down)_p
 
 
 def write_old(folder: Path, *, shards: int = 1, config: dict[str, Any] | None = None) -> Path:
-    """The recorded model as a folder of the old form."""
+    """Write the recorded model as a folder in the old format."""
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps({**RECORDED["config"], **(config or {})}))
     (folder / "tokenizer.json").write_text(json.dumps(RECORDED["tokenizer"]))
@@ -64,7 +64,7 @@ def model(native: Path) -> Any:
 
 
 def asked(case: dict[str, Any], config: Any) -> dict[str, torch.Tensor]:
-    """The prompt of a case as the native model wants it: a placeholder for each frame of the recording."""
+    """Return the prompt of a case in the native format, with a placeholder for each frame of the recording."""
     ids, frames = case["ids"], case["recording"]
     if frames is None:
         return {"input_ids": torch.tensor([ids]), "attention_mask": torch.ones(1, len(ids), dtype=torch.long)}
@@ -110,7 +110,7 @@ def test_greedy_codes_are_those_of_boson_multimodal(model: Any, number: int) -> 
     found = found[inputs["audio_input_ids"].shape[1] :] if "audio_input_ids" in inputs else found
     wanted = torch.tensor(case["frames"])
     assert torch.equal(found[: len(wanted)], wanted)
-    # Where a sequence ends by itself, the native model says so with a frame of its own.
+    # At the end of a sequence, the native model adds a frame of EOS only.
     rest = found[len(wanted) :]
     assert len(rest) <= case["ended"]
     assert torch.all(rest == EOS)
@@ -272,7 +272,7 @@ def test_nothing_is_overwritten_and_a_failure_leaves_nothing(tmp_path: Path) -> 
     with pytest.raises(KeyboardInterrupt):
         convert_checkpoint(old, tmp_path / "new", stop)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "old"]
-    (tmp_path / "new").mkdir()  # an empty folder is no loss
+    (tmp_path / "new").mkdir()  # an empty folder may be replaced
     convert_checkpoint(old, tmp_path / "new")
     assert (tmp_path / "new" / "config.json").is_file()
 
@@ -281,7 +281,7 @@ def test_nothing_is_overwritten_and_a_failure_leaves_nothing(tmp_path: Path) -> 
 
 
 def filled(name: str, shape: list[int]) -> torch.Tensor:
-    """The tensor of that name in the recorded codec, as benchmarks/boson_parity.py makes it."""
+    """Return a tensor of the recorded codec, computed from its name as in benchmarks/boson_parity.py."""
     numbers = np.random.RandomState(zlib.crc32(name.encode())).random_sample(4093) - 0.5
     values = torch.from_numpy(np.resize(numbers, int(np.prod(shape))).reshape(shape).astype(np.float32))
     if name.endswith("embed"):
@@ -310,7 +310,7 @@ def test_the_codec_hears_and_says_what_it_did(old_codec: dict[str, torch.Tensor]
     heard = codec.encode(filled("sound", [1, 1, 19_200])).audio_codes[0]
     wanted = torch.tensor(RECORDED["codec"]["heard"])
     assert heard.shape == wanted.shape
-    assert (heard == wanted).float().mean() > 0.98  # a code between two entries may fall on either side on another machine
+    assert (heard == wanted).float().mean() > 0.98  # rounding on another processor may choose the other of two nearly equal entries
     assert len(wanted.unique()) > 20
     # Decode in float64, because rounding in float32 differs between processors by more than the tolerance.
     _, exact = native_codec(RECORDED["codec"]["config"], {name: tensor.double() for name, tensor in old_codec.items()})
@@ -362,7 +362,7 @@ def test_nothing_in_a_codec_file_is_run(tmp_path: Path) -> None:
 
 
 def old_adapter(folder: Path, modules: dict[str, tuple[int, int]], **config: Any) -> Path:
-    """An adapter as PEFT saves one of the old model; ``modules`` gives inputs and outputs of each."""
+    """Write an adapter as PEFT saves it for the old model; ``modules`` gives the inputs and outputs of each layer."""
     torch.manual_seed(3)
     tensors = {}
     for name, (inputs, outputs) in modules.items():

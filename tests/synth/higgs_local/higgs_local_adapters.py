@@ -1,4 +1,4 @@
-"""A Higgs model of two thin layers, random and without tokenizer or codec, and adapters for it."""
+"""Make a random Higgs model of two small layers, without tokenizer or codec, and adapters for it."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -35,7 +35,7 @@ def make_model(seed: int = 0, *, text_head: bool = False, **sizes: int) -> Any:
 
 
 def save_adapter(model: Any, folder: Path, *, seed: int = 1, rows: tuple[int, ...] = (), **lora: Any) -> Path:
-    """PEFT's folder of an adapter for ``model`` with random weights; the model itself stays as it is."""
+    """Save a random adapter for ``model`` with PEFT; the model stays unchanged."""
     from peft import LoraConfig, get_peft_model
 
     torch.manual_seed(seed)
@@ -51,14 +51,14 @@ def save_adapter(model: Any, folder: Path, *, seed: int = 1, rows: tuple[int, ..
 
 
 def save_trained(model: Any, folder: Path, marks: Mapping[str, TrainedMark] = MARKS, *, seed: int = 1, name: str = "tiny") -> Path:
-    """The same with ``prosody.json``, as a trainer leaves it."""
+    """Save a random adapter with its ``prosody.json``, as the trainer does."""
     save_adapter(model, folder, seed=seed, rows=tuple(mark.id for mark in marks.values()))
     write_prosody(folder, describe_model(model, name).base, marks)
     return folder
 
 
 def scores(model: Any) -> torch.Tensor:
-    """Of a prompt with text, two marks and audio."""
+    """Return the logits of a prompt with text, two marks and audio."""
     ids = torch.tensor([[291, 5, 280, 7, 281, 9, 294, 293, 293, 293]])
     frames = torch.arange(24).reshape(1, 3, 8) * 7
     with torch.inference_mode():

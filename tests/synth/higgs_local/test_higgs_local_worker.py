@@ -1,4 +1,4 @@
-"""The worker: who speaks with whom, who waits, and what one caller's trouble is to the others."""
+"""The worker: batching, queueing, cancellation, and isolation of one caller's errors from the others."""
 
 import asyncio
 import gc
@@ -29,8 +29,8 @@ def request_for(text: str, **rest: Any) -> GenerationRequest:
     return GenerationRequest(plain(text), **({"seconds": 1000.0} | rest))
 
 
-class Bench:
-    """A worker over an engine that was scripted."""
+class WorkerBench:
+    """A worker with a scripted engine."""
 
     def __init__(self, settings: HiggsLocalSettings = SETTINGS, **rest: Any) -> None:
         self.engine = ScriptedEngine(settings)
@@ -45,18 +45,18 @@ class Bench:
         return [chunk async for chunk in self.worker.speak(request_for(text, **rest))]
 
     async def begin(self, text: str, **rest: Any) -> tuple[AsyncGenerator[AudioChunk, None], AudioChunk]:
-        """An order of which the first chunk was heard."""
+        """Start a request and return it with its first chunk."""
         speaking = self.worker.speak(request_for(text, **rest))
         return speaking, await anext(speaking)
 
 
-def run(work: Callable[[Bench], Any], settings: HiggsLocalSettings = SETTINGS, **rest: Any) -> Bench:
-    """Do ``work`` with a bench, and close it."""
-    bench = Bench(settings, **rest)
+def run(work: Callable[[WorkerBench], Any], settings: HiggsLocalSettings = SETTINGS, **rest: Any) -> WorkerBench:
+    """Run ``work`` with a bench, and close the bench."""
+    bench = WorkerBench(settings, **rest)
 
     async def main() -> None:
         try:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 await work(bench)
         finally:
             await bench.worker.close()
@@ -75,7 +75,7 @@ def samples(chunks: list[AudioChunk]) -> np.ndarray[Any, Any]:
 
 
 def test_every_frame_is_heard_once_and_in_order() -> None:
-    async def work(bench: Bench) -> None:
+    async def work(bench: WorkerBench) -> None:
         chunks = await bench.say("one two three four five six seven")
         frames = samples(chunks)[::HOP] * 1024
         assert frames.tolist() == list(range(70))
@@ -89,7 +89,7 @@ def test_every_frame_is_heard_once_and_in_order() -> None:
 
 
 def test_the_first_chunk_is_heard_before_the_end() -> None:
-    async def work(bench: Bench) -> None:
+    async def work(bench: WorkerBench) -> None:
         speaking, chunk = await bench.begin("forever")
         assert len(chunk.audio.samples) == 5 * HOP
         await speaking.aclose()
@@ -98,7 +98,7 @@ def test_the_first_chunk_is_heard_before_the_end() -> None:
 
 
 def test_what_goes_on_for_too_long_is_cut() -> None:
-    async def work(bench: Bench) -> None:
+    async def work(bench: WorkerBench) -> None:
         chunks = await bench.say("forever", seconds=2.01)
         assert chunks[-1].cut
         assert len(samples(chunks)) == 51 * HOP
@@ -107,7 +107,7 @@ def test_what_goes_on_for_too_long_is_cut() -> None:
 
 
 def test_callers_are_decoded_together_as_many_as_may() -> None:
-    async def work(bench: Bench) -> None:
+    async def work(bench: WorkerBench) -> None:
         heard = await asyncio.gather(*(bench.say(f"{number} two three") for number in range(10)))
         assert all(len(samples(chunks)) == 30 * HOP for chunks in heard)
 
@@ -118,7 +118,7 @@ def test_callers_are_decoded_together_as_many_as_may() -> None:
 
 
 def test_a_late_caller_joins_those_who_speak() -> None:
-    async def work(bench: Bench) -> None:
+    async def work(bench: WorkerBench) -> None:
         speaking, _ = await bench.begin("forever")
         assert len(samples(await bench.say("late one"))) == 20 * HOP
         await speaking.aclose()
@@ -128,16 +128,16 @@ def test_a_late_caller_joins_those_who_speak() -> None:
 
 
 def test_a_cancelled_caller_frees_its_place_within_one_step() -> None:
-    """Decoding stands still while the caller leaves, so it is known which step is the next."""
+    """Decoding is paused while the caller leaves, so that the next step is known."""
     gate, stopped = threading.Event(), threading.Event()
     gate.set()
 
     def wait(_: ScriptedBatch) -> None:
         if not gate.is_set():
             stopped.set()
-            assert gate.wait(10)
+            assert gate.wait(60)
 
-    async def work(bench: Bench) -> None:
+    async def work(bench: WorkerBench) -> None:
         bench.engine.at_step = wait
         first, _ = await bench.begin("forever a")
         second, _ = await bench.begin("forever b")
@@ -159,7 +159,7 @@ def test_a_cancelled_caller_frees_its_place_within_one_step() -> None:
 
 
 def test_a_caller_who_leaves_while_waiting_is_never_decoded() -> None:
-    async def work(bench: Bench) -> None:
+    async def work(bench: WorkerBench) -> None:
         speaking = [(await bench.begin(f"forever {number}"))[0] for number in range(3)]
         task = asyncio.create_task(bench.say("leaver"))
         await asyncio.sleep(0.01)
@@ -174,7 +174,7 @@ def test_a_caller_who_leaves_while_waiting_is_never_decoded() -> None:
 
 
 def test_the_last_caller_to_leave_stops_the_decoding() -> None:
-    async def work(bench: Bench) -> None:
+    async def work(bench: WorkerBench) -> None:
         speaking, _ = await bench.begin("forever")
         await speaking.aclose()
         await until(lambda: bench.engine.closed > 0)
@@ -186,7 +186,7 @@ def test_the_last_caller_to_leave_stops_the_decoding() -> None:
 
 
 def test_a_full_queue_refuses_and_has_room_again() -> None:
-    async def work(bench: Bench) -> None:
+    async def work(bench: WorkerBench) -> None:
         speaking = [(await bench.begin(f"forever {number}"))[0] for number in range(3)]
         waiting = asyncio.create_task(bench.say("waiting"))
         await asyncio.sleep(0)
@@ -202,7 +202,7 @@ def test_a_full_queue_refuses_and_has_room_again() -> None:
 
 
 def test_a_slow_listener_keeps_nobody_waiting() -> None:
-    async def work(bench: Bench) -> None:
+    async def work(bench: WorkerBench) -> None:
         slow, _ = await bench.begin("a slow listener hears it late")
         await asyncio.gather(*(bench.say(f"{number} quick") for number in range(5)))
         rest = [chunk async for chunk in slow]
@@ -212,9 +212,9 @@ def test_a_slow_listener_keeps_nobody_waiting() -> None:
 
 
 def test_a_listener_who_never_listens_holds_one_place_of_the_queue() -> None:
-    """So what is kept for such listeners is bounded too."""
+    """So the audio kept for such listeners is bounded too."""
 
-    async def work(bench: Bench) -> None:
+    async def work(bench: WorkerBench) -> None:
         asleep = [(await bench.begin("one two three"))[0] for _ in range(2)]
         with pytest.raises(BackendBusy):
             await bench.say("no room")
@@ -226,7 +226,7 @@ def test_a_listener_who_never_listens_holds_one_place_of_the_queue() -> None:
 
 
 def test_a_failure_before_the_first_frame_is_the_callers_own() -> None:
-    async def work(bench: Bench) -> None:
+    async def work(bench: WorkerBench) -> None:
         def fail(said: str) -> None:
             if "bad" in said:
                 raise ValueError("no such token")
@@ -244,7 +244,7 @@ def test_a_failure_before_the_first_frame_is_the_callers_own() -> None:
 
 
 def test_a_failure_at_a_chunk_is_the_callers_own() -> None:
-    async def work(bench: Bench) -> None:
+    async def work(bench: WorkerBench) -> None:
         def fail(said: str) -> None:
             if "bad" in said:
                 raise RuntimeError("the codec broke")
@@ -260,9 +260,9 @@ def test_a_failure_at_a_chunk_is_the_callers_own() -> None:
 
 
 def test_one_text_that_breaks_every_step_fails_alone() -> None:
-    """Those who had the bad luck to be decoded with it are decoded again."""
+    """The requests that were decoded together with it are decoded again."""
 
-    async def work(bench: Bench) -> None:
+    async def work(bench: WorkerBench) -> None:
         def fail(batch: ScriptedBatch) -> None:
             if any("bad" in row.said and row.ran > 2 for row in batch.rows.values()):
                 raise RuntimeError("device-side assert")
@@ -278,7 +278,7 @@ def test_one_text_that_breaks_every_step_fails_alone() -> None:
 
 
 def test_a_step_that_fails_in_mid_speech_ends_that_speech() -> None:
-    async def work(bench: Bench) -> None:
+    async def work(bench: WorkerBench) -> None:
         speaking, _ = await bench.begin("forever")
 
         def fail(_: ScriptedBatch) -> None:
@@ -295,7 +295,7 @@ def test_a_step_that_fails_in_mid_speech_ends_that_speech() -> None:
 
 
 def test_a_model_that_cannot_be_loaded_is_told_to_all_and_tried_again() -> None:
-    class Absent(Bench):
+    class Absent(WorkerBench):
         def _load(self) -> Any:
             self.loads += 1
             if self.loads == 1:
@@ -316,7 +316,7 @@ def test_a_model_that_cannot_be_loaded_is_told_to_all_and_tried_again() -> None:
 
 
 def test_closing_fails_those_who_speak_and_those_who_wait() -> None:
-    async def work(bench: Bench) -> None:
+    async def work(bench: WorkerBench) -> None:
         speaking, _ = await bench.begin("forever")
         tasks = [asyncio.create_task(bench.say(f"forever {number}")) for number in range(4)]
         await asyncio.sleep(0.01)
@@ -335,14 +335,14 @@ def test_closing_fails_those_who_speak_and_those_who_wait() -> None:
 
 
 def test_closing_what_never_spoke_does_nothing() -> None:
-    async def work(bench: Bench) -> None:
+    async def work(bench: WorkerBench) -> None:
         await bench.worker.close()
 
     assert run(work).loads == 0
 
 
 def test_several_event_loops_share_one_worker() -> None:
-    bench = Bench()
+    bench = WorkerBench()
     heard: list[int] = []
 
     def caller(number: int) -> None:
@@ -352,18 +352,18 @@ def test_several_event_loops_share_one_worker() -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
     asyncio.run(bench.worker.close())
     assert heard == [30 * HOP] * 4
     assert bench.loads == 1
 
 
 def test_a_loop_that_ended_in_mid_speech_is_left_alone() -> None:
-    bench = Bench()
+    bench = WorkerBench()
 
     async def abandon() -> None:
         bench.worker.speak(request_for("forever"))
-        await bench.begin("forever")  # and the loop ends, which closes what is open
+        await bench.begin("forever")  # the end of the loop closes the generators
 
     asyncio.run(abandon())
     assert len(samples(asyncio.run(bench.say("next")))) == 10 * HOP
@@ -371,7 +371,7 @@ def test_a_loop_that_ended_in_mid_speech_is_left_alone() -> None:
 
 
 def test_memory_does_not_grow_over_200_requests() -> None:
-    async def work(bench: Bench) -> None:
+    async def work(bench: WorkerBench) -> None:
         async def some(count: int) -> None:
             for number in range(count):
                 if number % 4 == 3:
@@ -393,7 +393,7 @@ def test_memory_does_not_grow_over_200_requests() -> None:
     run(work)
 
 
-# Who speaks with whom, without a thread
+# Scheduling, without a thread
 
 
 def adapter(name: str) -> Adapter:
@@ -404,7 +404,7 @@ A, B = adapter("a"), adapter("b")
 
 
 class Line:
-    """Requests in a queue, and a `BatchScheduler` to choose from them; adapters change in name only."""
+    """A queue of requests and a `BatchScheduler`; switching adapters is replaced by a no-op."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.engine = ScriptedEngine(SETTINGS)
@@ -419,7 +419,7 @@ class Line:
         return handle
 
     def turn(self) -> list[str]:
-        """One step; says who has begun."""
+        """Run one step; return the texts of the requests that started."""
         self.scheduler.drop_cancelled()
         chosen = self.scheduler.choose(self.waiting)
         for handle in chosen:
@@ -443,7 +443,7 @@ def test_those_who_share_an_adapter_speak_together(line: Line) -> None:
 
 
 def test_nobody_is_passed_over_for_ever(line: Line) -> None:
-    """While the first in line waits for another adapter, those of the present one end and no more of them begin."""
+    """While the first request waits for another adapter, no more requests with the active adapter start."""
     speaker = line.ask("forever", A)
     assert line.turn() == ["forever"]
     line.ask("b1", B)

@@ -1,4 +1,4 @@
-"""The whole way with a real engine, codec and adapters, tiny and random: text, marks, codes, sound."""
+"""From text and marks to codes and audio, with a real engine, codec and adapters, tiny and random."""
 
 import asyncio
 import gc
@@ -34,7 +34,7 @@ MARKS = {kind: TrainedMark(MARK_TOKENS[i], IDS[i]) for i, kind in enumerate(("em
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A checkpoint, and a folder with an adapter that knows marks and one that knows none."""
+    """A checkpoint, and a folder with an adapter trained on marks and one without marks."""
     base, adapters = tmp_path_factory.mktemp("base") / "model", tmp_path_factory.mktemp("adapters")
     model = ending(tiny_model())
     save_trained(model, adapters / "marks", MARKS)
@@ -44,12 +44,12 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 @pytest.fixture(scope="module")
 def endless(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint that never comes to an end by itself."""
+    """A checkpoint that never generates EOS."""
     return save_checkpoint(tmp_path_factory.mktemp("endless") / "model")
 
 
-class Watched(HiggsLocal):
-    """Keeps what the model was given."""
+class WatchedHiggsLocal(HiggsLocal):
+    """Records the prompts and engines."""
 
     def __init__(self, settings: HiggsLocalSettings) -> None:
         super().__init__(settings)
@@ -69,17 +69,17 @@ class Watched(HiggsLocal):
         return engine
 
     def marks_given(self, at: int = -1) -> list[int]:
-        """Ids of the marks' tokens in a prompt, in order."""
+        """Return the ids of the marks' tokens in a prompt, in order."""
         return [number for number in self.prompts[at].ids.tolist() if number in IDS]
 
 
-def made(folders: tuple[Path, Path], **rest: Any) -> Watched:
+def made(folders: tuple[Path, Path], **rest: Any) -> WatchedHiggsLocal:
     chosen = {"model": str(folders[0]), "adapters": str(folders[1]), "device": "cpu", "max_batch": 4, **GREEDY} | rest
-    return Watched(HiggsLocalSettings(**chosen))
+    return WatchedHiggsLocal(HiggsLocalSettings(**chosen))
 
 
 @asynccontextmanager
-async def opened(folders: tuple[Path, Path], **rest: Any) -> AsyncIterator[Watched]:
+async def opened(folders: tuple[Path, Path], **rest: Any) -> AsyncIterator[WatchedHiggsLocal]:
     backend = made(folders, **rest)
     try:
         yield backend
@@ -88,7 +88,7 @@ async def opened(folders: tuple[Path, Path], **rest: Any) -> AsyncIterator[Watch
 
 
 async def say(backend: HiggsLocal, text: str | MarkedText, **rest: Any) -> tuple[torch.Tensor, list[Speech]]:
-    """The codes and the chunks of a text, which may hold marks."""
+    """Speak a text, which may contain marks; return its codes and chunks."""
     marked = parse(text) if isinstance(text, str) else text
     speeches = [speech async for speech in backend.speak(SpeechRequest(marked, **rest))]
     context = speeches[-1].context
@@ -221,7 +221,7 @@ def test_leaving_frees_the_place_on_the_engine(endless: Path) -> None:
                 waiting = asyncio.create_task(backend.speak(SpeechRequest(plain("one"))).__anext__())
                 await asyncio.sleep(0.05)
                 assert not waiting.done()
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 assert len((await waiting).audio.samples)
 
     asyncio.run(main())
@@ -237,7 +237,7 @@ def test_a_checkpoint_that_is_not_there_is_told(tmp_path: Path) -> None:
 
 
 def test_memory_stays_flat_over_200_requests(tmp_path: Path, recording: Reference) -> None:
-    model = ending(tiny_model(), 12.0)  # each ends soon
+    model = ending(tiny_model(), 12.0)  # a strong EOS: every row ends soon
     save_trained(model, tmp_path / "adapters" / "marks", MARKS)
     base = save_checkpoint(tmp_path / "model", model=model)
 
@@ -269,7 +269,7 @@ async def leave(backend: HiggsLocal, text: str) -> None:
 
 
 def measure() -> tuple[int, int]:
-    """Tensors, and bytes of memory."""
+    """Return the number of tensors, and the resident memory in bytes."""
     gc.collect()
     tensors = sum(issubclass(type(item), torch.Tensor) for item in gc.get_objects())
     pages = int(Path("/proc/self/statm").read_text().split()[1])
