@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # before tests/, whose folder synth would hide the package
 from tiny_higgs import rows_of_eos, tiny_codec, tiny_model, tiny_tokenizer
 
 from synth.higgs_local.checkpoint import HiggsCheckpoint

@@ -69,7 +69,7 @@ def create_app(load: Callable[[], SpeechEngine], options: ServerOptions) -> ASGI
         first = await anext(audio, None)  # an error before the first chunk still gets its own HTTP status
         if first is None:
             raise _empty_audio_error()
-        return AudioStreamResponse(_pcm_chunks(first, audio), _headers("pcm", worker.rate))
+        return PcmStreamResponse(_pcm_chunks(first, audio), _headers("pcm", worker.rate))
 
     @app.get("/v1/audio/voices")
     async def voices() -> dict[str, list[str]]:
@@ -104,7 +104,7 @@ def create_app(load: Callable[[], SpeechEngine], options: ServerOptions) -> ASGI
     return RequestFilter(app, options.key, options.max_body)
 
 
-class AudioStreamResponse(Response):
+class PcmStreamResponse(Response):
     """Streams audio as it is generated, and closes the generator when the response ends for any reason."""
 
     def __init__(self, chunks: AsyncGenerator[bytes, None], headers: dict[str, str]) -> None:

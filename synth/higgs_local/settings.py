@@ -9,29 +9,29 @@ class HiggsLocalSettings(BaseModel):
     """Which Higgs model is run in this process, and how. Names are tried as a folder first, then on the Hugging Face hub.
 
     Attributes:
-        model: folder or hub name of the checkpoint, in the form that transformers reads.
+        model: folder or hub name of the checkpoint, in transformers' format.
         revision: commit, tag or branch of the model on the hub; a commit pins it. None is the newest.
         codec: folder or hub name of the codec. None is the folder ``codec`` within or beside the model's, else the one that the
             model's processor names.
         codec_revision: the same for the codec.
-        adapters: folder that holds LoRA adapters, one a subfolder.
+        adapters: folder that holds LoRA adapters, one per subfolder.
         device: auto is the first GPU, else the processor; or cpu, cuda, cuda:1 ...
         dtype: auto is bfloat16 on a GPU and float32 elsewhere.
-        decode: how a frame's step runs. graph replays a CUDA graph, compile has torch.compile fuse the step before that, eager does
-            neither; auto is compile on a GPU and eager elsewhere.
-        max_batch: most requests that are decoded together.
-        scene: where the voice is heard, in words; empty leaves it out.
-        speakers: what the speakers [SPEAKER0], [SPEAKER1] ... of a text sound like, in words.
-        temperature: 0 takes the likeliest code; higher is livelier.
-        top_p: codes are drawn from the likeliest that together have this probability.
-        top_k: and from so many at most.
-        ras_window: frames in which a codebook's repeated code is looked for (repetition-aware sampling); 0 turns it off.
-        ras_repeats: from so many repeats on it is drawn anew from all codes.
-        first_frames: frames of the first chunk of sound; a frame is 40 ms.
-        chunk_frames: frames of every later one.
-        context_seconds: longest sentence before that goes along to keep the voice.
-        max_seconds_per_char: the most that a small letter takes to say; capitals and ideographs may take 3 times as long,
-            digits and signs 5 times. Speech that goes on for longer is cut.
+        decode: how decoding steps run. graph replays CUDA graphs; compile also has torch.compile fuse the step; eager does neither;
+            auto is compile on a GPU and eager elsewhere.
+        max_batch: most requests that are decoded in one batch.
+        scene: description of the acoustic scene; empty for none.
+        speakers: descriptions of the speakers [SPEAKER0], [SPEAKER1] ... of a text.
+        temperature: 0 takes the most likely code; higher values give more variation.
+        top_p: nucleus sampling: draw from the most likely codes whose probabilities sum to this value.
+        top_k: draw from at most this many codes.
+        ras_window: window of repetition-aware sampling, in frames; 0 turns it off.
+        ras_repeats: a code that occurs this often in its codebook's window is drawn again, from all codes.
+        first_frames: frames of the first audio chunk; a frame is 40 ms.
+        chunk_frames: frames of every later chunk.
+        context_seconds: longest previous sentence that is added to the prompt, to keep the voice.
+        max_seconds_per_char: upper bound for the duration of a small letter; capitals and CJK characters may take 3 times as long,
+            digits and symbols 5 times. Longer speech is cut.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
@@ -60,7 +60,7 @@ class HiggsLocalSettings(BaseModel):
     @field_validator("revision", "codec", "codec_revision", "adapters", mode="before")
     @classmethod
     def _empty_is_none(cls, value: object) -> object:
-        """An environment variable that is set to nothing is not set."""
+        """Treat an empty environment variable as unset."""
         return None if value == "" else value
 
     @field_validator("model", "codec", "adapters", "revision", "codec_revision")
