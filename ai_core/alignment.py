@@ -1,4 +1,4 @@
-"""Find when each word is heard in an audio."""
+"""Word alignment: the start and end of each word in speech."""
 
 import asyncio
 from dataclasses import replace
@@ -13,23 +13,24 @@ if TYPE_CHECKING:
     from synth.acoustics.align import Alignment
 
 ALIGNMENT_BACKEND = "embedded"
-"""The backend whose reading of a text is the reference that other audio is aligned with."""
+"""Backend that speaks the reference for alignment."""
 
 _FEW_WORDS, _LIKELY = 3, 0.3
-"""A few words are hard to tell from others by their sound, and a voice that was just asked for them most likely said them: up to
-so many words are trusted from this confidence on."""
+"""Texts of at most ``_FEW_WORDS`` words need only the confidence ``_LIKELY``: so short an alignment never scores high, and a
+backend
+most likely spoke the text that it was given."""
 
 
 async def align_words(audio: Audio, text: str | MarkedText, runtime: Runtime, language: str | None = None) -> "Alignment":
-    """Find when each word of ``text`` is heard in ``audio``.
+    """Align the words of ``text`` with ``audio``.
 
-    By the neural aligner of ``PROSODY_ALIGNER`` where one is set, else by comparing with the alignment backend's reading.
+    Uses the neural aligner of ``PROSODY_ALIGNER`` if it is set, else compares the audio with the alignment backend's speech.
 
     Args:
-        audio: anyone's speech, mono.
-        text: what is said in it. Its marks do not matter.
-        runtime: has the aligner and the backend.
-        language: BCP 47 tag of what is spoken; for the alignment backend, also the name of one of its voices.
+        audio: speech of any speaker, mono.
+        text: its transcript; marks are ignored.
+        runtime: provides the aligner and the backend.
+        language: BCP 47 tag of the text, or the name of a voice of the alignment backend.
 
     Raises:
         BadInput: the audio or the text cannot be aligned, or (`ModelError`) the aligner cannot be loaded.
@@ -47,10 +48,10 @@ async def find_word_times(speech: Speech, marked: MarkedText, runtime: Runtime, 
     """Add word times to the speech of a backend that gives none.
 
     Returns:
-        The speech, and whether the times can be trusted. Its ``words`` are None where they could not be looked for.
+        The speech, and whether its word times can be trusted. ``words`` is None if there is nothing to align or alignment failed.
 
     Raises:
-        ModelError: the aligner that is set cannot be loaded.
+        ModelError: the aligner of ``PROSODY_ALIGNER`` cannot be loaded.
     """
     speech = replace(speech, words=None)
     if not len(speech.audio.samples) or not marked.words:
@@ -58,7 +59,7 @@ async def find_word_times(speech: Speech, marked: MarkedText, runtime: Runtime, 
     try:
         found = await align_words(speech.audio, marked, runtime, language)
     except BackendError as error:
-        warning = f"the words were not looked for in the sound, and no mark was made there: {error}"
+        warning = f"the words could not be aligned with the audio, so no mark was realised in it: {error}"
         return replace(speech, warnings=(*speech.warnings, warning)), True
     trusted = found.trusted or (len(found.words) <= _FEW_WORDS and found.confidence >= _LIKELY)
     return replace(speech, words=found.words), trusted

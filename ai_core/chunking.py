@@ -1,4 +1,4 @@
-"""Split a sentence into chunks to speak: at its pauses, and at the longest text that a backend takes."""
+"""Split a sentence into chunks to speak: at its pauses, and at the maximum length of a request."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +15,7 @@ class Chunks:
 
     Attributes:
         spans: n spans ``[start, end)``, each with a word in it.
-        gaps: n + 1 pauses in milliseconds; None where no mark asks for one.
+        gaps: n + 1 pauses in milliseconds; None where there is no pause mark.
     """
 
     spans: tuple[tuple[int, int], ...]
@@ -23,7 +23,7 @@ class Chunks:
 
 
 def at_slots(marked: MarkedText) -> MarkedText:
-    """Move each mark to its slot, save a pause inside a word, which stays there."""
+    """Move each mark to its slot, except a pause inside a word."""
     words = marked.words
 
     def slot(mark: Mark) -> int:
@@ -36,12 +36,12 @@ def at_slots(marked: MarkedText) -> MarkedText:
 
 
 def is_at_edge(pause: Mark, words: Sequence[Word]) -> bool:
-    """Whether a pause stands before the first of the words of a sentence, or after the last."""
+    """Whether a pause is before the first word of a sentence or after its last."""
     return not words or pause.offset <= words[0].core_start or word_after(words, pause.offset) is None
 
 
 def split_chunks(sentence: MarkedText, max_chars: int) -> Chunks:
-    """Split a sentence at its pauses, which stand at slots; pauses in one slot add up. No span is longer than ``max_chars``."""
+    """Split a sentence at its pauses, which are at slots; pauses in one slot add up. No span is longer than ``max_chars``."""
     words = sentence.words
     pauses: dict[int, int] = {}
     for mark in sentence.marks:
@@ -66,7 +66,8 @@ _CLAUSE_END = regex.compile(r"[,;:،、；：\p{Pd}][\p{Pe}\p{Pf}\"']*\s*$")
 
 
 def _parts(text: str, words: Sequence[Word], start: int, end: int, max_chars: int) -> Iterator[tuple[int, int]]:
-    """A span in parts of at most ``max_chars``: after a clause if one ends in the second half, else at a word, else anywhere."""
+    """Split a span into parts of at most ``max_chars``: after a clause that ends in the second half, else at a word, else
+    anywhere."""
     while end - start > max_chars:
         starts = [word.start for word in words if start < word.start <= start + max_chars]
         clauses = [at for at in starts if at > start + max_chars // 2 and _CLAUSE_END.search(text, start, at)]

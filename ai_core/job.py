@@ -1,4 +1,4 @@
-"""A job and its result: what to speak and how, what came out, and what cannot be spoken."""
+"""Jobs, results, warnings about marks, and validation of texts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -16,29 +16,28 @@ if TYPE_CHECKING:
     from synth.acoustics.report import Report
 
 Focus = tuple[tuple[int, int], ...]
-"""Spans of a text that carry its point."""
+"""Spans of a text, each of which must contain an emphasis."""
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What to speak, and how. None means the setting's default.
+    """A text to speak, and options. None means the default of the settings.
 
     Attributes:
-        text: a text, or one with marks.
-        intensity: sets density and strength together; a number of emphases per word is spoken at the nearest named strength.
+        text: a text, with or without marks.
+        intensity: sets density and strength together; a number of emphases per word takes the nearest named strength.
         density: how many words the tagger stresses.
         strength: how strongly the voice renders a mark.
         speed: 1.0 is the voice's own rate of speech, 2.0 twice as fast.
-        focus: spans of the text that carry its point: the tagger stresses a word in each.
-        reference: a recording to take the voice from, in place of a voice's name.
-        language: that of the text, a BCP 47 tag: where the voice does not know when it says each word, the words are aligned in
-            that language.
-        realise: whether marks that the voice does not obey are made in its audio.
-        report: whether every mark is measured in the result.
-        times: whether the result needs the time of each word. Without, words are only aligned where a mark is to be made, and
-            the first sentence is sent while it is spoken if nothing has to be changed in it.
-        tag: whether the tagger marks the text. By default it marks a ``str``, and leaves a `MarkedText` to its own marks; marks
-            that the text has stay in either case.
+        focus: spans of the text; the tagger stresses at least one word in each.
+        reference: a recording whose voice to use, instead of a named voice.
+        language: language of the text, a BCP 47 tag; used to align its words if the voice gives no word times.
+        realise: whether marks that the voice does not support are realised in its audio.
+        report: whether to measure every mark in the result.
+        times: whether the result needs word times. If not, words are only aligned to realise a mark, and the first sentence is
+            streamed if it needs no post-processing.
+        tag: whether the tagger marks the text. By default, it marks a ``str`` and not a `MarkedText`. Existing marks are kept in
+            either case.
     """
 
     text: str | MarkedText
@@ -72,17 +71,17 @@ class Job:
         return isinstance(self.text, str) if self.tag is None else self.tag
 
     def density_in(self, settings: Settings) -> Density:
-        """The density to tag with, by the job or else by the settings."""
+        """The density of the job, else of the settings."""
         for given in (self.density, self.intensity, settings.density):
             if given is not None:
                 return given
         return settings.intensity
 
     def strength_in(self, settings: Settings) -> Strength:
-        """The strength to speak with, by the job or else by the settings.
+        """The strength of the job, else of the settings.
 
         Raises:
-            BadInput: an intensity that is not low, medium or high, nor a number from 0 to 1.
+            BadInput: the intensity is neither low, medium or high nor a number from 0 to 1.
         """
         if self.strength is not None:
             return self.strength
@@ -93,21 +92,22 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What came out: of one sentence or a part of it from `stream`, of the whole job from `collect`.
+    """Speech and its description: of a sentence or a part of one from `stream`, of the whole job from `collect`.
 
     Attributes:
         audio: mono audio.
-        marked: the text, untouched, and its marks, each at its slot; offsets count from its own start.
-        scores: for each mark the tagger's probability, or None where the user or a rule set it.
-        words: the time of each word, in seconds from the start of ``audio``; empty if the words were not found.
+        marked: the unchanged text and its marks, each at its slot; offsets count from the start of this text.
+        scores: for each mark the tagger's probability; None if the user or a rule set the mark.
+        words: the time of each word, in seconds from the start of ``audio``; empty if not known.
         backend: the backend that spoke; the last one, if it changed within the job.
-        fallback: the backend that was asked first and failed; None if none did.
-        report: the measurement of each mark, from `collect` of a job that asks for it.
-        unrealised: marks that stayed without effect.
-        warnings: what was not done, or not as asked, in words.
-        complete: whether a sentence ends with it; of one that is sent in parts, the first has the text.
-        timings: seconds spent so far: to ``load`` the tagger, to ``tag``, to ``speak`` (a long text is tagged further meanwhile),
-            to ``measure`` the marks, and in ``total``.
+        fallback: the requested backend, if it failed; else None.
+        report: the measurement of each mark, from `collect` of a job with ``report`` set.
+        unrealised: marks without effect.
+        warnings: deviations from the request, as text.
+        complete: whether this result ends a sentence. If a sentence is streamed in parts, the first part has the text.
+        timings: seconds spent so far: ``load`` the tagger, ``tag``, ``speak`` (which overlaps with tagging the rest of a long
+            text),
+            ``measure`` the marks, and ``total``.
     """
 
     audio: Audio
@@ -124,7 +124,7 @@ class Result:
 
 
 def join_results(results: Sequence[Result]) -> Result:
-    """One result of those of all sentences of a job, at least one."""
+    """Join the results of all sentences of a job, at least one, into one result."""
     words: list[WordTime] = []
     unrealised: list[Mark] = []
     offset, seconds = 0, 0.0
@@ -145,51 +145,53 @@ def join_results(results: Sequence[Result]) -> Result:
 
 
 def dropped_warnings(marks: Sequence[Mark], marked: MarkedText, backend: str) -> list[str]:
-    """A warning for each mark of a text that nothing can express on a backend."""
-    return [f"{_described(mark, marked)} was not spoken: backend {backend} cannot do it there" for mark in marks]
+    """A warning for each mark that the backend cannot express."""
+    return [f"{_described(mark, marked)} was dropped: backend {backend} does not support it there" for mark in marks]
 
 
 def skipped_warnings(marks: Sequence[Mark], marked: MarkedText, backend: str) -> list[str]:
-    """A warning for each mark of a text that would have been realised in the audio, if that were not turned off."""
-    reason = "marks are not made in its sound, as asked"
-    return [f"{_described(mark, marked)} was left to backend {backend}: {reason}" for mark in marks]
+    """A warning for each mark that was not realised in the audio because realisation is turned off."""
+    reason = f"backend {backend} does not support it there, and realisation in the audio is turned off"
+    return [f"{_described(mark, marked)} was not realised: {reason}" for mark in marks]
 
 
 def _described(mark: Mark, marked: MarkedText) -> str:
-    """A mark with the word after it: "<emph> before 'only'"."""
+    """A mark and the word after it: "<emph> before 'only'"."""
     index = word_after(marked.words, mark.offset)
     return f"<{mark.kind}>" + ("" if index is None else f" before {marked.words[index].core(marked.text)!r}")
 
 
 def check_length(text: str, settings: Settings) -> None:
-    """Refuse a text over the limit.
+    """Check the length of a text.
 
     Raises:
         BadInput: it is longer than ``PROSODY_MAX_CHARS``.
     """
     if len(text) > settings.max_chars:
         raise BadInput(
-            f"the text has {len(text):,} characters; at most {settings.max_chars:,} are taken: "
+            f"the text has {len(text):,} characters; at most {settings.max_chars:,} are allowed: "
             "shorten it, or raise PROSODY_MAX_CHARS"
         )
 
 
 def check_text(marked: MarkedText, settings: Settings) -> None:
-    """Refuse a text that cannot be spoken.
+    """Check that a text can be spoken.
 
     Raises:
-        BadInput: no word and no pause, too long a text, pauses too long in all, emph or pitch with no word after it.
+        BadInput: the text is too long or has neither a word nor a pause; its pauses are too long in total; no word follows an emph
+            or
+            pitch mark.
     """
     check_length(marked.text, settings)
     silence = sum(mark.silence_ms for mark in marked.marks) / 1000
     if not silence and not has_word(marked.text):
-        raise BadInput(f"no text: {marked.text[:40]!r} holds no word to speak")
+        raise BadInput(f"no text: {marked.text[:40]!r} contains no word")
     if silence > settings.max_silence:
         raise BadInput(
-            f"the pauses add up to {silence:g} s; at most {settings.max_silence:g} s are taken: shorten them, "
+            f"the pauses add up to {silence:g} s; at most {settings.max_silence:g} s are allowed: shorten them, "
             "or raise PROSODY_MAX_SILENCE"
         )
     for mark in marked.marks:
         if not mark.is_pause and word_after(marked.words, mark.offset) is None:
             where = line_column(marked.text, mark.offset)
-            raise MarkupError(f"<{mark.kind}> at {where} of the text has no word after it; put it before the word that it means")
+            raise MarkupError(f"<{mark.kind}> at {where} of the text has no word after it; put it before the word to mark")

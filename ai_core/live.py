@@ -1,4 +1,4 @@
-"""Send a sentence while it is spoken: for the first sentence of a text, where nothing has to be changed in its audio."""
+"""Stream the first sentence of a text while it is synthesised, if it needs no post-processing."""
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -15,7 +15,7 @@ from synth.lowering import partition_marks
 def can_speak_live(
     sentence: MarkedText, request: SpeechRequest, backend: Synthesizer, job: Job, settings: Settings, *, realise: bool
 ) -> bool:
-    """Whether a sentence can be sent while it is spoken: it needs no post-processing, and no fallback is configured."""
+    """Whether a sentence can be streamed: it needs no post-processing, and no fallback is configured."""
     able = backend.capabilities_of(request.voice)
     return (
         able.streaming
@@ -31,11 +31,11 @@ def can_speak_live(
 
 
 class LiveSentence:
-    """One sentence that is sent while it is spoken.
+    """Streams one sentence.
 
     Attributes:
-        request: as given, with the context that the backend returned last.
-        rest: the silence at the end of the sentence that the next one is to begin with; None until it was spoken.
+        request: the given request, with the last context that the backend returned.
+        rest: the silence at the end of the sentence, which starts the next one; empty until `speak` has ended.
     """
 
     def __init__(self, backend: Synthesizer, request: SpeechRequest, rate: int) -> None:
@@ -45,7 +45,7 @@ class LiveSentence:
         self.rest = self._stream.nothing
 
     async def speak(self, sentence: TaggedText, *, last: bool) -> AsyncGenerator[Result, None]:
-        """Speak the sentence; the first result has its text, the last one is complete. ``last``: the text ends with it."""
+        """Speak the sentence. The first result has its text, the last one is complete. ``last``: this sentence ends the text."""
         backend, marked = self._backend, sentence.marked
         marks = partition_marks(marked, backend.capabilities_of(self.request.voice))
         undone = [mark for mark in marked.marks if mark not in marks.request.marks]

@@ -1,4 +1,4 @@
-"""Answer what was said: write a reply that makes the points, and speak it with the right words stressed.
+"""Reply to a message, make the given points, and speak the reply with emphasis on them.
 
 python ai_core/main.py -i "How much?" -p "30% savings"
 """
@@ -24,11 +24,11 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @app.command(help=__doc__)
 def main(
-    said: Annotated[str, typer.Option("-i", "--input", help="What was said, to be answered.", show_default=False)],
+    said: Annotated[str, typer.Option("-i", "--input", help="The message to reply to.", show_default=False)],
     points: Annotated[
-        list[str] | None, typer.Option("-p", "--point", help="A point to make; repeat it for several.", show_default=False)
+        list[str] | None, typer.Option("-p", "--point", help="A point that the reply makes; repeatable.", show_default=False)
     ] = None,
-    output: Annotated[Path, typer.Option("-o", "--output", help="The WAV to write.")] = Path("output/response.wav"),
+    output: Annotated[Path, typer.Option("-o", "--output", help="The WAV file to write.")] = Path("output/response.wav"),
     backend: Backend = None,
     voice: Voice = None,
     intensity: Intensity = None,

@@ -1,4 +1,4 @@
-"""Measure which marks are heard, in a result of the pipeline or in a recording."""
+"""Measure which marks are audible, in a result of the pipeline or in a recording."""
 
 import asyncio
 import time
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 
 async def with_report(result: Result, runtime: Runtime, language: str | None = None) -> Result:
-    """Add a report on each mark of a result, if the times of its words are known."""
+    """Add a report on each mark of a result, if its word times are known."""
     from synth.acoustics.measure import measure
     from synth.acoustics.reference_reading import read_plainly
 
     if not result.words:
-        return replace(result, warnings=(*result.warnings, "no mark was measured: it is not known when each word is heard"))
+        return replace(result, warnings=(*result.warnings, "no mark was measured: the word times are not known"))
     began = time.perf_counter()
     reading = await read_plainly(result.marked.text, runtime.backend(ALIGNMENT_BACKEND), language)
     report = await asyncio.to_thread(measure, result.audio, result.marked, result.words, reading=reading)
@@ -37,16 +37,16 @@ async def measure_recording(
 
     Args:
         audio: the recording.
-        marked: what is said in it, with its marks.
-        plain: the same text in the same voice without marks, or None.
-        language: BCP 47 tag of what is spoken.
-        runtime: has the aligner and the alignment backend.
+        marked: its transcript, with marks.
+        plain: a recording of the same text and voice without marks, or None.
+        language: BCP 47 tag of the text.
+        runtime: provides the aligner and the alignment backend.
 
     Returns:
-        The report, where the words were found, and warnings.
+        The report, the alignment, and warnings.
 
     Raises:
-        BadInput: a recording or a text that cannot be aligned.
+        BadInput: the recording and the text cannot be aligned.
         BackendError: the alignment backend failed.
     """
     from synth.acoustics.measure import measure
@@ -57,13 +57,13 @@ async def measure_recording(
     found = await align_words(audio, marked.text, runtime, language)
     if not found.trusted:
         warnings.append(
-            f"the recording does not seem to say this text (confidence {found.confidence:.2f}): do not trust the figures"
+            f"the recording does not seem to match the text (confidence {found.confidence:.2f}); the measurements are unreliable"
         )
     reading = await read_plainly(marked.text, runtime.backend(ALIGNMENT_BACKEND), language)
     if plain is not None:
         other = await align_words(plain, marked.text, runtime, language)
         reference = (plain, other.words)
         if not other.trusted:
-            warnings.append(f"the reference does not seem to say this text (confidence {other.confidence:.2f})")
+            warnings.append(f"the reference does not seem to match the text (confidence {other.confidence:.2f})")
     report = await asyncio.to_thread(measure, audio, marked, found.words, reference=reference, reading=reading)
     return report, found, warnings

@@ -1,7 +1,8 @@
 """The synthesis pipeline: text -> marks -> speech -> audio.
 
-`stream` speaks a job a sentence at a time, `collect` waits for all of it. The commands and the service call these two. Each
-sentence is tagged, split into chunks, spoken by the backend, joined, and its remaining marks are realised in the audio.
+`stream` yields the speech of a job sentence by sentence, `collect` returns all of it. The commands and the service call these two.
+Each sentence is tagged, split into chunks and spoken by the backend; the chunks are joined, and the remaining marks are realised in
+the audio.
 """
 
 import asyncio
@@ -43,10 +44,10 @@ _log = logging.getLogger(__name__)
 
 
 async def collect(job: Job | str | MarkedText, runtime: Runtime | None = None) -> Result:
-    """Speak the whole job. A text alone is a job with every default.
+    """Speak a whole job, or a text with default options.
 
     Raises:
-        BadInput: no text, a text or pauses over the limit, a mark without a word, an unknown voice or backend.
+        BadInput: the text is empty or over a limit, a mark has no word, or the voice or the backend is unknown.
         BackendError: the backend failed.
     """
     if runtime is None:
@@ -58,9 +59,10 @@ async def collect(job: Job | str | MarkedText, runtime: Runtime | None = None) -
 
 
 async def stream(job: Job | str | MarkedText, runtime: Runtime | None = None) -> AsyncGenerator[Result, None]:
-    """Speak the job a sentence at a time, or sooner; the texts of the results, joined, are the job's text.
+    """Speak a job sentence by sentence, and stream the first sentence if possible. The texts of the results add up to the job's
+    text.
 
-    Closing the iterator cancels what is being spoken. Raises as `collect` does.
+    Closing the iterator cancels the synthesis. Raises the same errors as `collect`.
     """
     if runtime is None:
         async with Runtime() as own, aclosing(stream(job, own)) as results:
@@ -87,9 +89,9 @@ async def stream(job: Job | str | MarkedText, runtime: Runtime | None = None) ->
 
 
 async def tag(job: Job, runtime: Runtime) -> AsyncGenerator[TaggedText, None]:
-    """The job's text with its marks at their slots, in portions of whole sentences.
+    """Tag the text of a job, in portions of whole sentences, with marks at their slots.
 
-    The first portion of a long text does not wait for the rest. Marks that the text has stay, without a score.
+    The first portion of a long text does not wait for the rest. Existing marks are kept, without a score.
 
     Raises:
         ModelError: the tagger cannot be loaded.
@@ -110,13 +112,13 @@ async def tag(job: Job, runtime: Runtime) -> AsyncGenerator[TaggedText, None]:
 
 
 async def tag_whole(job: Job, runtime: Runtime) -> TaggedText:
-    """The job's whole text with its marks, as `tag` gives it in portions."""
+    """Tag the text of a job, as `tag` does, as one portion."""
     async with aclosing(tag(job, runtime)) as portions:
         return concatenate_tagged([portion async for portion in portions])
 
 
 async def _sentences(job: Job, runtime: Runtime, timings: dict[str, float]) -> AsyncGenerator[TaggedText, None]:
-    """The sentences of the job with their marks. How long the first took to tag is put into ``timings``."""
+    """The tagged sentences of a job. Adds the seconds until the first is tagged to ``timings``."""
     began = time.perf_counter()
     remaining = len(job.marked.text)
     async with aclosing(tag(job, runtime)) as portions:
@@ -129,7 +131,7 @@ async def _sentences(job: Job, runtime: Runtime, timings: dict[str, float]) -> A
 
 
 class _Plan(NamedTuple):
-    """How a sentence is spoken: its chunks, the pauses between them, and the marks to realise in the audio of the whole."""
+    """How a sentence is spoken: its chunks, the pauses that joining them makes, and the marks to realise in the joined audio."""
 
     chunks: Chunks
     marks: PartitionedMarks
@@ -138,22 +140,22 @@ class _Plan(NamedTuple):
 
 
 class _Speaker:
-    """Speaks the sentences of one job, and hands the backend's context from one request to the next.
+    """Speaks the sentences of one job, and passes the backend's context from request to request.
 
-    A backend that fails is replaced by the one of ``PROSODY_FALLBACK`` for the rest of the text; what was spoken before stays.
+    If the backend fails, the one of ``PROSODY_FALLBACK`` speaks the rest of the text.
     """
 
     def __init__(self, job: Job, runtime: Runtime) -> None:
-        """Check what can be checked without speaking.
+        """Check the options of the job.
 
         Raises:
-            BadInput: there is no such backend, or it cannot speak as asked.
-            BackendUnavailable: it lacks something, and there is no fallback.
+            BadInput: the backend is unknown, or does not support an option.
+            BackendUnavailable: the backend is not installed or configured, and there is no fallback.
         """
         settings = runtime.settings
         check_speed(job.speed)
         if job.reference is not None and job.voice is not None:
-            raise RefusedRequest("a voice and a reference recording were both given; give the one to speak in")
+            raise RefusedRequest("a voice and a reference recording exclude each other; give one of them")
         self._job, self._runtime, self._settings = job, runtime, settings
         strength = job.strength_in(settings)
         self._request = SpeechRequest(plain(""), job.voice, job.speed, job.seed, strength, reference=job.reference)
@@ -167,8 +169,8 @@ class _Speaker:
             self._backend: Synthesizer = runtime.backend(self._current)
             if job.reference is not None and not self._capabilities.references:
                 raise RefusedRequest(
-                    f"backend {self._backend.name} has voices of its own and cannot take one from a recording; "
-                    "leave the reference out, or use a backend that can (`prosody doctor` lists them)"
+                    f"backend {self._backend.name} does not support reference recordings; "
+                    "leave the reference out, or use another backend (`prosody doctor` lists them)"
                 )
         except BackendUnavailable as error:
             self._fall_back(error)
@@ -178,13 +180,13 @@ class _Speaker:
         return self._backend.capabilities_of(self._request.voice)
 
     async def speak(self, sentences: AsyncIterable[TaggedText]) -> AsyncGenerator[Result, None]:
-        """Speak the sentences in order. While one is realised, the next are spoken.
+        """Speak the sentences and yield their results in order. The next sentences are spoken while one is realised.
 
-        The first is sent while it is spoken, where nothing has to be changed in it.
+        The first sentence is streamed if it needs no post-processing.
 
         Raises:
-            RefusedRequest: the backend cannot speak this.
-            BackendError: it failed, and there is no fallback.
+            RefusedRequest: the backend refused a sentence.
+            BackendError: the backend failed, and there is no fallback.
         """
         rest = aiter(sentences)
         first = await anext(rest)
@@ -201,12 +203,12 @@ class _Speaker:
                 yield await self._finish(sentence, pieces)
 
     def _is_last(self, sentence: TaggedText) -> bool:
-        """Whether the text ends with this sentence. Called once for each, in order."""
+        """Whether this sentence is the last of the text. Must be called once per sentence, in order."""
         self._remaining -= len(sentence.marked.text)
         return not self._remaining
 
     async def _attempt(self, sentence: TaggedText) -> tuple[TaggedText, str, list[Speech] | Exception]:
-        """The sentence, the backend, and what it spoke or why it failed. A backend that has failed is not asked again."""
+        """Speak a sentence; return it with the backend and its speech or error. A backend that has failed is not called again."""
         backend = self._current
         if self._failure is not None and self._failure[0] == backend:
             return sentence, backend, self._failure[1]
@@ -217,7 +219,7 @@ class _Speaker:
             return sentence, backend, error
 
     async def _retry(self, sentence: TaggedText, outcome: list[Speech] | Exception) -> list[Speech]:
-        """Speak a sentence by the fallback: its backend failed, or had to be replaced at an earlier sentence."""
+        """Speak a sentence with the fallback, because its backend failed on this sentence or an earlier one."""
         if isinstance(outcome, BackendError) and self._failure is not None and self._failure[0] == self._current:
             self._fall_back(outcome)
         return await self._speak(sentence.marked)
@@ -228,13 +230,14 @@ class _Speaker:
         ours = [mark for mark in sentence.marks if mark not in set(marks.request.marks)]
         pauses = [mark for mark in ours if mark.is_pause and (not self._realises or is_at_edge(mark, sentence.words))]
         chunks = split_chunks(sentence.with_marks(pauses), capabilities.max_chars)
-        if not chunks.spans:  # nothing to speak: every pause is made by joining
+        if not chunks.spans:  # nothing to speak: joining makes every pause
             chunks = split_chunks(sentence, capabilities.max_chars)
         to_realise = tuple(mark for mark in marks.realised if mark not in pauses)
         return _Plan(chunks, marks, frozenset(pauses), to_realise)
 
     async def _speak(self, sentence: MarkedText) -> list[Speech]:
-        """Each chunk of a sentence, at the pipeline's rate and the job's speed; offsets count from the sentence's start."""
+        """Speak the chunks of a sentence, at the pipeline's sample rate and the job's speed; offsets count from the sentence's
+        start."""
         backend, plan = self._backend, self._plan(sentence)
         capabilities, spans = self._capabilities, plan.chunks.spans
         spoken = []
@@ -253,7 +256,7 @@ class _Speaker:
         return spoken
 
     async def _finish(self, sentence: TaggedText, pieces: list[Speech]) -> Result:
-        """Join the pieces of a sentence and realise its marks."""
+        """Join the speech of a sentence's chunks and realise its marks."""
         marked, plan, last = sentence.marked, self._plan(sentence.marked), self._is_last(sentence)
         joining = partial(join, pieces, plan.chunks.gaps, self._settings.rate, before=self._rest, last=last)
         is_long = sum(piece.audio.seconds for piece in pieces) > _THREAD_SECONDS
@@ -281,7 +284,7 @@ class _Speaker:
         )
 
     async def _realise(self, speech: Speech, marked: MarkedText) -> Speech:
-        """Make the unrealised marks of a sentence true in its audio, where its words are known or can be found."""
+        """Realise the unrealised marks of a sentence in its audio, if its words have times or can be aligned."""
         from synth.acoustics.realise import realise
 
         trusted = True
@@ -293,20 +296,20 @@ class _Speaker:
         return speech if trusted else replace(speech, words=())
 
     def _fall_back(self, error: BackendError) -> None:
-        """Continue with the fallback backend, or raise ``error`` where there is none."""
+        """Switch to the fallback backend, or raise ``error`` if there is none."""
         name = self._settings.fallback
         if name is None or name in ("none", self._current):
             raise error
         self._current, self._backend = name, self._runtime.backend(name)
-        lost = "" if self._request.voice is None else f" in its own voice, not {self._request.voice!r}"
-        lost = lost if self._request.reference is None else " in its own voice, not that of the recording"
+        lost = "" if self._request.voice is None else f", with its default voice instead of {self._request.voice!r}"
+        lost = lost if self._request.reference is None else ", with its default voice instead of that of the recording"
         self._request = replace(self._request, voice=None, reference=None, context=None)
-        self._warnings = [f"{self._first} failed: {error}. From here on {name} speaks{lost}"]
-        _log.warning("%s failed: %s; %s speaks in its place", self._first, error, name)
+        self._warnings = [f"backend {self._first} failed: {error}. Backend {name} speaks the rest of the text{lost}"]
+        _log.warning("backend %s failed: %s; backend %s speaks the rest of the text", self._first, error, name)
 
 
 def _whole_chunk(parts: "Sequence[Speech]", rate: int, wanted_rate: int, offset: int) -> Speech:
-    """The speech of one request as one, at another rate; ``offset`` is where its text starts in the sentence."""
+    """Join the chunks of one request, resampled to ``wanted_rate``; ``offset`` is the position of its text in the sentence."""
     seconds, words = 0.0, []
     for part in parts:
         words += [word.moved(offset, seconds) for word in part.words or ()]
@@ -320,7 +323,7 @@ def _whole_chunk(parts: "Sequence[Speech]", rate: int, wanted_rate: int, offset:
 
 
 def _is_break(mark: Mark) -> bool:
-    """Whether a pause is as long as that of a comma, so that the voice may phrase its speech for it."""
+    """Whether a pause is at least as long as that of a comma, so that the voice may phrase for it."""
     return mark.is_pause and mark.silence_ms >= PAUSE_MS["pause_short"]
 
 
@@ -333,8 +336,9 @@ async def _chained(first: T, rest: AsyncIterator[T]) -> AsyncGenerator[T, None]:
 async def map_ordered(items: AsyncIterable[T], work: Callable[[T], Awaitable[U]], at_once: int) -> AsyncGenerator[U, None]:
     """Run ``work`` on items concurrently and yield the results in input order.
 
-    At most ``at_once`` run at a time, started in order; as many more may be done and waiting to be taken. An error is raised at
-    its item's turn. Closing the generator cancels all that runs.
+    At most ``at_once`` tasks run at a time, started in order, and at most ``at_once`` results are buffered. An error is raised in
+    place
+    of its item's result. Closing the generator cancels all tasks.
     """
     tasks: asyncio.Queue[asyncio.Task[U] | None] = asyncio.Queue(at_once)
     slots = asyncio.Semaphore(at_once)

@@ -1,4 +1,4 @@
-"""Results as JSON, as the commands print it and the service sends it."""
+"""Results as JSON, for the commands and the service."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,7 +9,7 @@ from prosody_tagger.segment import word_after
 
 
 def marks_json(marked: MarkedText, scores: Sequence[float | None]) -> list[dict[str, Any]]:
-    """Each mark with the word that follows it, and the tagger's score or null where the user set it."""
+    """Each mark with the word that follows it, and the tagger's score; null if the user or a rule set the mark."""
     words = marked.words
     rows = []
     for mark, score in zip(marked.marks, scores, strict=True):
@@ -20,7 +20,7 @@ def marks_json(marked: MarkedText, scores: Sequence[float | None]) -> list[dict[
 
 
 def result_json(result: Result, audio: str | None) -> dict[str, Any]:
-    """The part of the commands' JSON that says what was spoken; ``audio`` is where it was written."""
+    """The JSON of a result; ``audio`` is the path of its audio file."""
     return {
         "text": result.marked.text,
         "marked": render(result.marked),

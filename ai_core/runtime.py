@@ -19,7 +19,7 @@ class Runtime:
     """The settings, the tagger, the aligner and the backends. Used as a context manager, it closes the backends at the end."""
 
     def __init__(self, settings: Settings | None = None, backends: Mapping[str, Synthesizer] | None = None) -> None:
-        """``backends`` are ready-made ones by name; others are created when first used."""
+        """``backends``: existing backends by name; others are created at first use."""
         self.settings = settings or load_settings()
         self._tagger: TaggingBatcher | None = None
         self._aligner: CtcAligner | None = None
@@ -44,7 +44,7 @@ class Runtime:
             return self._tagger
 
     async def aligner(self) -> "CtcAligner | None":
-        """The neural aligner of ``PROSODY_ALIGNER``; None where that is not set, or empty.
+        """The neural aligner of ``PROSODY_ALIGNER``; None if that is not set or empty.
 
         Raises:
             ModelError: it cannot be loaded.
@@ -61,8 +61,8 @@ class Runtime:
         """The backend of that name.
 
         Raises:
-            BadInput: there is none.
-            BackendUnavailable: it lacks something.
+                        BadInput: there is no such backend.
+            BackendUnavailable: a module that it needs is not installed.
         """
         if name not in self._backends:
             group = registry.find(name).settings
@@ -70,7 +70,7 @@ class Runtime:
         return self._backends[name]
 
     async def close(self) -> None:
-        """Close every backend that was opened. Safe to call twice."""
+        """Close all backends. Safe to call twice."""
         while self._backends:
             await self._backends.popitem()[1].close()
 

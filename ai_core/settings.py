@@ -1,6 +1,6 @@
 """All settings, read from environment variables ``PROSODY_*``, nested by ``__``.
 
-A default is written once, on the lowest class that uses it; this file combines those classes.
+Each default is defined once, on the lowest class that uses it; this module combines those classes.
 """
 
 from pathlib import Path
@@ -26,15 +26,15 @@ def _name_or_number(given: Any, read: ValidatorFunctionWrapHandler) -> Any:
 
 
 Density = Annotated[Level | Annotated[float, Field(ge=0, le=1)], WrapValidator(_name_or_number)]
-"""`density.Density` as settings and requests give it, validated."""
+"""`density.Density`, validated, for settings and requests."""
 
 
 class TaggerSettings(BaseModel):
     """The tagger to load.
 
     Attributes:
-        adapter: folder of the tagger's adapter; by default the one that ships.
-        base: folder or hub name of the base model that the adapter was trained over; by default the one that ships.
+        adapter: folder of the tagger's adapter; by default the shipped one.
+        base: folder or hub name of the adapter's base model; by default the shipped one.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -48,18 +48,18 @@ class Settings(BaseSettings):
 
     Attributes:
         backend: the backend of a job that names none: embedded, higgs-http or higgs-local.
-        fallback: the backend that takes over where another fails; "none" makes the failure the answer. Where it is not set, the
-            commands take embedded and the service none.
-        realise: whether marks that the voice does not obey are realised in its audio.
+        fallback: the backend that speaks if another one fails; with "none" the job fails. If not set, it is embedded for the
+            commands and none for the service.
+        realise: whether marks that the voice does not support are realised in its audio.
         reply: the writer of replies.
-        intensity: density and strength together; a number is emphases per word, spoken at the nearest named strength.
-        density: how many words the tagger stresses; by default as ``intensity`` says.
-        strength: how strongly a voice renders a mark; by default as ``intensity`` says.
+        intensity: sets density and strength together; a number is emphases per word, with the nearest named strength.
+        density: how many words the tagger stresses; by default from ``intensity``.
+        strength: how strongly a voice renders a mark; by default from ``intensity``.
         rate: sample rate of the output, Hz.
-        max_chars: longest text of a job, in code points.
-        max_silence: most seconds that the pauses of one text may add up to.
-        aligner: folder or hub name of a CTC model that recognises characters, to align words with (`synth.acoustics.ctc`);
-            without one they are aligned with the embedded voice's reading.
+        max_chars: maximum length of a text, in code points.
+        max_silence: maximum total of the pauses of one text, in seconds.
+        aligner: folder or hub name of a CTC model that recognises characters, for word alignment (`synth.acoustics.ctc`); if not
+            set, words are aligned by comparison with the embedded voice.
     """
 
     model_config = SettingsConfigDict(env_prefix="PROSODY_", env_nested_delimiter="__", extra="ignore")

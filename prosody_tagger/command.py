@@ -1,6 +1,6 @@
-"""End a command with one clear line for what went wrong, and the exit code that goes with it.
+"""Run a command: one line on stderr for an error, and its exit code.
 
-It imports next to nothing, so that Ctrl-C is handled from the start.
+Imports almost nothing, so that Ctrl-C is handled from the start.
 """
 
 import os
@@ -18,13 +18,13 @@ INTERRUPTED = 130
 
 
 def run_command(app: Callable[..., Any], args: Sequence[str] | None = None) -> NoReturn:
-    """Run a typer application and end the process as `command_exit` says."""
+    """Run a typer application and end the process by `command_exit`."""
     with command_exit():
         sys.exit(app(args=args, standalone_mode=False))
 
 
 def exit_code(app: Callable[..., Any], args: Sequence[str] | None) -> int:
-    """Run a typer application and return the exit code with which `run_command` ends the process."""
+    """Run a typer application and return the exit code that `run_command` would end the process with."""
     try:
         run_command(app, args)
     except SystemExit as end:
@@ -33,16 +33,16 @@ def exit_code(app: Callable[..., Any], args: Sequence[str] | None) -> int:
 
 @contextmanager
 def command_exit() -> Iterator[None]:
-    """End the process with the exit code of what its block raises, and one line on stderr where that is an error.
+    """End the process with the exit code for what the block raises, and print one line on stderr for an error.
 
-    The block ends with ``sys.exit(app(standalone_mode=False))``; any code but a number counts as 0. An unexpected error shows its
-    traceback where ``PROSODY_DEBUG`` is set.
+    The block ends with ``sys.exit(app(standalone_mode=False))``; a code that is not a number counts as 0. If ``PROSODY_DEBUG`` is
+    set, an unexpected error is raised with its traceback.
     """
     import logging
 
     import typer
 
-    # Warnings are in the result; without a handler, those of every library would reach the terminal as well.
+    # The result contains the warnings; without a handler, the log warnings of every library would reach the terminal as well.
     logging.getLogger().addHandler(logging.NullHandler())
     code: object = 0
     try:
@@ -54,7 +54,7 @@ def command_exit() -> Iterator[None]:
         _print_error(str(error))
     except typer.TyperException as error:
         code = error.exit_code
-        _print_error(f"{error.format_message()} --help tells what can be given")
+        _print_error(f"{error.format_message()} --help lists the options")
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     except BrokenPipeError:
@@ -63,7 +63,7 @@ def command_exit() -> Iterator[None]:
         if os.environ.get("PROSODY_DEBUG"):
             raise
         code = 1
-        _print_error(f"unexpected {type(error).__name__}: {error}; PROSODY_DEBUG=1 shows where")
+        _print_error(f"unexpected {type(error).__name__}: {error}; set PROSODY_DEBUG=1 for the traceback")
     if code == INTERRUPTED:
         _print_error("interrupted")
     try:

@@ -58,7 +58,7 @@ def _flush_to_disk(path: Path) -> None:
 
 
 def write_error(path: Path, error: OSError) -> ProsodyError:
-    """The error to raise where an output file cannot be written: `BadInput` for a wrong place, else the disk is to blame."""
+    """Return the error for an output file that cannot be written: `BadInput` for a bad path, else `ProsodyError` (a full disk)."""
     if isinstance(error, FileExistsError | NotADirectoryError | PermissionError | FileNotFoundError):
-        return BadInput(f"cannot write {path}: {os_reason(error)}; give another place with -o")
-    return ProsodyError(f"cannot write {path}: {os_reason(error)}; make room or give another place with -o")
+        return BadInput(f"cannot write {path}: {os_reason(error)}; give another path with -o")
+    return ProsodyError(f"cannot write {path}: {os_reason(error)}; make room or give another path with -o")

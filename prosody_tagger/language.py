@@ -167,7 +167,7 @@ def primary_language(tag: str) -> str:
         ValueError: ``tag`` is not a language tag.
     """
     if not _TAG.fullmatch(tag):
-        raise ValueError(f"{tag!r} is no language tag such as en or de")
+        raise ValueError(f"{tag!r} is not a language tag such as en or de")
     return re.split("[-_]", tag)[0].lower()
 
 

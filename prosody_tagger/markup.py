@@ -52,7 +52,7 @@ class Mark:
         if self.kind not in KINDS:
             raise MarkupError(f"unknown mark {self.kind!r}{_nearest(self.kind)}; the marks are {', '.join(KINDS)}")
         if self.offset < 0:
-            raise MarkupError(f"a mark cannot stand at offset {self.offset}; offsets start at 0")
+            raise MarkupError(f"a mark cannot be at offset {self.offset}; offsets start at 0")
         if self.ms is None:
             return
         if not self.is_pause:
@@ -155,11 +155,11 @@ class MarkedText:
 
 @dataclass(frozen=True, slots=True)
 class TaggedText:
-    """A marked text, and how its marks came about.
+    """A marked text with the scores of its marks.
 
     Attributes:
-        scores: the tagger's for each mark in the same order, a probability; None where the user or a rule set the mark.
-        warnings: what was not done, in words.
+        scores: for each mark, in order, the tagger's probability; None if the user or a rule set the mark.
+        warnings: messages for the user.
     """
 
     marked: MarkedText
@@ -167,16 +167,18 @@ class TaggedText:
     warnings: tuple[str, ...] = ()
 
     def slice(self, start: int, end: int, *, with_end: bool = False) -> "TaggedText":
-        """The part of `MarkedText.slice` with its scores; the warnings go with the part that starts at 0."""
+        """Return the part ``[start, end)``, as `MarkedText.slice` does, with its scores; the part that starts at 0 has the
+        warnings."""
         part = self.marked.slice(start, end, with_end=with_end)
         first = bisect_left(self.marked.marks, start, key=_offset)
         return TaggedText(part, self.scores[first : first + len(part.marks)], () if start else self.warnings)
 
 
 def add_marks(tagged: TaggedText, own: MarkedText) -> TaggedText:
-    """Add the marks that the user gave a text to those of the tagger.
+    """Add the user's marks to those of the tagger.
 
-    Where the user put a pause, the tagger's pauses of that slot give way; a mark of another kind stands once. Aliases stay.
+    A pause of the user replaces the tagger's pauses in its slot; of two other marks of one kind in a slot, one is kept. Aliases are
+    kept.
     """
     pauses = {mark.offset for mark in own.marks if mark.is_pause}
     given = {(mark.kind, mark.offset) for mark in own.marks}
@@ -189,7 +191,7 @@ def add_marks(tagged: TaggedText, own: MarkedText) -> TaggedText:
 
 
 def concatenate_tagged(parts: Sequence[TaggedText]) -> TaggedText:
-    """One tagged text of several in a row; a warning that several of them have is kept once."""
+    """Return consecutive tagged texts as one; repeated warnings are kept once."""
     return TaggedText(
         concatenate([part.marked for part in parts]),
         tuple(score for part in parts for score in part.scores),
@@ -198,7 +200,7 @@ def concatenate_tagged(parts: Sequence[TaggedText]) -> TaggedText:
 
 
 def concatenate(parts: Sequence[MarkedText]) -> MarkedText:
-    """Return one marked text of several in a row; a mark at the end of one stays before a mark at the start of the next."""
+    """Return consecutive marked texts as one; a mark at the end of one stays before a mark at the start of the next."""
     marks: list[Mark] = []
     aliases: list[Alias] = []
     words: list[Word] | None = []
@@ -352,7 +354,7 @@ def _mark(source: str, token: re.Match[str], offset: int) -> Mark:
 
 
 def _words_between(words: Sequence[Word], start: int, end: int) -> tuple[Word, ...] | None:
-    """The words of ``[start, end)`` with offsets from ``start``; None where a bound lies within a word, so that it is cut."""
+    """The words of ``[start, end)`` with offsets from ``start``; None if a bound is within a word."""
     first = bisect_right(words, start, key=_word_end)
     last = bisect_left(words, end, key=_word_start)
     if first < last and (words[first].start < start or words[last - 1].end > end):

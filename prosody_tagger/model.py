@@ -1,8 +1,10 @@
 """The tagger's network: a GPT-2 with a LoRA adapter that scores every word of a text in one forward pass.
 
-The input is ``text <SEP> text``. When the causal model reads the copy it has already seen the whole text, so at the last token of a
-word in the copy it knows the word and what follows (sequence repetition, arXiv 2601.17585). The next-token logits there are read
-for the label tokens only, and normalised over each group of labels. No word is generated.
+The input is ``text <SEP> text``. When the causal model reads the copy it has already seen the whole text, so its state at the last
+token
+of a word in the copy depends on the word and on the text after it (sequence repetition, arXiv 2601.17585). The next-token logits
+there
+are computed for the label tokens only, and normalised over each group of labels. No word is generated.
 """
 
 import hashlib
@@ -28,7 +30,7 @@ BOUNDARY = ("<bound_0>", "<bound_2>")
 NONE = "<none>"
 MARKS = tuple(f"<{kind}>" for kind in KINDS)
 SCORE_COLUMNS = len(PROMINENCE) + 1 + len(KINDS)
-"""Columns of a table of scores: the three degrees of prominence, a boundary after the word, each kind of mark."""
+"""Columns of a score table: three degrees of prominence, a boundary after the word, each kind of mark."""
 ADDED_TOKENS = (SEP, *PROMINENCE, *BOUNDARY, NONE, *MARKS)
 """Appended to GPT-2's vocabulary in this order."""
 
@@ -46,7 +48,7 @@ SHIPPED_ADAPTER = SHIPPED / "tagger"
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """A text as tokens: ``ids`` of the tokens, and in ``last`` for each word the index of the last token of its run."""
+    """A tokenised text: ``ids`` of the tokens, and for each word, in ``last``, the index of the last token of its run."""
 
     ids: Sequence[int]
     last: Sequence[int]
@@ -117,8 +119,8 @@ def lay_out(texts: Sequence[Encoded], sep: int) -> tuple[Any, Any, list[int], li
 def read(transformer: Any, ids: Any, positions: Any) -> Any:
     """Return the last hidden states of a GPT-2, [texts, width, dimensions]; ids and positions are [texts, width].
 
-    The attention mask is all ones: padding stands on the right, where a causal model does not look. Without a mask, transformers
-    takes positions that start again for another text in the row, and hides the text from its copy.
+    The attention mask is all ones: padding is on the right, where a causal model does not look. Without a mask, transformers
+    treats positions that restart as another sequence in the row, and masks the text from its copy.
     """
     import torch
 
@@ -133,7 +135,7 @@ def token_id(tokenizer: Tokenizer, token: str) -> int:
     """
     found = tokenizer.token_to_id(token)
     if found is None:
-        raise ModelError(f"the tokenizer lacks {token}; restore the tagger's folder, or train the adapter anew")
+        raise ModelError(f"the tokenizer lacks {token}; restore the tagger's folder, or train the adapter again")
     return int(found)
 
 
@@ -152,7 +154,7 @@ def encode(tokenizer: Tokenizer, texts: Sequence[str], runs: Sequence[Sequence[W
 
 
 class TaggerModel:
-    """Base, adapter and tokenizer, ready to score. Its weights do not change after loading, so threads may share it."""
+    """A loaded network and its tokenizer. Its weights do not change after loading, so threads may share it."""
 
     def __init__(self, network: Any, tokenizer: Tokenizer) -> None:
         import torch
@@ -164,14 +166,14 @@ class TaggerModel:
         self._rows: torch.Tensor = network.lm_head.weight.detach()[[token_id(tokenizer, label) for label in labels]].T.contiguous()
         self._device = self._rows.device
         self.max_tokens: int = (network.config.n_positions - 1) // 2
-        """Longest text of one pass, in tokens."""
+        """Maximum length of a text, in tokens."""
 
     @classmethod
     def load(cls, adapter: Path = SHIPPED_ADAPTER, base: str | None = None) -> "TaggerModel":
         """Load a PEFT adapter folder over its base, a folder or a hub name, by default the one that the adapter names.
 
         Raises:
-            ModelError: something is missing, broken, or belongs to another base.
+            ModelError: a file is missing or broken, or the adapter was trained over another base.
         """
         named = _base_of(adapter)
         source = base or (str((adapter / named).resolve()) if named.startswith(".") else named)
@@ -242,7 +244,7 @@ def fingerprint(network: Any) -> str:
 
 
 def _refuse_another_base(adapter: Path, network: Any, source: str) -> None:
-    """Refuse to load an adapter over another base than the one whose fingerprint its `training.json` holds."""
+    """Check that the base has the fingerprint in the adapter's `training.json`."""
     try:
         trained: Any = json.loads((adapter / "training.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -250,7 +252,7 @@ def _refuse_another_base(adapter: Path, network: Any, source: str) -> None:
     base = trained.get("base") if isinstance(trained, dict) else None
     if isinstance(base, dict) and base.get("fingerprint", "") not in ("", fingerprint(network)):
         raise ModelError(
-            f"the adapter {adapter} was trained over another base than {source!r}: that was {base.get('name')!r}; "
+            f"the adapter {adapter} was trained over another base than {source!r}, namely {base.get('name')!r}; "
             "give that one, or train an adapter over this base with train-tagger"
         )
 
@@ -273,7 +275,7 @@ def _base_of(adapter: Path) -> str:
 
 
 def _merge(network: Any, adapter: Path, source: str) -> Any:
-    """Merge the adapter's weights into the base, so that a pass costs no more than that of the base alone."""
+    """Merge the adapter's weights into the base, so that a forward pass costs no more than that of the base."""
     from peft import PeftModel
 
     try:

@@ -1,7 +1,7 @@
-"""Divide a text for the tagger: passages that are read one after the other, token windows to score, blocks to decide.
+"""Divide a text for the tagger into passages to tokenise, windows of tokens to score, and blocks to mark.
 
-A text of a few sentences is one passage with one window and one block. Long texts are divided at sentences, so that the first
-sentences are tagged before the rest is read, and so that no window is longer than the model takes.
+A text of a few sentences is one passage with one window and one block. Long texts are divided between sentences, so that the first
+sentences are tagged before the rest is tokenised, and no window is longer than the model's limit.
 """
 
 from bisect import bisect_right
@@ -20,9 +20,9 @@ Span = tuple[int, int]
 """A part ``[start, end)`` of a text, as offsets in code points."""
 
 BODY_TOKENS = 176
-"""Tokens of whole sentences in one window of a long text ..."""
+"""Tokens of whole sentences in one window of a long text."""
 CONTEXT_TOKENS = 36
-"""... and the tokens of context that it has on either side."""
+"""Tokens of context on either side of them."""
 
 PASSAGE_CHARS = 5000
 """Characters of whole sentences in one passage of a long text."""
@@ -43,13 +43,13 @@ class Window:
 
     @property
     def words(self) -> slice:
-        """The words of its body, as a slice of the passage's words."""
+        """The words of the body, as a slice of the passage's words."""
         return slice(self.first_word, self.first_word + len(self.encoded.last))
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Whole sentences of a passage, ``[start, end)``; their words ``[first_word, last_word)`` have windows of their own."""
+    """Whole sentences of a passage, ``[start, end)``; their words are ``[first_word, last_word)``, scored by ``windows``."""
 
     start: int
     end: int
@@ -59,13 +59,13 @@ class Block:
 
 
 class Passage:
-    """Whole sentences of a text: words, windows, blocks, and the scores that have been filled in so far.
+    """Whole sentences of a text: their words, windows, blocks and scores.
 
     Attributes:
-        marked: the passage without marks; its words are found once.
-        before: the passage before this one in the same text, until its last pause has been read.
+        marked: the passage without marks; it caches its words.
+        before: the previous passage of the text; None once `pause_before` is set.
         focus: spans of the whole text, as offsets into this passage.
-        scores: zero for each word until `fill` has its window.
+        scores: of each word; zero until `fill` is called for its window.
     """
 
     def __init__(
@@ -87,11 +87,11 @@ class Passage:
         self.scores = Scores.of(self._table)
 
     def to_score(self, windows: Sequence[Window]) -> "list[tuple[Passage, Window]]":
-        """Those of its windows in which a word is of a language that the tagger knows."""
+        """Return those of ``windows`` that contain a word in a supported language."""
         return [(self, window) for window in windows if self.verdict.known[window.words].any()]
 
     def fill(self, window: Window, table: NDArray[np.float32]) -> None:
-        """Keep the scores of a window, of shape [words of its body, `SCORE_COLUMNS`]."""
+        """Store the scores of a window, shape [words of its body, `SCORE_COLUMNS`]."""
         self._table[window.words] = table
 
 
@@ -109,13 +109,13 @@ class Batch:
         self._windows = windows
 
     def fill(self, tables: Sequence[NDArray[np.float32]]) -> None:
-        """Give each window's scores to its passage; tables of shape [words, `SCORE_COLUMNS`]."""
+        """Store the scores of each window in its passage; the tables have shape [words, `SCORE_COLUMNS`]."""
         for (passage, window), table in zip(self._windows, tables, strict=True):
             passage.fill(window, table)
 
 
 def batches(windows: "Sequence[tuple[Passage, Window]]") -> Iterator[Batch]:
-    """Windows of similar length together, so that little is padded."""
+    """Group windows of similar length into batches, so that there is little padding."""
     batch: list[tuple[Passage, Window]] = []
     for passage, window in sorted(windows, key=lambda pair: len(pair[1].encoded.ids)):
         if batch and (len(batch) + 1) * (2 * len(window.encoded.ids) + 1) > BATCH_TOKENS:
@@ -127,7 +127,7 @@ def batches(windows: "Sequence[tuple[Passage, Window]]") -> Iterator[Batch]:
 
 
 def passages(text: str, focus: Sequence[Span], model: TaggerModel, languages: Sequence[str] | None) -> Iterator[Passage]:
-    """The passages of a text, each made when it is asked for and linked to the one before."""
+    """Yield the passages of a text, created lazily; each refers to the previous one."""
     before: Passage | None = None
     for start, end in _passage_spans(text):
         before = Passage(text[start:end], [(a - start, b - start) for a, b in focus], model, before, languages)
@@ -138,7 +138,7 @@ def _passage_spans(text: str) -> Iterator[Span]:
     start, size = 0, PASSAGE_CHARS
     while start + size < len(text):
         spans = segment_sentences(text[start : start + size])
-        end = spans[-1][0] if spans else size  # the last sentence may go on past the end
+        end = spans[-1][0] if spans else size  # the last sentence may continue past the end
         if end == 0:
             size *= 2
             continue
@@ -154,7 +154,7 @@ def _last_words(words: Sequence[Word], sentences: Sequence[Span]) -> set[int]:
 
 
 def _windows(encoded: Encoded, words: Sequence[Word], sentence_ends: Collection[int], max_tokens: int) -> Iterator[Window]:
-    """One window for the whole passage if it fits, else groups of sentences with context on either side."""
+    """Yield one window for the whole passage if it fits, else groups of sentences with context on either side."""
     if not words:
         return
     if len(encoded.ids) <= max_tokens:
@@ -177,7 +177,8 @@ def _windows(encoded: Encoded, words: Sequence[Word], sentence_ends: Collection[
 def _blocks(
     text: str, words: Sequence[Word], sentences: Sequence[Span], sentence_ends: Collection[int], windows: Sequence[Window]
 ) -> Iterator[Block]:
-    """The windows in groups that end with a sentence: the first as small as can be, the others of `BLOCK_WINDOWS` or more."""
+    """Group the windows into blocks that end with a sentence: the first as small as possible, the others `BLOCK_WINDOWS` or
+    more."""
     bounds = [end for _, end in sentences]
     start = first = 0
     for number, window in enumerate(windows):
@@ -194,7 +195,9 @@ def _blocks(
 
 
 def _body_end(last: Sequence[int], first: int, sentence_ends: Sequence[int], limit: int) -> int:
-    """Index past the last word of a body from word ``first`` to below token ``limit``: at the end of a sentence if it holds one."""
+    """Return the end of a body that starts with word ``first`` and stays below token ``limit``: after its last complete sentence,
+    if
+    any."""
     fitting = int(np.searchsorted(last, limit, side="left"))
     if fitting <= first:
         return first + 1

@@ -1,4 +1,4 @@
-"""Mark where a text wants stress and pauses: thresholds over the model's scores, and as much emphasis as is asked for.
+"""The tagger: predicts the emphases and pauses of a text from the model's scores, thresholds and the requested density.
 
 tagger = ProsodyTagger.load()
 render(tagger.mark("It costs only nine dollars today."))
@@ -23,21 +23,23 @@ from prosody_tagger.passages import Block, Passage, Span, batches, passages
 from prosody_tagger.segment import pause_after
 
 SHORT_CHARS = 1000
-"""Longest text that `TaggingBatcher` tags together with others."""
+"""Maximum length of a text that `TaggingBatcher` tags together with others, in code points."""
 
 MAX_BATCH = 64
-"""Most texts that `TaggingBatcher` tags together."""
+"""Maximum number of texts that `TaggingBatcher` tags together."""
 
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """Scores from which a word is stressed, for each named density, and from which a pause follows it.
+    """Thresholds of the scores.
 
     Attributes:
-        emph: where a text begins; as it goes on, its own scores count more and more (`density.EmphasisBudget`).
-        pause_long: score from which a pause is long; None makes it long between sentences and short within.
-        pitch: score of each pitch mark that is set; empty for a tagger that was trained without them.
-        languages: tags, such as "en", of the languages that the tagger knows; None where it takes every text.
+        emph: threshold of emphasis for each named density. It applies at the start of a text; the longer the text, the more its own
+            scores count (`density.EmphasisBudget`).
+        pause: threshold of a boundary, from which a pause follows the word.
+        pause_long: threshold of a long pause; if None, pauses are long between sentences and short within.
+        pitch: threshold of each pitch mark; empty if the tagger was trained without them.
+        languages: tags of the supported languages, such as "en"; None supports every language.
     """
 
     emph: dict[str, float]
@@ -51,7 +53,7 @@ class Thresholds:
         """Read ``thresholds.json``.
 
         Raises:
-            ModelError: it is missing, or not in that form.
+            ModelError: the file is missing or invalid.
         """
         try:
             data: Any = json.loads(path.read_text(encoding="utf-8"))
@@ -63,13 +65,13 @@ class Thresholds:
                 None if data.get("languages") is None else tuple(primary_language(tag) for tag in data["languages"]),
             )
         except OSError:
-            raise ModelError(f"{path} is missing: the adapter was trained without thresholds; train it anew") from None
+            raise ModelError(f"{path} is missing: the adapter was trained without thresholds; train it again") from None
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ModelError(f"{path} is broken ({type(error).__name__}: {error}); restore the folder or train it anew") from None
+            raise ModelError(f"{path} is broken ({type(error).__name__}: {error}); restore the folder or train it again") from None
 
 
 class ProsodyTagger:
-    """Marks where a text wants stress and pauses. It never changes a word: the text that goes in is the text that comes out."""
+    """Predicts the emphases and pauses of a text. The text itself never changes."""
 
     def __init__(self, model: TaggerModel, thresholds: Thresholds) -> None:
         self.model = model
@@ -77,7 +79,7 @@ class ProsodyTagger:
 
     @classmethod
     def load(cls, path: str | Path | None = None, *, base: str | None = None) -> "ProsodyTagger":
-        """Load an adapter folder, by default the one that ships.
+        """Load an adapter folder, by default the shipped one.
 
         Args:
             path: folder of a PEFT adapter with its tokenizer and thresholds.
@@ -93,31 +95,33 @@ class ProsodyTagger:
     def mark(self, text: str, density: Density = "medium", *, intensity: Density | None = None) -> MarkedText:
         """Mark a text, in the form of `markup.normalise`.
 
-        ``intensity``, here and below, is the density under the name of the setting that sets density and strength together.
+        ``intensity``, here and below, is another name of ``density``, after the setting that sets density and strength together.
 
         Raises:
             MarkupError: the text holds a lone surrogate.
-            BadInput: a density that is not low, medium or high, nor a number from 0 to 1.
+            BadInput: the density is neither low, medium or high nor a number from 0 to 1.
         """
         return self.tag(text, density if intensity is None else intensity).marked
 
     def mark_batch(
         self, texts: Sequence[str], density: Density = "medium", *, intensity: Density | None = None
     ) -> list[MarkedText]:
-        """Mark several texts, together in as few forward passes as they fit in."""
+        """Mark several texts in as few forward passes as possible."""
         return [tagged.marked for tagged in self.tag_batch(texts, density, intensity=intensity)]
 
     def tag(self, text: str, density: Density = "medium", focus: Sequence[Span] = ()) -> TaggedText:
         """Mark a text and keep the score of each mark.
 
-        Text in a language that the tagger does not know gets pauses at its punctuation and no emphasis, and a warning.
+        Text in an unsupported language gets pauses at its punctuation, no emphasis, and a warning.
 
         Args:
             text: the text to mark.
-            density: how many words are stressed: of a text of 1,000 words or more that share to within 10 %, of a short one what
-                its scores say; at 1 every word that has a sound. At medium and above, a sentence of four words gets an emphasis,
-                counted with the others; below, no two neighbours do.
-            focus: spans ``[start, end)`` of the text that carry its point; each of them gets an emphasis.
+            density: share of the words to stress: within 10 % for a text of 1,000 words or more; in a short text, the scores
+                decide.
+                At 1, every word that is pronounced is stressed. At medium and above, each sentence of four or more words gets at
+                least
+                one emphasis, included in the share; below, no two adjacent words are stressed.
+            focus: spans ``[start, end)`` of the text; each gets at least one emphasis.
         """
         return self.tag_batch([text], density, [focus])[0]
 
@@ -129,12 +133,12 @@ class ProsodyTagger:
         *,
         intensity: Density | Sequence[Density] | None = None,
     ) -> list[TaggedText]:
-        """Mark several texts, together in as few forward passes as they fit in, and keep the scores.
+        """Mark several texts in as few forward passes as possible, and keep the scores.
 
         Args:
             texts: the texts to mark.
-            density: one for all, or one for each.
-            focuses: for each text its focus, as in `tag`.
+            density: one for all texts, or one for each.
+            focuses: the focus of each text, as in `tag`.
         """
         given = density if intensity is None else intensity
         densities = [given] * len(texts) if isinstance(given, str | float | int) else given
@@ -151,7 +155,7 @@ class ProsodyTagger:
         ]
 
     def tag_in_portions(self, text: str, density: Density = "medium", focus: Sequence[Span] = ()) -> Iterator[TaggedText]:
-        """What `tag` gives, in portions of whole sentences, each worked out when it is asked for.
+        """Tag a text like `tag`, lazily, in portions of whole sentences.
 
         A short text is one portion. The first portion of a long text takes no longer than a short text.
         """
@@ -163,7 +167,7 @@ class ProsodyTagger:
                 yield self._decide(passage, block, budget)
 
     def score(self, text: str) -> Scores:
-        """The model's scores for each word of ``text``, as `segment_words` finds them."""
+        """Return the model's scores of each word of ``text``; the words are those of `segment_words`."""
         parts = list(passages(text, (), self.model, None))
         for batch in batches([pair for part in parts for pair in part.to_score(part.windows)]):
             batch.fill(self.model.forward(batch.tokens, batch.ends))
@@ -173,7 +177,7 @@ class ProsodyTagger:
         return EmphasisBudget(density_of(density), self.thresholds.emph)
 
     def _decide(self, passage: Passage, block: Block, budget: EmphasisBudget) -> TaggedText:
-        """The marks of a block, by its scores. A pause after its last word stands at the start of the next."""
+        """Return a block with its marks. A pause after its last word is at the start of the next block."""
         words, first, last = passage.words, block.first_word, block.last_word
         inside = slice(first, last)
         known = passage.verdict.known[inside]
@@ -199,7 +203,7 @@ class ProsodyTagger:
         return TaggedText(marked, tuple(_rounded(moved[mark]) for mark in marked.marks), warnings)
 
     def _pause_after(self, passage: Passage, index: int) -> tuple[str, float | None] | None:
-        """The pause after a word, and its score; after word -1 that of the last word of the passage before."""
+        """Return the kind and the score of the pause after a word, if any; word -1 is the last word of the previous passage."""
         if index < 0:
             if passage.before is not None:
                 passage.pause_before = self._pause_after(passage.before, len(passage.before.words) - 1)
@@ -218,7 +222,7 @@ class ProsodyTagger:
 
 
 class TaggingBatcher:
-    """Tags texts for many callers of one event loop. Texts that arrive while it works are tagged together in the next pass."""
+    """Tags texts for concurrent callers of one event loop. Texts that arrive during a forward pass are batched in the next one."""
 
     def __init__(self, tagger: ProsodyTagger) -> None:
         self._tagger = tagger
@@ -226,13 +230,13 @@ class TaggingBatcher:
         self._worker: asyncio.Task[None] | None = None
 
     async def tag(self, text: str, density: Density, focus: Sequence[Span] = ()) -> AsyncGenerator[TaggedText, None]:
-        """Tag a text, in portions of whole sentences; the first portion of a long text does not wait for the rest.
+        """Tag a text in portions of whole sentences; the first portion of a long text does not wait for the rest.
 
         Raises:
             MarkupError: the text holds a lone surrogate.
         """
-        plain(text)  # refuse it here: in a batch it would fail the other texts too
-        if len(text) > SHORT_CHARS:  # alone, so that no short text waits for it
+        plain(text)  # checked here, because in a batch it would fail the other texts too
+        if len(text) > SHORT_CHARS:  # on its own, so that no short text waits for it
             portions = self._tagger.tag_in_portions(text, density, focus)
             while (portion := await asyncio.to_thread(next, portions, None)) is not None:
                 yield portion
@@ -277,9 +281,9 @@ def _rounded(score: float | None) -> float | None:
 
 
 def _unknown_language(languages: Sequence[str], found: Sequence[str]) -> str:
-    """The warning for text in a language that the tagger does not know."""
+    """Return the warning for text in an unsupported language."""
     looks = f" (it looks like {', '.join(found)})" if found else ""
     return (
-        f"no emphasis where the text is not in a language that the tagger knows, {', '.join(languages)}{looks}: it has pauses at "
-        "its punctuation; for emphasis give a tagger trained on that language, with --tagger or PROSODY_TAGGER__ADAPTER"
+        f"no emphasis where the text is not in a language of the tagger, {', '.join(languages)}{looks}; pauses there follow the "
+        "punctuation. For emphasis, give a tagger trained on that language, with --tagger or PROSODY_TAGGER__ADAPTER"
     )

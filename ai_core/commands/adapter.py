@@ -1,4 +1,4 @@
-"""The commands `prosody adapter list|check|merge`: LoRA adapters of higgs-local."""
+"""Commands `prosody adapter list|check|merge`: LoRA adapters of higgs-local."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,7 +22,7 @@ _FOLDER_VARIABLE = "PROSODY_HIGGS_LOCAL__ADAPTERS"
 def list_adapters(
     folder: Annotated[
         Path | None,
-        typer.Argument(help="Folder that holds adapters, one a subfolder.", envvar=_FOLDER_VARIABLE, show_default=False),
+        typer.Argument(help="Folder of adapters, one per subfolder.", envvar=_FOLDER_VARIABLE, show_default=False),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -32,9 +32,9 @@ def list_adapters(
     from synth.higgs_local.adapter import Adapter, AdapterCatalogue
 
     if folder is None:
-        raise BadInput(f"no folder: give the one that holds your adapters, or set {_FOLDER_VARIABLE}")
+        raise BadInput(f"no folder: give the folder of your adapters, or set {_FOLDER_VARIABLE}")
     if not folder.is_dir():
-        raise BadInput(f"there is no folder {str(folder)!r}; give the one that holds your adapters")
+        raise BadInput(f"there is no folder {str(folder)!r}; give the folder of your adapters")
     found = AdapterCatalogue(folder).all()
     if as_json:
         entries = [
@@ -80,7 +80,7 @@ def check(
 @app.command()
 def merge(
     adapter: AdapterFolder,
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write; it must not be there yet.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write; it must not exist.")],
     base: Annotated[str | None, typer.Option("--base", help=_BASE, envvar=_BASE_VARIABLE, show_default=False)] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -91,7 +91,7 @@ def merge(
     from synth.higgs_local.merge import merge as merged
 
     if base is None:
-        raise BadInput(f"no model to merge into: give --base the one that the adapter was trained on, or set {_BASE_VARIABLE}")
+        raise BadInput(f"no model to merge into: give the adapter's base model with --base, or set {_BASE_VARIABLE}")
     with people().status("checking") as status:
         result = merged(adapter, _base_folder(base), output, status.update)
     if as_json:

@@ -43,9 +43,7 @@ app = typer.Typer(
 TextArgument = Annotated[
     str | None, typer.Argument(metavar="[TEXT|-]", help="The text; - or none reads stdin.", show_default=False)
 ]
-Marked = Annotated[
-    bool, typer.Option("--marked", help="The text holds marks of its own, as in: It's <emph>only $299 <pause_short>today")
-]
+Marked = Annotated[bool, typer.Option("--marked", help="The text contains marks, as in: It's <emph>only $299 <pause_short>today")]
 Ssml = Annotated[bool, typer.Option("--ssml", help="The text is SSML.")]
 
 
@@ -67,16 +65,18 @@ def say(
     realise: Annotated[
         bool | None,
         typer.Option(
-            "--realise/--no-realise", help="Realise the marks that the voice does not obey in its audio.", show_default="--realise"
+            "--realise/--no-realise",
+            help="Realise the marks that the voice does not support in its audio.",
+            show_default="--realise",
         ),
     ] = None,
-    report: Annotated[bool, typer.Option("--report", help="Measure every mark in what was spoken.")] = False,
+    report: Annotated[bool, typer.Option("--report", help="Measure every mark in the audio.")] = False,
     audio_format: Annotated[
         Literal["wav", "flac", "mp3", "opus", "aac", "pcm"], typer.Option("--format", help="Audio format of the file.")
     ] = "wav",
     output: Annotated[
         str | None,
-        typer.Option("-o", "--output", help="The file to write, - for stdout.", show_default="output/speech.FORMAT"),
+        typer.Option("-o", "--output", help="The file to write; - writes to stdout.", show_default="output/speech.FORMAT"),
     ] = None,
     tagger: Tagger = None,
     as_json: AsJson = False,
@@ -182,9 +182,9 @@ app.add_typer(higgs, name="higgs")
 
 @app.command()
 def doctor(as_json: AsJson = False) -> None:
-    """Check which backends, models and extras are ready, and what to do about the others.
+    """Check which backends, models and extras are ready, and how to make the others so.
 
-    Exit code 3 if the default cannot speak.
+    Exit code 3 if the default backend is not ready.
     """
     from ai_core.commands import console as out
     from ai_core.commands.doctor import examine
@@ -226,7 +226,7 @@ async def _mark(job: "Job", settings: "Settings") -> "TaggedText":
 
 
 def _settings(tagger: str | None) -> "Settings":
-    """The settings of the environment, with the tagger of the command line in place of theirs."""
+    """The settings of the environment; the tagger of the command line takes precedence."""
     from ai_core.settings import load_settings
 
     settings = load_settings(fallback="embedded")
@@ -236,13 +236,13 @@ def _settings(tagger: str | None) -> "Settings":
 
 
 def _reference(audio: Path | None, text: str | None) -> "base.Reference | None":
-    """The recording to take the voice from."""
+    """The reference recording of the command line, if any."""
     from prosody_tagger.errors import BadInput
 
     if audio is None and text is None:
         return None
     if audio is None or text is None:
-        raise BadInput("--ref-audio and --ref-text go together: the recording, and what is said in it")
+        raise BadInput("--ref-audio and --ref-text go together; give the recording and its transcript")
     from synth.reference import read_reference
 
     return read_reference(audio, text)
@@ -263,11 +263,11 @@ def _source(text: str | None) -> str:
 
 
 def _read(source: str, marked: bool, ssml: bool) -> "str | MarkedText":
-    """Read the source as the flags say: plain text, marked text or SSML."""
+    """Parse the source according to the flags: plain text, marked text or SSML."""
     from prosody_tagger.errors import BadInput
 
     if marked and ssml:
-        raise BadInput("--marked and --ssml exclude each other; give the one that the text is written in")
+        raise BadInput("--marked and --ssml exclude each other; give the one that matches the text")
     if ssml:
         from prosody_tagger.ssml import from_ssml
 

@@ -1,4 +1,4 @@
-"""Output of the commands: files that are written whole or not at all, JSON for machines, colours for people."""
+"""Output of the commands: atomic files, JSON, and coloured text on a terminal."""
 
 import json
 import os
@@ -22,12 +22,12 @@ _TAG = regex.compile(r"(?<!\\)(?:\\\\)*\K<(?P<kind>[a-z_]+)(?::\d+ms)?>")
 
 
 def coloured(marked: MarkedText) -> Text:
-    """Marked text with its marks in colour. Control characters are shown, never sent to the terminal."""
+    """Marked text with its marks in colour. Control characters are replaced, so none reaches the terminal."""
     return plain_text(render(marked), marks=True)
 
 
 def plain_text(text: str, *, marks: bool = False) -> Text:
-    """``text`` as it is, without rich markup and control characters; with ``marks``, the tags of marked text are coloured."""
+    """``text`` with control characters replaced and rich markup not interpreted; ``marks`` colours the tags of marked text."""
     line = Text(visible(text))
     if marks:
         for tag in _TAG.finditer(line.plain):
@@ -36,12 +36,12 @@ def plain_text(text: str, *, marks: bool = False) -> Text:
 
 
 def print_json(data: Any) -> None:
-    """One object on stdout, alone."""
+    """Print one JSON object on stdout."""
     sys.stdout.write(json.dumps(data, ensure_ascii=False, indent=2) + "\n")
 
 
 def print_rows(*rows: tuple[str, str | Text], to_people: bool = False) -> None:
-    """Named lines, on stdout, or on stderr where stdout carries data."""
+    """Print named lines on stdout, or with ``to_people`` on stderr, where stdout carries data."""
     from rich.table import Table
 
     table = Table.grid(padding=(0, 2))
@@ -53,13 +53,13 @@ def print_rows(*rows: tuple[str, str | Text], to_people: bool = False) -> None:
 
 
 def audio_rows(result: Result, audio: str) -> list[tuple[str, str | Text]]:
-    """What was written, and each warning, for `print_rows`."""
+    """Rows for `print_rows`: the audio file and each warning."""
     said = f"{audio} ({result.audio.seconds:.2f} s by {result.backend}, made in {result.timings['total']:.2f} s)"
     return [("audio", plain_text(said)), *(("warning", plain_text(warning)) for warning in result.warnings)]
 
 
 def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table on stdout."""
+    """Print a table on stdout."""
     from rich import box
     from rich.table import Table
 
@@ -72,7 +72,7 @@ def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def print_marked(written: str) -> None:
-    """Marked text on stdout: in colour on a terminal, else as it is."""
+    """Print marked text on stdout, in colour on a terminal."""
     if sys.stdout.isatty():
         Console(highlight=False, soft_wrap=True).print(plain_text(written, marks=True))
     else:
@@ -80,10 +80,10 @@ def print_marked(written: str) -> None:
 
 
 def check_output(path: Path) -> None:
-    """Find out before the work whether ``path`` can be written; its folder is made.
+    """Check before any work that ``path`` can be written, and create its folder.
 
     Raises:
-        BadInput: it cannot.
+        BadInput: it cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -93,14 +93,14 @@ def check_output(path: Path) -> None:
     except OSError as error:
         raise write_error(path, error) from None
     if not writable:
-        raise BadInput(f"cannot write {path}: permission denied; give another place with -o")
+        raise BadInput(f"cannot write {path}: permission denied; give another path with -o")
 
 
 def write_output(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all.
+    """Write a file atomically.
 
     Raises:
-        BadInput: the place cannot be written.
+        BadInput: the path cannot be written.
         ProsodyError: the disk is full.
     """
     try:

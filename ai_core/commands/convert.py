@@ -1,4 +1,4 @@
-"""The command `prosody higgs`: convert files of boson_multimodal."""
+"""Command `prosody higgs`: convert files of boson_multimodal."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,30 +14,30 @@ higgs = typer.Typer(help="Checkpoints and adapters of Higgs Audio.", no_args_is_
 
 @higgs.callback()
 def _higgs() -> None:
-    """Keep `convert` a subcommand: typer makes a single command the whole application."""
+    """Keep `convert` a subcommand: typer turns a single command into the whole application."""
 
 
 @higgs.command()
 def convert(
     old: Annotated[Path, typer.Argument(help="Folder of a checkpoint or codec of boson_multimodal, or of an adapter.")],
-    new: Annotated[Path, typer.Argument(help="The folder to make.")],
-    adapter: Annotated[bool, typer.Option("--adapter", help="OLD holds a PEFT adapter, not a checkpoint.")] = False,
+    new: Annotated[Path, typer.Argument(help="The folder to create.")],
+    adapter: Annotated[bool, typer.Option("--adapter", help="OLD is a PEFT adapter, not a checkpoint.")] = False,
     base: Annotated[
         str | None,
-        typer.Option("--base", help="The converted checkpoint that the adapter is for, by folder or hub name.", show_default=False),
+        typer.Option("--base", help="Converted base checkpoint of the adapter, by folder or hub name.", show_default=False),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Convert a checkpoint, codec or adapter of boson_multimodal to the form that transformers reads.
+    """Convert a checkpoint, codec or adapter of boson_multimodal to the format of transformers.
 
-    Weights stay the same, bit for bit. NEW appears when it is complete.
+    Weights stay the same, bit for bit. NEW is created only when it is complete.
     """
     from ai_core.commands import console as out
     from prosody_tagger.errors import BadInput
     from synth.higgs_local.boson_format.convert import convert_adapter, convert_checkpoint, convert_codec, is_codec
 
     if base is not None and not adapter:
-        raise BadInput("--base is what an adapter is for; give --adapter with it")
+        raise BadInput("--base applies to adapters only; give --adapter with it")
     with _progress() as progress:
         if adapter:
             done = convert_adapter(old, new, base, progress)
@@ -56,7 +56,7 @@ def convert(
 
 @contextmanager
 def _progress() -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on stderr, updated with the bytes done and the bytes in all."""
+    """Progress bar on stderr; the callback takes the bytes done and the total."""
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
     from prosody_tagger.command import people

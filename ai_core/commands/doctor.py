@@ -1,4 +1,4 @@
-"""Examine which backends, models and extras are ready, and what to do about the others."""
+"""Examine which backends, models and extras are ready, and how to make the others so."""
 
 import asyncio
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "test": ("pytest", "hypothesis"),
     "dev": ("ruff", "mypy"),
 }
-"""The extras of this project, and for each the distributions that show whether it is installed."""
+"""The extras of this project; each is installed if its distributions here are."""
 
 PACKAGES = ("prosody_tagger", "synth", "ai_core", "api")
 """The top-level packages of this project."""
@@ -33,8 +33,8 @@ class Finding:
     """The state of a package, a backend, a model or an extra.
 
     Attributes:
-        needed: whether the default backend cannot speak without it.
-        detail: what is there, or what to do.
+        needed: whether the default backend requires it.
+        detail: a description, or how to make it ready.
     """
 
     what: str
@@ -53,7 +53,7 @@ def examine(settings: Settings) -> list[Finding]:
 
 
 def _packages() -> Iterator[Finding]:
-    """Report top-level packages whose name another installed distribution uses too, or another folder on the import path."""
+    """Report top-level packages whose name also belongs to another distribution or to another folder on the import path."""
     owners = packages_distributions()
     ours = Path(__file__).resolve().parents[2]
     for name in PACKAGES:
@@ -78,7 +78,7 @@ def _backends(settings: Settings) -> Iterator[Finding]:
             ready, detail = False, str(error)
         yield Finding("backend", name, ready, name == settings.backend, detail)
     if settings.backend not in registry.BACKENDS:
-        detail = f"PROSODY_BACKEND names no backend; set it to one of {', '.join(registry.BACKENDS)}"
+        detail = f"PROSODY_BACKEND is not a backend; set it to one of {', '.join(registry.BACKENDS)}"
         yield Finding("backend", settings.backend, False, True, detail)
 
 

@@ -1,4 +1,4 @@
-"""The command `prosody label`: mark transcripts by their recordings."""
+"""Command `prosody label`: label transcripts with the marks heard in their recordings."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -20,24 +20,28 @@ if TYPE_CHECKING:
     Source = Callable[[], Iterator[TranscribedRecording | SkippedRecording]]
 
 _MAX_REPORTED = 1000
-"""Most failures that are kept with their reasons."""
+"""Maximum number of failures that are listed with their reasons."""
 
 
 def label(
     audio: Annotated[
         Path | None,
-        typer.Option("--audio", help="A recording, or a folder of them with NAME.txt or NAME.lab beside each.", show_default=False),
+        typer.Option(
+            "--audio",
+            help="A recording, or a folder of recordings, each with its transcript in NAME.txt or NAME.lab.",
+            show_default=False,
+        ),
     ] = None,
-    text: Annotated[str | None, typer.Option("--text", help="What is said in the one recording.", show_default=False)] = None,
+    text: Annotated[str | None, typer.Option("--text", help="Transcript of a single recording.", show_default=False)] = None,
     manifest: Annotated[
         Path | None,
-        typer.Option("--manifest", help="Rows of JSON, or path and text with a tab or | between.", show_default=False),
+        typer.Option("--manifest", help="JSON rows, or lines of path and text separated by a tab or |.", show_default=False),
     ] = None,
-    output: Annotated[Path, typer.Option("-o", "--output", help="The labels, one JSON object a line.")] = Path(
+    output: Annotated[Path, typer.Option("-o", "--output", help="The labels, one JSON object per line.")] = Path(
         "output/labels.jsonl"
     ),
     chatml: Annotated[
-        Path | None, typer.Option("--chatml", help="Write a ChatML manifest for train-higgs as well.", show_default=False)
+        Path | None, typer.Option("--chatml", help="Also write a ChatML manifest for train-higgs.", show_default=False)
     ] = None,
     language: Language = None,
     emphases_per_word: Annotated[
@@ -46,15 +50,15 @@ def label(
             "--emphases-per-word",
             min=0.0,
             max=1.0,
-            help="Share of each recording's words to mark as stressed, instead of all that stand out enough.",
+            help="Share of each recording's words to mark as stressed; by default, all words above a threshold.",
             show_default=False,
         ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Mark transcripts by how they were spoken.
+    """Label transcripts with the marks heard in their recordings.
 
-    Recordings that are labelled already are skipped: run it again to continue, or to retry those that failed.
+    Skips recordings that are already labelled: run it again to continue, or to retry those that failed.
     """
     from ai_core.commands import console as out
     from prosody_tagger.errors import BadInput
@@ -94,8 +98,8 @@ class _Labeller:
 
     Attributes:
         labelled, done_before, failures: numbers of recordings.
-        failed: where and why, for the first `_MAX_REPORTED` failures.
-        last: the text labelled last, with its marks.
+        failed: place and reason of the first `_MAX_REPORTED` failures.
+        last: the last text labelled, with its marks.
     """
 
     def __init__(self, labels: "LabelsFile", language: str | None, emphases_per_word: float | None) -> None:
@@ -105,14 +109,14 @@ class _Labeller:
         self.last: str | None = None
 
     def failure(self) -> str:
-        """The reason why there are no labels at all, in one line."""
+        """Why there are no labels, in one line."""
         if not self.failed:
-            return "there is no recording to label; give --audio a folder with sound files, or --manifest rows"
+            return "there is no recording to label; give a folder of sound files with --audio, or a manifest with rows"
         place, reason = self.failed[0]
         return f"none of {self.failures} recordings could be labelled; the first is {place}: {reason}"
 
     async def run(self, source: "Source") -> None:
-        """Label every recording of ``source`` that is not labelled yet, with a progress bar on stderr."""
+        """Label every recording of ``source`` that has no labels yet; show progress on stderr."""
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         from ai_core.alignment import ALIGNMENT_BACKEND
@@ -158,10 +162,10 @@ class _Labeller:
         self.last = render(found.marked)
 
     async def _heard(self, sound: "Audio", text: str, runtime: "Runtime") -> "Label":
-        """The marks that are heard in a recording of ``text``.
+        """Label a recording of ``text``.
 
         Raises:
-            BadInput: the recording cannot be measured, or what is said in it is not ``text``.
+            BadInput: the recording cannot be measured, or does not match ``text``.
             BackendError: the alignment backend failed.
         """
         from ai_core.alignment import ALIGNMENT_BACKEND, align_words
@@ -179,30 +183,30 @@ class _Labeller:
 
 
 def _source(audio: Path | None, text: str | None, manifest: Path | None) -> "Source":
-    """A function that reads the recordings, anew at each call.
+    """Return a function that iterates over the recordings; each call starts from the first.
 
     Raises:
-        BadInput: the options name no recordings, or contradict each other.
+        BadInput: the options name no recordings, or exclude each other.
     """
     from prosody_tagger.errors import BadInput
     from synth.acoustics.recordings import TranscribedRecording, beside, in_folder, in_manifest
 
     if manifest is not None:
         if text is not None:
-            raise BadInput("--text and --manifest both say what is spoken; give one of them")
+            raise BadInput("--text and --manifest exclude each other; give one of them")
         if audio is not None and not audio.is_dir():
-            raise BadInput(f"{audio} is no folder; with --manifest, --audio is where its relative paths start")
+            raise BadInput(f"{audio} is not a folder; with --manifest, --audio is the folder that its paths are relative to")
         if not manifest.is_file():
-            raise BadInput(f"there is no file {str(manifest)!r} to read rows from; give --manifest another")
+            raise BadInput(f"there is no manifest {str(manifest)!r}; give another with --manifest")
         return lambda: in_manifest(manifest, audio)
     if audio is None:
-        raise BadInput("nothing to label: give --audio with a recording or a folder, or --manifest")
+        raise BadInput("nothing to label: give a recording or a folder with --audio, or give --manifest")
     if audio.is_dir():
         if text is not None:
             raise BadInput(f"--text is for one recording, and {audio} is a folder; put transcripts beside the sound files")
         return lambda: in_folder(audio)
     if not audio.is_file():
-        raise BadInput(f"there is no file or folder {str(audio)!r}; give --audio another")
+        raise BadInput(f"there is no file or folder {str(audio)!r}; give another with --audio")
     if text is not None:
         return lambda: iter((TranscribedRecording(audio, text),))
     return lambda: iter((beside(audio, audio.parent),))

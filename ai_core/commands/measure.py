@@ -1,4 +1,4 @@
-"""The command `prosody measure`: check whether each mark of a text is heard in a recording."""
+"""Command `prosody measure`: measure whether each mark of a text is audible in a recording."""
 
 import asyncio
 import sys
@@ -20,7 +20,7 @@ Language = Annotated[
     typer.Option(
         "--language",
         "--voice",
-        help="Language of the recording: a voice of the embedded backend, such as en-gb or de, to align the words with.",
+        help="Language of the recording, such as de, or a voice of the embedded backend, such as en-gb, to align the words with.",
         show_default=False,
     ),
 ]
@@ -28,7 +28,7 @@ Language = Annotated[
 
 def measure(
     audio: Annotated[str, typer.Option("--audio", help="The recording: wav, flac, mp3 or opus; - is stdin.")],
-    text: Annotated[str, typer.Option("--text", help="What is said in it, with its marks: It's <emph>only $299")],
+    text: Annotated[str, typer.Option("--text", help="Its transcript with marks: It's <emph>only $299")],
     reference: Annotated[
         Path | None,
         typer.Option("--reference", help="The same text, spoken by the same voice without marks.", show_default=False),
@@ -39,7 +39,7 @@ def measure(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check whether each mark of a text is heard in a recording, with the figures behind it."""
+    """Measure whether each mark of a text is audible in a recording."""
     from ai_core.commands import console as out
     from ai_core.commands.report import print_report
     from prosody_tagger.markup import parse, render
@@ -83,7 +83,7 @@ def read_sound(name: str) -> "Audio":
 
 
 def _named(name: str) -> "Audio":
-    """Read as `read_sound` does, and name the file in every message."""
+    """Call `read_sound`, with the file's name in every error message."""
     from prosody_tagger.errors import BadInput
 
     try:

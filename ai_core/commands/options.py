@@ -9,7 +9,7 @@ LEVELS = ("low", "medium", "high")
 
 
 def _level_or_number(given: str) -> str | float:
-    """One of the names, or a number of emphases per word."""
+    """Parse a named level or a number of emphases per word."""
     if given in LEVELS:
         return given
     try:
@@ -21,9 +21,7 @@ def _level_or_number(given: str) -> str | float:
     return number
 
 
-Backend = Annotated[
-    str | None, typer.Option("--backend", help="The backend that speaks; `prosody doctor` lists them.", show_default=False)
-]
+Backend = Annotated[str | None, typer.Option("--backend", help="The backend; `prosody doctor` lists them.", show_default=False)]
 Voice = Annotated[str | None, typer.Option("--voice", help="The voice; `prosody voices` lists them.", show_default=False)]
 Intensity = Annotated[
     Any,
@@ -49,23 +47,21 @@ Strength = Annotated[
     Literal["low", "medium", "high"] | None,
     typer.Option("--strength", help="How strongly the voice stresses a word.", show_default=False),
 ]
-Seed = Annotated[
-    int | None, typer.Option("--seed", help="Random seed of backends that sample, to repeat a result.", show_default=False)
-]
+Seed = Annotated[int | None, typer.Option("--seed", help="Random seed, for voices that use sampling.", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Tagger = Annotated[
-    str | None, typer.Option("--tagger", help="Folder of a trained tagger; by default the one that ships.", show_default=False)
+    str | None, typer.Option("--tagger", help="Folder of a trained tagger; by default the shipped one.", show_default=False)
 ]
 RefAudio = Annotated[
     Path | None,
-    typer.Option("--ref-audio", help="A recording of the voice to speak in, for backends that can.", show_default=False),
+    typer.Option("--ref-audio", help="A reference recording of the voice, for backends that support one.", show_default=False),
 ]
-RefText = Annotated[str | None, typer.Option("--ref-text", help="What is said in that recording.", show_default=False)]
+RefText = Annotated[str | None, typer.Option("--ref-text", help="Transcript of the reference recording.", show_default=False)]
 Language = Annotated[
     str | None,
     typer.Option(
         "--language",
-        help="Language of the text, such as de or en-gb, for aligning its words.",
-        show_default="that of the text's script",
+        help="Language of the text, such as de or en-gb, for the alignment of its words.",
+        show_default="guessed from the script",
     ),
 ]

@@ -12,7 +12,7 @@ from synth.acoustics.report import MarkReport, Report
 
 
 def print_report(report: Report, *, to_people: bool = False) -> None:
-    """Print each mark with its figures, and marks that are heard unasked: on stdout, or on stderr where stdout carries data."""
+    """Print each mark with its figures, and false marks: on stdout, or with ``to_people`` on stderr, where stdout carries data."""
     if report.marks:
         table = Table("mark", "word", "heard", "score", "figures", box=box.SIMPLE_HEAD)
         for mark in report.marks:

@@ -1,4 +1,4 @@
-"""The command `prosody serve`: the service, run by uvicorn."""
+"""Command `prosody serve`: the service, run by uvicorn."""
 
 import os
 from typing import Annotated
@@ -9,7 +9,7 @@ import typer
 def serve(
     host: Annotated[
         str | None,
-        typer.Option("--host", help="Where to listen; beyond loopback keys must be set.", show_default="127.0.0.1"),
+        typer.Option("--host", help="Address to listen on; other than loopback needs API keys.", show_default="127.0.0.1"),
     ] = None,
     port: Annotated[int | None, typer.Option("--port", min=0, max=65535, show_default="8000")] = None,
     log: Annotated[str | None, typer.Option("--log", help="debug, info, warning or error.", show_default="info")] = None,
@@ -24,8 +24,8 @@ def serve(
     for name, value in (("HOST", host), ("PORT", port), ("LOG", log)):
         if value is not None:
             os.environ[f"PROSODY_API__{name}"] = str(value)
-    # Parallelism comes from concurrent requests, so limit each tagger pass to one thread; more threads are slower in all, most of
-    # all on shared processors. The variable only counts before torch is loaded.
+    # Parallelism comes from concurrent requests, so limit each tagger pass to one thread; more threads are slower overall,
+    # especially on shared processors. The variable has no effect once torch is loaded.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     import importlib
 

@@ -1,4 +1,4 @@
-"""The reply and its writers: what goes in, what comes out, and what is refused."""
+"""The reply, the protocol of its writers, and validation of their input."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from prosody_tagger.errors import BadInput, MarkupError
 from prosody_tagger.markup import plain
 
 MAX_CHARS = 20_000
-"""Longest input in code points, what they said and the points together."""
+"""Maximum length of the input, message and points together, in code points."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class Reply:
     Attributes:
         text: plain text without marks; a "<emph>" in it is ordinary text.
         by: the writer, "template" or "chat".
-        warnings: what the user should know, such as why another writer answered.
+        warnings: messages for the user, such as why another writer was used.
     """
 
     text: str
@@ -29,13 +29,13 @@ class Reply:
 
 
 class ReplyWriter(Protocol):
-    """Writes a reply that holds every point word for word."""
+    """Writes a reply that contains every point verbatim."""
 
     async def write(self, said: str, points: Sequence[str]) -> Reply:
-        """Answer ``said`` with ``points``.
+        """Reply to the message ``said`` and make the ``points``.
 
         Raises:
-            BadInput: see `checked`.
+            BadInput: the input is invalid; see `checked`.
         """
         ...
 
@@ -44,18 +44,18 @@ def checked(said: str, points: Sequence[str]) -> tuple[str, tuple[str, ...]]:
     """Check the input of a writer, strip outer white space and drop repeated points.
 
     Raises:
-        BadInput: nothing was said and there is no point; a point is blank; a lone surrogate; more than `MAX_CHARS` in all.
+        BadInput: there is neither a message nor a point; a point is blank; a lone surrogate; more than `MAX_CHARS` in total.
     """
     length = len(said) + sum(map(len, points))
     if length > MAX_CHARS:
-        raise BadInput(f"what they said and the points are {length:,} characters; at most {MAX_CHARS:,} are taken, so shorten them")
-    _refuse_surrogates("what they said", said)
+        raise BadInput(f"message and points have {length:,} characters; at most {MAX_CHARS:,} are allowed, so shorten them")
+    _refuse_surrogates("message", said)
     for number, point in enumerate(points, 1):
         _refuse_surrogates(f"point {number}", point)
         if not _VISIBLE.search(point):
             raise BadInput(f"point {number} is blank ({point!r}); give it words, or leave it out")
     if not points and not _VISIBLE.search(said):
-        raise BadInput("no text: give what they said, a point to make, or both")
+        raise BadInput("no text: give a message to reply to, a point to make, or both")
     return said.strip(), tuple(dict.fromkeys(point.strip() for point in points))
 
 

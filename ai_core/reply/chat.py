@@ -1,7 +1,7 @@
-"""Write a reply by a language model behind any OpenAI-compatible chat endpoint.
+"""Write a reply with a language model behind any OpenAI-compatible chat endpoint.
 
-The model is not trusted. What they said is sent as data; its answer is used only if it holds every point word for word and no
-number of its own, and is short enough. Otherwise another writer answers, and the reply says why.
+The model is not trusted. The message is sent as data, and the answer is used only if it contains every point verbatim, adds no
+number and is short enough. Otherwise another writer writes the reply, with the reason as a warning.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import httpx
 
 MAX_BODY = 1_000_000
-"""Most bytes that are read of a server's response."""
+"""Maximum size of a response that is read, in bytes."""
 
 
 class ChatSettings(BaseModel):
@@ -29,12 +29,12 @@ class ChatSettings(BaseModel):
         url: base URL of the server, such as ``https://host/v1``.
         model: the model's name on that server.
         api_key: sent as a bearer token; None or "" sends none.
-        timeout: seconds for one reply in all, tries and waits included.
-        retries: further tries after a refused connection, a time-out, a 429 or a 5xx.
-        max_chars: the longest reply, in code points.
+        timeout: seconds for one reply, including retries and waits.
+        retries: retries after a refused connection, a timeout, a 429 or a 5xx.
+        max_chars: maximum length of a reply, in code points.
     """
 
-    # A broken setting is not shown in the error: it may be the key, or a URL with a password.
+    # Validation errors do not show the value: it may be the key, or a URL with a password.
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     url: HttpUrl
@@ -72,7 +72,7 @@ class ChatSettings(BaseModel):
 
 
 class ChatWriter:
-    """Asks the model and checks its answer; ``fallback`` writes the reply where the answer cannot be used."""
+    """Requests a reply from the model and checks it; ``fallback`` writes the reply if the answer cannot be used."""
 
     def __init__(self, settings: ChatSettings, fallback: ReplyWriter) -> None:
         self._settings = settings
@@ -82,15 +82,15 @@ class ChatWriter:
         said, points = checked(said, points)
         try:
             if sum(map(len, points)) > self._settings.max_chars:
-                raise _Unusable(f"the points alone are longer than the {self._settings.max_chars} characters that a reply may have")
+                raise _Unusable(f"the points alone are longer than a reply may be ({self._settings.max_chars} characters)")
             answer = await self._ask(said, points)
             return Reply(_usable(answer, said, points, self._settings.max_chars), "chat")
         except _Unusable as why:
             reply = await self._fallback.write(said, points)
-            return Reply(reply.text, reply.by, (f"{reply.by} wrote the reply, not chat: {why}", *reply.warnings))
+            return Reply(reply.text, reply.by, (f"the reply was written by {reply.by} instead of chat: {why}", *reply.warnings))
 
     async def _ask(self, said: str, points: Sequence[str]) -> str:
-        """The answer of the model, within the time for all tries."""
+        """Request an answer of the model; retry until the deadline."""
         import stamina
 
         settings = self._settings
@@ -123,14 +123,12 @@ class ChatWriter:
         headers = {"Accept-Encoding": "identity"}  # so that MAX_BODY bounds the decoded body too
         if settings.api_key:
             headers["Authorization"] = f"Bearer {settings.api_key.get_secret_value()}"
-        # Connecting gets a share of the time, so that another try has some; generation may use all of the rest.
+        # Connecting may take only a share of the time, so that a retry has some left; generation may use all of the rest.
         limits = httpx.Timeout(settings.timeout, connect=settings.timeout / (settings.retries + 1))
         try:
             return httpx.AsyncClient(headers=headers, timeout=limits)
         except (OSError, ImportError, ValueError, httpx.InvalidURL):
-            raise _Unusable(
-                "the proxy or certificates that the environment names (HTTPS_PROXY, SSL_CERT_FILE) do not work"
-            ) from None
+            raise _Unusable("the proxy or certificates set in the environment (HTTPS_PROXY, SSL_CERT_FILE) do not work") from None
 
     def _request(self, said: str, points: Sequence[str]) -> dict[str, object]:
         data = json.dumps({"they_said": said, "points": points}, ensure_ascii=False)
@@ -141,7 +139,7 @@ class ChatWriter:
                 {"role": "user", "content": data},
             ],
             "temperature": 0.2,
-            "max_tokens": self._settings.max_chars,  # no text takes more tokens than characters, save in rare scripts
+            "max_tokens": self._settings.max_chars,  # no text has more tokens than characters, except in rare scripts
         }
 
     async def _post(self, client: "httpx.AsyncClient", request: dict[str, object], deadline: float) -> bytes:
@@ -158,7 +156,7 @@ class ChatWriter:
                 async for chunk in response.aiter_raw():
                     body += chunk
                     if len(body) > MAX_BODY:
-                        raise _Unusable(f"the answer of {where} is over {MAX_BODY:,} bytes")
+                        raise _Unusable(f"the response of {where} is over {MAX_BODY:,} bytes")
                 return bytes(body)
         except httpx.ConnectError:
             raise _Unusable(f"cannot connect to {where}; check that the server runs and the URL is right", retry=True) from None
@@ -168,11 +166,11 @@ class ChatWriter:
             raise _Unusable(f"the connection to {where} broke ({type(error).__name__})") from None
 
     def _status(self, response: "httpx.Response", deadline: float) -> "_Unusable":
-        """The error of a response without success. Its body is not read: it may repeat the key."""
+        """Return the error for an error status. The body is not read: it may repeat the key."""
         status = response.status_code
         why = f"{self._settings.url.host}:{self._settings.url.port} answered {status}"
         if status in (401, 403):
-            return _Unusable(f"{why}; {'check the API key' if self._settings.api_key else 'it wants an API key'}")
+            return _Unusable(f"{why}; {'check the API key' if self._settings.api_key else 'set an API key'}")
         if status == 404:
             return _Unusable(f"{why}; check the URL and the model's name")
         if status != 429 and status < 500:
@@ -181,7 +179,7 @@ class ChatWriter:
         if wait is None:
             return _Unusable(why, retry=True)
         if wait >= deadline - asyncio.get_running_loop().time():
-            return _Unusable(f"{why} and asks to wait for {wait:.0f} s, which is longer than the time left")
+            return _Unusable(f"{why} with a Retry-After of {wait:.0f} s, which is longer than the time left")
         return _Unusable(why, retry=wait)
 
 
@@ -197,9 +195,9 @@ Reply with the answer and nothing else."""
 
 
 class _Unusable(Exception):
-    """There is no answer to use. The message is for the user and holds neither the key nor what the server sent.
+    """The answer cannot be used. The message is for the user and contains neither the key nor text from the server.
 
-    ``retry``: whether to try again, after a growing wait (True) or after so many seconds.
+    ``retry``: whether to retry, after a growing wait (True) or after this many seconds.
     """
 
     def __init__(self, why: str, retry: bool | float = False) -> None:
@@ -223,38 +221,38 @@ class _Completion(BaseModel):
 
 
 def _content(body: bytes) -> str:
-    """The text of a chat completion."""
+    """Return the text of a chat completion."""
     try:
         completion = _Completion.model_validate_json(body)
     except ValidationError:
         raise _Unusable(
-            "the server's answer is no chat completion; check that the URL is the base of an OpenAI-compatible API"
+            "the response is not a chat completion; check that the URL is the base URL of an OpenAI-compatible API"
         ) from None
     if completion.error:
-        raise _Unusable("the server's answer is an error")
+        raise _Unusable("the response is an error")
     if not completion.choices:
-        raise _Unusable("the server's answer is no chat completion: it holds no choices")
+        raise _Unusable("the response is not a chat completion: it has no choices")
     choice = completion.choices[0]
     if choice.message.refusal or choice.finish_reason == "content_filter":
         raise _Unusable("the model refused to answer")
     if choice.finish_reason == "length":
-        raise _Unusable("the model's answer was cut off at its longest")
+        raise _Unusable("the model's answer was cut off at its maximum length")
     if not choice.message.content:
         raise _Unusable("the model's answer is empty")
     return choice.message.content
 
 
 def _usable(answer: str, said: str, points: Sequence[str], max_chars: int) -> str:
-    """The answer as plain text on one line.
+    """Check an answer and return it as plain text on one line.
 
     Raises:
-        _Unusable: it is too long or empty, lacks a point, holds a number of its own, control characters or the model's thinking.
+        _Unusable: it is too long or empty, lacks a point, adds a number, or contains control characters or the model's reasoning.
     """
     answer = answer.strip()
     if len(answer) > max_chars:
         raise _Unusable(f"the model's answer is {len(answer):,} characters, more than {max_chars}")
     if answer.startswith("<think"):
-        raise _Unusable("the model's answer starts with its thinking; have the server keep that apart")
+        raise _Unusable("the model's answer starts with its reasoning (<think>); configure the server to leave that out")
     text = _one_line(answer, points)
     if not text:
         raise _Unusable("the model's answer is empty")
@@ -262,19 +260,19 @@ def _usable(answer: str, said: str, points: Sequence[str], max_chars: int) -> st
     if missing:
         raise _Unusable(f"the model's answer lacks point {', '.join(map(str, missing))}")
     if _numbers(text) - _numbers(said).union(*map(_numbers, points)):
-        raise _Unusable("the model's answer holds a number that neither a point nor they gave")
+        raise _Unusable("the model's answer contains a number that is in neither the points nor the message")
     return text
 
 
 def _one_line(answer: str, points: Sequence[str]) -> str:
-    """``answer`` without Markdown and line breaks, save within a point."""
+    """Remove Markdown and line breaks, except within a point."""
     within = "|".join(regex.escape(point) for point in sorted(points, key=len, reverse=True))
     # Every second piece is a point. The leading line break lets the pattern find a list mark on the first line.
     pieces = regex.split(f"({within})", f"\n{answer}") if points else [f"\n{answer}"]
     for index in range(0, len(pieces), 2):
         piece = regex.sub(r"\s+", " ", _EMPHASIS.sub("", _LIST_MARK.sub(" ", pieces[index])))
         if _CONTROL.search(piece):
-            raise _Unusable("the model's answer holds control characters")
+            raise _Unusable("the model's answer contains control characters")
         pieces[index] = piece
     return "".join(pieces).strip()
 
@@ -285,7 +283,7 @@ _CONTROL = regex.compile(r"[\p{Cc}\p{Cs}]")
 
 
 def _holds(text: str, point: str) -> bool:
-    """Whether ``text`` holds ``point``, and not within a longer word or number: "art" is not in "a party"."""
+    """Whether ``text`` contains ``point`` at word boundaries: "art" is not in "a party"."""
     word = r"[\p{Latin}\p{N}]"
     return bool(regex.search(rf"(?<!{word}(?={word})){regex.escape(point)}(?!(?<={word}){word})", text))
 
@@ -295,7 +293,7 @@ def _numbers(text: str) -> set[str]:
     return set(_NUMBER.findall(text.casefold()))
 
 
-# "one" and ordinals are left out: they mostly count nothing ("the first one").
+# Without "one" and ordinals, which rarely count anything ("the first one").
 _NUMBER = regex.compile(
     r"\p{N}++(?:[.,:/]\p{N}++)*+"
     r"|\b(?:two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|(?:thir|four|fif|six|seven|eigh|nine)teen"

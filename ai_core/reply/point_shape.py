@@ -1,4 +1,4 @@
-"""Classify the grammatical shape of a point, so that a frame fits it."""
+"""Classify the grammatical shape of a point, to choose a frame for it."""
 
 import itertools
 from collections.abc import Sequence
@@ -7,11 +7,11 @@ from typing import Literal
 import regex
 
 Shape = Literal["noun", "verb", "sentence", "other"]
-"""A noun phrase ("30% savings"), a bare imperative ("save 30% today"), a sentence that stands alone, or none of them for sure."""
+"""A noun phrase ("30% savings"), a bare imperative ("save 30% today"), a sentence that stands alone, or uncertain."""
 
 
 def shape_of(point: str) -> Shape:
-    """The shape of a point. "noun" and "verb" are said only on evidence: the frame for "other" suits anything."""
+    """The shape of a point. "noun" and "verb" need evidence; the frame for "other" fits any point."""
     words = point.split()
     first = words[0][:1].lower() + words[0][1:]  # "It" opens a clause, "IT" does not
     if ENDED.search(point):
@@ -24,7 +24,7 @@ def shape_of(point: str) -> Shape:
 
 
 ENDED = regex.compile(r"[.!?…。！？｡؟۔।][\p{Pe}\p{Pf}\"']*$")
-# A word as it stands in a phrase: no comma, colon, quote or tag, which would break a list.
+# A word within a phrase: no comma, colon, quote or tag, which would break a list.
 _CLEAN = regex.compile(r"[$€£¥₹#+]?[\p{Latin}\p{N}](?:[\p{Latin}\p{M}\p{N}%$€£¥₹+/&'’@#°-]|[.,](?=\p{N}))*+")
 
 _PRONOUNS = frozenset("i you we they he she it there this that these those who which what me us them".split())
@@ -45,7 +45,7 @@ _ENDS_ADJECTIVE = regex.compile(
     r"(?:free|safe|secure|easy|fast|quick|cheap|open|ready|live|new|online|only|good|great|best|low|high)$"
     r"|(?:er|est|ed|able|ible|ful|ive|ous|ly)$"
 )
-# Nouns that need no article: these as they stand, the others in the plural.
+# Nouns that need no article: the first group as listed, the second in the plural.
 _MASS_NOUNS = frozenset(
     "delivery shipping support service help access money value experience training pricing parking billing insurance".split()
 )
@@ -54,7 +54,7 @@ _COUNT_NOUNS = frozenset(
     "minute result cost fee payment option feature product version sample demo store location office expert".split()
 )
 _NOUN_ENDING = regex.compile(r"(?:(?:tion|sion|ment|ship|ance|ence)s|(?:ness|ity))$")
-# Bare verbs that start a phrase as hardly anything but a verb, and those that need a word after them that shows it.
+# Bare verbs that are unambiguous at the start of a phrase, and those that need a following word as evidence.
 _VERBS = frozenset(
     "save get try buy ask choose see take keep make find learn enjoy receive send go come bring give let tell join compare "
     "avoid reach add pick become".split()
@@ -64,7 +64,7 @@ _VERBS_OR_NOUNS = frozenset(
     "cancel click talk read subscribe register apply install look".split()
 )
 _SHOWS_VERB = _DETERMINERS | _PREPOSITIONS | _ADVERBS | frozenset("us me it them online this that".split())
-# Forms inside a phrase that make it a clause after all: "our team answers in minutes".
+# Verb forms that make a phrase a clause: "our team answers in minutes".
 _VERB_FORMS = frozenset(
     "answers opens closes arrives leaves ships delivers saves gets makes keeps takes lets gives pays works means helps "
     "comes goes costs starts includes covers offers needs love work save get got made gave took went came won sold paid "
@@ -73,7 +73,7 @@ _VERB_FORMS = frozenset(
 
 
 def _is_clause(first: str, words: Sequence[str]) -> bool:
-    """Whether the words have a subject and a finite verb, as far as small words show it; not so "quality you can trust"."""
+    """Whether function words show a subject and a finite verb; not so in "quality you can trust"."""
     if len(words) < 2 or first in _SUBORDINATORS or first in _FINITE:
         return False
     if _OPENS_CLAUSE.fullmatch(first):
@@ -103,7 +103,7 @@ def _is_noun_phrase(words: Sequence[str]) -> bool:
     if any(_looks_like_verb(low, index) for index in range(1, len(low) - 1)):
         return False
     if words[0][0].isupper() and low[0] in _DETERMINERS:
-        return False  # "Most orders arrive today" is a sentence although it has no full stop
+        return False  # "Most orders arrive today" is a sentence, even without a full stop
     return _counts(low[0]) or (low[0] in _DETERMINERS and len(low) > 1) or _has_noun_head(low)
 
 
@@ -121,7 +121,7 @@ def _looks_like_verb(words: Sequence[str], index: int) -> bool:
 
 
 def _has_noun_head(words: Sequence[str]) -> bool:
-    """Whether the word before the first preposition is a noun for sure, and the phrase does not start as another kind does."""
+    """Whether the word before the first preposition is certainly a noun, and the phrase does not start like another kind."""
     first = words[0]
     if first in _PREPOSITIONS or first in _VERBS or first in _VERBS_OR_NOUNS or first.endswith(("ly", "ed")):
         return False

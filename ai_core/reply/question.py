@@ -1,4 +1,4 @@
-"""Classify what they said: which kind of question it is, or a greeting or a statement."""
+"""Classify a message: which kind of question it asks, or a greeting or a statement."""
 
 from typing import Literal
 
@@ -24,11 +24,12 @@ Kind = Literal[
 ]
 
 _RANK: dict[Kind, int] = {"yes_no": 1, "greeting": 2, "statement": 3}
-"""How vague a kind is; the kinds that are not listed ask for something definite and win."""
+"""Vagueness of each kind; kinds that are not listed are specific and take precedence."""
 
 
 def kind_of(said: str) -> Kind:
-    """The most definite kind among the questions of ``said``, or among its statements if it asks nothing; the first of equals."""
+    """The most specific kind among the questions of ``said``, or among its statements if it has no question; the first one if
+    tied."""
     if not said:
         return "nothing"
     parts = [_folded(said[start:end]) for start, end in segment_sentences(said)]
@@ -37,7 +38,7 @@ def kind_of(said: str) -> Kind:
 
 
 def _folded(text: str) -> str:
-    """``text`` in small letters, with plain apostrophes and question marks and single spaces."""
+    """``text`` case-folded, with ASCII apostrophes and question marks and single spaces."""
     return " ".join(text.casefold().translate(_PLAIN_MARKS).split()).rstrip("\"')”»")
 
 
@@ -69,7 +70,7 @@ _PREAMBLE = regex.compile(
 
 _SUBJECT = r"(?:i|you|we|they|he|she|it|this|that|these|those|there|the|your|my|our|their|his|her|a|an|any|some|all)\b"
 _BEFORE = r"^(?:(?:to|for|from|with|by|at|in|on|of|about|until|till|since) )?"
-# Tried from the top, on one clause after its preamble.
+# Tried in order, on one clause after its preamble.
 _PATTERNS: tuple[tuple[Kind, str], ...] = (
     (
         "time",

@@ -1,7 +1,7 @@
-"""Write a reply from frames: an opening that fits what was said, and the points word for word.
+"""Write a reply from templates: an opening for the kind of message, and the points verbatim.
 
-It needs no model and no network. What they said chooses the opening and is never repeated. No frame holds a number or a fact, so
-that the reply claims only what a point claims.
+It needs no model and no network. The message selects the opening and is never repeated. No frame contains a number or a fact, so
+the reply claims only what the points claim.
 """
 
 import itertools
@@ -16,7 +16,7 @@ from ai_core.reply.question import Kind, kind_of
 
 
 class TemplateWriter:
-    """Writes the reply from frames, in English. The same input gives the same reply."""
+    """Writes replies in English from templates. Equal input gives an equal reply."""
 
     async def write(self, said: str, points: Sequence[str]) -> Reply:
         said, points = checked(said, points)
@@ -30,7 +30,7 @@ class TemplateWriter:
 
 
 _NOT_ENGLISH = (
-    "what they said is not in the Latin script, and the template answers in English; the chat writer takes other languages"
+    "the message is not in the Latin script, and the template replies in English; the chat writer supports other languages"
 )
 
 
@@ -45,7 +45,7 @@ _LATIN = regex.compile(r"\p{Latin}")
 
 @dataclass(frozen=True, slots=True)
 class _Opening:
-    """How a reply starts: what it is on, and how a noun phrase follows from that."""
+    """The start of a reply: its topic, and the words that introduce a noun phrase after it."""
 
     lead: str
     noun: str = "it comes down to"
@@ -73,7 +73,7 @@ _LATER = {"noun": "I can also mention", "verb": "the idea is also to", "other": 
 
 
 def _body(opening: _Opening, points: Sequence[str]) -> Iterator[str]:
-    """The sentences of the reply: neighbours of one shape share one, and the first takes the opening."""
+    """The sentences of the reply: adjacent points of one shape share a sentence, and the first one gets the opening."""
     lead, frames = opening.lead, {"noun": opening.noun, "verb": "the idea is to", "other": "I can tell you this:"}
     for shape, run in itertools.groupby(points, shape_of):
         same = list(run)
@@ -96,10 +96,10 @@ def _listed(phrases: Sequence[str]) -> str:
 
 
 def _set_apart(phrases: Sequence[str]) -> str:
-    """Phrases of any shape, one after the other."""
+    """Join phrases of any shape with semicolons, or as sentences if one ends like a sentence."""
     return _stated(phrases if any(map(ENDED.search, phrases)) else ["; ".join(phrases)])
 
 
 def _stated(texts: Sequence[str]) -> str:
-    """Each with a stop at its end."""
+    """Join texts, each with final punctuation."""
     return " ".join(text if ENDED.search(text) else f"{text}." for text in texts)

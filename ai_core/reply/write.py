@@ -1,4 +1,4 @@
-"""Make the job of speaking a reply: have it written, and mark the points as its focus."""
+"""Write a reply and return the job that speaks it, with the points as its focus."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,24 +11,24 @@ from prosody_tagger.errors import BadInput
 
 
 async def reply_job(said: str, points: Sequence[str], job: Job, settings: Settings, writer: str | None = None) -> tuple[Reply, Job]:
-    """Write the reply, and return it with ``job`` for its text, whose focus are the points.
+    """Write a reply; return it, and ``job`` with its text and with the points as focus.
 
     Args:
-        said: what they said.
-        points: what the reply holds, word for word.
-        job: how the reply is spoken.
-        settings: names the writer if ``writer`` is None.
+        said: the message to reply to.
+        points: phrases that the reply contains verbatim.
+        job: options of the speech.
+        settings: determines the writer if ``writer`` is None.
         writer: "template" or "chat".
 
     Raises:
-        BadInput: nothing to answer, or a chat model was asked for and none is set.
+        BadInput: the input is invalid, or the writer is "chat" and no chat model is set.
     """
     reply = await _writer(writer or settings.reply, settings).write(said, points)
     return reply, replace(job, text=reply.text, focus=_spans(reply.text, points))
 
 
 def _spans(text: str, points: Sequence[str]) -> tuple[tuple[int, int], ...]:
-    """The spans of the points in the reply."""
+    """Find the points in the reply."""
     found = [(text.find(point.strip()), len(point.strip())) for point in points]
     return tuple((start, start + length) for start, length in found if start >= 0)
 

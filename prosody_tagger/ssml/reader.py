@@ -29,7 +29,7 @@ MAX_DEPTH = 100
 """The deepest nesting of elements that is accepted."""
 
 _XML_ADVICE: Mapping[str, str] = {
-    expat.errors.XML_ERROR_INVALID_TOKEN: "write a literal & as &amp; and a literal < as &lt;, and take out control characters",
+    expat.errors.XML_ERROR_INVALID_TOKEN: "write a literal & as &amp; and a literal < as &lt;, and remove control characters",
     expat.errors.XML_ERROR_UNDEFINED_ENTITY: "write the character itself, or its number as in &#160;",
     expat.errors.XML_ERROR_TAG_MISMATCH: "close each element by its own name, the inner one first",
 }
@@ -150,7 +150,7 @@ class _SsmlReader:
     # Handlers that expat calls ----------------------------------------------------------------------------------------
 
     def _doctype(self, name: str, *_: object) -> None:
-        raise self._error(f"a DTD (<!DOCTYPE {_quoted(name)}>) is not read", "take it out; SSML needs none")
+        raise self._error(f"a DTD (<!DOCTYPE {_quoted(name)}>) is not read", "remove it; SSML needs none")
 
     def _start(self, tag: str, expanded: dict[str, str]) -> None:
         name = prefixed_name(tag)
@@ -174,7 +174,7 @@ class _SsmlReader:
                 self._prosody(element, attributes)
             case "sub":
                 if "alias" not in attributes:
-                    raise self._error("<sub> has no alias", 'give what is said in place of its text, as in <sub alias="...">')
+                    raise self._error("<sub> has no alias", 'give the spoken form of its text, as in <sub alias="...">')
                 element.alias = attributes["alias"]
 
     def _end(self, tag: str) -> None:
@@ -186,7 +186,7 @@ class _SsmlReader:
             self._marked_spans.append(_MarkedSpan(element.name, element.position, element.contour, start, self._length))
         elif element.name == "sub":
             if element.start is None:
-                raise MarkupError(f"<sub> at {element.position} has no text; give it the text that its alias stands for")
+                raise MarkupError(f"<sub> at {element.position} has no text; give it the text that its alias replaces")
             self._aliases.append(Alias(start, self._length, element.alias))
 
     def _characters(self, data: str) -> None:
@@ -228,7 +228,7 @@ class _SsmlReader:
 
     def _prosody(self, element: _OpenElement, attributes: Mapping[str, str]) -> None:
         if not attributes:
-            raise self._error("<prosody> says nothing", 'give it a pitch, as in <prosody pitch="high">')
+            raise self._error("<prosody> has no effect", 'give it a pitch, as in <prosody pitch="high">')
         if "pitch" in attributes:
             value = attributes["pitch"]
             pitch = parse_pitch(value)
@@ -283,7 +283,7 @@ class _SsmlReader:
         for span in self._marked_spans:
             inside = _words_inside(runs, shift.start(span.start), shift.end(span.end))
             if not inside:
-                raise MarkupError(f"<{span.name}> at {span.position} has no word in it; put it around one, or take it out")
+                raise MarkupError(f"<{span.name}> at {span.position} has no word in it; put it around one, or remove it")
             if span.contour:
                 marked.add((span.contour, inside[-1]))
         for kind, start, end in self._kind_spans:
@@ -302,7 +302,7 @@ class _SsmlReader:
         return MarkupError(f"{problem} at {self._position()}; {advice}")
 
     def _inside_break_error(self, content: str) -> MarkupError:
-        return MarkupError(f"<break> at {self._stack[-1].position} holds {content}; write <break/>, and what comes next after it")
+        return MarkupError(f"<break> at {self._stack[-1].position} holds {content}; write <break/>, and put the content after it")
 
     def _check_element(self, name: str) -> None:
         if name not in ATTRIBUTES:
@@ -312,13 +312,13 @@ class _SsmlReader:
         if not self._stack and name != "speak":
             raise self._error(f"the document is a <{name}>", "put it in <speak>...</speak>")
         if len(self._stack) == MAX_DEPTH:
-            raise self._error(f"<{name}> stands deeper than {MAX_DEPTH} elements", "take out elements that say nothing new")
+            raise self._error(f"<{name}> is nested deeper than {MAX_DEPTH} elements", "remove redundant elements")
         if self._stack and self._stack[-1].name == "break":
             raise self._inside_break_error(f"<{name}>")
         forbidden = NOT_INSIDE.get(name, ())
         outer = next((outer for outer in self._stack if outer.name in forbidden), None) if forbidden else None
         if outer:
-            raise self._error(f"<{name}> stands within <{outer.name}> ({outer.position})", f"close the <{outer.name}> before it")
+            raise self._error(f"<{name}> is within <{outer.name}> ({outer.position})", f"close the <{outer.name}> before it")
 
     def _check_attributes(self, name: str, attributes: Mapping[str, str]) -> None:
         for attribute, value in attributes.items():
@@ -328,7 +328,7 @@ class _SsmlReader:
         language = attributes.get("xml:lang", self._language)
         if language is not None and self._language is not None and _primary_tag(language) != _primary_tag(self._language):
             problem = f"<{name}> changes the language from {_quoted(self._language)} to {_quoted(language)}"
-            raise self._error(problem, "speak each language as a text of its own")
+            raise self._error(problem, "speak each language as a separate text")
         self._language = language
 
     def _one_of(self, attribute: str, attributes: Mapping[str, str], values: Iterable[str], default: str) -> str:

@@ -77,7 +77,7 @@ def _mark_elements(marked: MarkedText) -> list[_WrittenElement]:
             continue
         index = word_after(runs, mark.offset)
         if index is None:
-            raise MarkupError(f"<{mark.kind}> at offset {mark.offset} has no word after it; put it before one, or take it out")
+            raise MarkupError(f"<{mark.kind}> at offset {mark.offset} has no word after it; put it before one, or remove it")
         bound.add((index, mark.kind))
     # Elements must not cross: an element ends where an alias starts or ends inside its word. A mark on part of a word marks it all.
     borders = sorted(border for alias in marked.aliases for border in (alias.start, alias.end))
@@ -96,7 +96,7 @@ def _alias_elements(marked: MarkedText) -> list[_WrittenElement]:
     for alias in sorted(marked.aliases, key=lambda alias: alias.start):
         name = f"the alias for {alias.start} to {alias.end} of the text"
         if not previous_end <= alias.start < alias.end <= len(marked.text):
-            advice = "give each some text of its own"
+            advice = "give each its own text"
             raise MarkupError(f"{name} is empty, overlaps another or lies outside the text's 0 to {len(marked.text)}; {advice}")
         previous_end = alias.end
         _check_characters(alias.spoken, name)
@@ -117,4 +117,4 @@ def _check_characters(text: str, name: str) -> None:
     found = _NOT_XML.search(text)
     if found:
         where = line_column(text, found.start())
-        raise MarkupError(f"{name} holds U+{ord(found[0]):04X} at {where}, which XML 1.0 cannot carry; take the character out")
+        raise MarkupError(f"{name} holds U+{ord(found[0]):04X} at {where}, which XML 1.0 cannot represent; remove the character")

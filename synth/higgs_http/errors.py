@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 SETTING = "PROSODY_HIGGS__"
 """Prefix of the environment variables of this backend."""
 
-BAD_ENVIRONMENT = "the proxy or certificates that the environment names (HTTPS_PROXY, SSL_CERT_FILE) do not work; correct them"
+BAD_ENVIRONMENT = "the proxy or certificates set in the environment (HTTPS_PROXY, SSL_CERT_FILE) do not work; correct them"
 
 _CHECK_SERVER = f"check that the server runs and {SETTING}URL is right"
 

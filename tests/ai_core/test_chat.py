@@ -100,7 +100,7 @@ def ask(*answers, said="How much?", points=(POINT,), **settings):
 def assert_fell_back(reply: Reply, why: str) -> None:
     assert (reply.text, reply.by) == (TEMPLATE.text, "template")
     [warning] = reply.warnings
-    assert warning.startswith("template wrote the reply, not chat: ")
+    assert warning.startswith("the reply was written by template instead of chat: ")
     assert why in warning
 
 
@@ -207,21 +207,21 @@ def test_the_answer_becomes_plain_text_on_one_line(content, text):
         ("30% Savings!", "lacks point 1"),
         ("30% savingsbook", "lacks point 1"),
         ("130% savings", "lacks point 1"),
-        ("30% savings, so just $7.", "a number that neither"),
-        ("30% savings, so half the price.", "a number that neither"),
-        ("30% savings for Twenty friends.", "a number that neither"),
-        ("30% savings and ½ more", "a number that neither"),
-        ("30% savings, ٧ days", "a number that neither"),
+        ("30% savings, so just $7.", "a number that is in neither"),
+        ("30% savings, so half the price.", "a number that is in neither"),
+        ("30% savings for Twenty friends.", "a number that is in neither"),
+        ("30% savings and ½ more", "a number that is in neither"),
+        ("30% savings, ٧ days", "a number that is in neither"),
         ("30% savings" + "!" * 600, "611 characters, more than 600"),
         ("30% savings\x07", "control characters"),
-        ("<think>They ask\n</think> 30% savings", "its thinking"),
+        ("<think>They ask\n</think> 30% savings", "its reasoning"),
         ("", "empty"),
         (" \n ", "empty"),
         (None, "empty"),
         ("**", "empty"),
-        (["30% savings"], "no chat completion"),
-        (30, "no chat completion"),
-        ({"text": "30% savings"}, "no chat completion"),
+        (["30% savings"], "not a chat completion"),
+        (30, "not a chat completion"),
+        ({"text": "30% savings"}, "not a chat completion"),
     ],
 )
 def test_answers_that_fail_the_check(content, why):
@@ -232,7 +232,7 @@ def test_answers_that_fail_the_check(content, why):
 
 def test_a_number_must_be_a_whole_one_of_theirs():
     reply, _ = ask(completion("It is 2 days."), points=("days",), said="In 12 or 2.5 hours?")
-    assert "a number that neither" in reply.warnings[0]
+    assert "a number that is in neither" in reply.warnings[0]
 
 
 def test_the_warning_names_the_points_that_are_missing():
@@ -243,7 +243,7 @@ def test_the_warning_names_the_points_that_are_missing():
 
 def test_points_longer_than_a_reply_may_be_ask_no_server():
     reply, requests = ask(completion(GOOD), max_chars=10)
-    assert_fell_back(reply, "the points alone are longer than the 10 characters")
+    assert_fell_back(reply, "the points alone are longer than a reply may be (10 characters)")
     assert requests == []
 
 
@@ -259,18 +259,18 @@ def test_warnings_of_the_fallback_are_kept():
 @pytest.mark.parametrize(
     ("answer", "why"),
     [
-        (http("<html><body>Welcome</body></html>", content_type="text/html"), "no chat completion; check that the URL"),
-        (http(""), "no chat completion"),
-        (http("null"), "no chat completion"),
-        (http("[]"), "no chat completion"),
-        (http("[" * 200_000), "no chat completion"),
-        (http(b"\xff\xfe\x00"), "no chat completion"),
-        (http('{"choices": [{"message": {"content": "\\ud800 30% savings"}}]}'), "no chat completion"),
+        (http("<html><body>Welcome</body></html>", content_type="text/html"), "not a chat completion; check that the URL"),
+        (http(""), "not a chat completion"),
+        (http("null"), "not a chat completion"),
+        (http("[]"), "not a chat completion"),
+        (http("[" * 200_000), "not a chat completion"),
+        (http(b"\xff\xfe\x00"), "not a chat completion"),
+        (http('{"choices": [{"message": {"content": "\\ud800 30% savings"}}]}'), "not a chat completion"),
         (http({"error": {"message": f"bad key {KEY}"}}), "is an error"),
         (http({"detail": "Not Found"}), "no choices"),
         (http({"choices": []}), "no choices"),
-        (http({"choices": None}), "no chat completion"),
-        (http({"choices": [{}]}), "no chat completion"),
+        (http({"choices": None}), "not a chat completion"),
+        (http({"choices": [{}]}), "not a chat completion"),
         (http({"choices": [{"message": {"content": None, "refusal": "I cannot"}}]}), "refused"),
         (completion(GOOD, finish_reason="content_filter"), "refused"),
         (completion(GOOD, finish_reason="length"), "cut off"),
@@ -294,7 +294,7 @@ def test_a_bad_answer_is_not_tried_again_and_shows_no_key(answer, why, caplog):
 
 
 def test_without_a_key_a_401_says_that_one_is_wanted():
-    assert_fell_back(ask(http({}, 401))[0], "it wants an API key")
+    assert_fell_back(ask(http({}, 401))[0], "set an API key")
 
 
 def test_an_endless_body_is_not_read_to_its_end():
@@ -356,7 +356,7 @@ def test_a_retry_after_past_the_time_left_is_not_waited_for(value):
     started = time.monotonic()
     reply, requests = ask(http("", 429, retry_after=value), completion(GOOD))
     assert time.monotonic() - started < 2
-    assert_fell_back(reply, "asks to wait for 3")
+    assert_fell_back(reply, "with a Retry-After of 3")
     assert len(requests) == 1
 
 

@@ -62,7 +62,7 @@ def test_check_output_makes_the_folder_and_refuses_what_cannot_be_written(tmp_pa
     with pytest.raises(BadInput, match="is a folder"):
         check_output(tmp_path)
     (tmp_path / "file").write_text("")
-    with pytest.raises(BadInput, match=r"cannot write .*another place"):
+    with pytest.raises(BadInput, match=r"cannot write .*another path"):
         check_output(tmp_path / "file" / "a.wav")
 
 

@@ -104,7 +104,7 @@ def test_measure_says_that_the_text_is_another(run: Run, wav: Path) -> None:
     assert json.loads(out)["warnings"]
     assert err == ""
     _, _, said = run("measure", "--audio", str(wav), "--text", "Fourteen geese <emph>crossed a lake before it rained again.")
-    assert "does not seem to say this text" in said
+    assert "does not seem to match the text" in said
 
 
 @pytest.mark.parametrize(

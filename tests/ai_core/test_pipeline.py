@@ -157,7 +157,7 @@ def test_what_a_backend_cannot_do_is_said(tone: Runtime, monkeypatch: pytest.Mon
     monkeypatch.setattr(ToneVoice, "marks", {**ToneVoice.marks, "emph": "dropped"})
     result = say(tone, parse("One <emph>two <emph>three."))
     assert result.warnings == tuple(
-        f"<emph> before {word!r} was not spoken: backend tone cannot do it there" for word in ("two", "three")
+        f"<emph> before {word!r} was dropped: backend tone does not support it there" for word in ("two", "three")
     )
     assert all(not request.text.marks for request in voice_of(tone).requests)
 
@@ -227,7 +227,7 @@ def test_a_voice_that_fails_half_way_fails_the_job(tone: Runtime) -> None:
     [
         ("", BadInput, "no text"),
         ("  \n", BadInput, "no text"),
-        ("... —", BadInput, "holds no word"),
+        ("... —", BadInput, "contains no word"),
         ("x" * 20_001, BadInput, r"20,001 characters; at most 20,000.*PROSODY_MAX_CHARS"),
         (parse("go <emph>"), MarkupError, r"<emph> at line 1, column 4 .* no word after it"),
         (parse("<pause_long:60000ms>" * 11), BadInput, r"add up to 660 s; at most 600 s"),

@@ -48,7 +48,7 @@ class OtherVoice(Synthesizer):
 
 
 @pytest.fixture
-def parts(monkeypatch: pytest.MonkeyPatch) -> Runtime:
+def runtime(monkeypatch: pytest.MonkeyPatch) -> Runtime:
     monkeypatch.setitem(registry.BACKENDS, "other", registry.Backend("other", "", f"{__name__}:OtherVoice", "embedded"))
     return Runtime(Settings(backend="other"))
 
@@ -58,7 +58,7 @@ def say(runtime: Runtime, text: MarkedText, **options: Any) -> Result:
 
 
 def test_a_sentence_is_spoken_whole_and_its_words_are_found(runtime: Runtime) -> None:
-    result = say(parts, parse(MARKED))
+    result = say(runtime, parse(MARKED))
     assert [request.text.text for request in runtime.backend("other").requests] == [  # type: ignore[attr-defined]
         "I never said she stole my money. ",
         "Nobody told us that the shop had moved.",
@@ -70,7 +70,7 @@ def test_a_sentence_is_spoken_whole_and_its_words_are_found(runtime: Runtime) ->
 
 
 def test_pauses_and_emphasis_are_made_and_measured(runtime: Runtime) -> None:
-    result = say(parts, parse(MARKED), report=True)
+    result = say(runtime, parse(MARKED), report=True)
     assert result.report is not None
     assert (result.report.asked, result.report.realised) == (4, 4), result.report.as_dict()["marks"]
     pauses = [mark.silence_ms for mark in result.report.marks if mark.silence_ms is not None]
@@ -80,36 +80,39 @@ def test_pauses_and_emphasis_are_made_and_measured(runtime: Runtime) -> None:
 
 def test_the_voice_is_told_where_a_pause_will_be(runtime: Runtime) -> None:
     marked = parse("One <pause_short>two <pause_short:90ms>three <pause_long>four.")
-    say(parts, marked)
-    say(parts, marked, realise=False)
+    say(runtime, marked)
+    say(runtime, marked, realise=False)
     whole, *cut = runtime.backend("other").requests  # type: ignore[attr-defined]
     assert [whole.text.text[at:].split()[0] for at in whole.breaks] == ["two", "four."]
     assert {request.breaks for request in cut} == {()}
 
 
 def test_without_realising_the_voice_is_left_alone(runtime: Runtime) -> None:
-    result = say(parts, parse("One <pause_short:400ms>two <emph>three."), realise=False)
+    result = say(runtime, parse("One <pause_short:400ms>two <emph>three."), realise=False)
     assert len(runtime.backend("other").requests) == 2  # type: ignore[attr-defined]
     assert result.words == ()
-    assert result.warnings == ("<emph> before 'three' was left to backend other: marks are not made in its sound, as asked",)
-    no_report = say(parts, parse("One <emph>two."), realise=False, report=True)
+    assert result.warnings == (
+        "<emph> before 'three' was not realised: "
+        "backend other does not support it there, and realisation in the audio is turned off",
+    )
+    no_report = say(runtime, parse("One <emph>two."), realise=False, report=True)
     assert no_report.report is None
     assert "no mark was measured" in no_report.warnings[-1]
 
 
 def test_sound_without_marks_passes_sample_for_sample(runtime: Runtime) -> None:
     plain = MarkedText(TEXT)
-    assert np.array_equal(say(parts, plain).audio.samples, say(parts, plain, realise=False).audio.samples)
+    assert np.array_equal(say(runtime, plain).audio.samples, say(runtime, plain, realise=False).audio.samples)
 
 
 def test_a_voice_that_says_something_else_is_not_changed(runtime: Runtime) -> None:
     runtime.backend("other").says = "Green bottles hang quietly over there, and whatever."  # type: ignore[attr-defined]
     sentence = parse("I never said <emph>she stole my money.")
-    result = say(parts, sentence, report=True)
+    result = say(runtime, sentence, report=True)
     assert result.words == ()
     assert result.report is None
     assert "could not be found in the sound" in result.warnings[0]
-    assert np.array_equal(result.audio.samples, say(parts, MarkedText(sentence.text)).audio.samples)
+    assert np.array_equal(result.audio.samples, say(runtime, MarkedText(sentence.text)).audio.samples)
 
 
 def test_a_guide_that_fails_costs_the_marks_and_not_the_speech(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,9 +122,9 @@ def test_a_guide_that_fails_costs_the_marks_and_not_the_speech(runtime: Runtime,
             yield
 
     monkeypatch.setitem(runtime._backends, "embedded", Broken())
-    result = say(parts, parse("One <emph>two."))
+    result = say(runtime, parse("One <emph>two."))
     assert result.audio.seconds > 0.3
-    assert result.warnings == ("the words were not looked for in the sound, and no mark was made there: the guide broke",)
+    assert result.warnings == ("the words could not be aligned with the audio, so no mark was realised in it: the guide broke",)
 
 
 def test_a_voice_that_says_nothing_at_all(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,11 +132,11 @@ def test_a_voice_that_says_nothing_at_all(runtime: Runtime, monkeypatch: pytest.
         yield Speech(Audio(np.zeros(0, dtype=np.float32), 22_050))
 
     monkeypatch.setattr(OtherVoice, "speak", mute)
-    assert say(parts, parse("One <emph>two.")).words == ()
+    assert say(runtime, parse("One <emph>two.")).words == ()
 
 
 def test_pauses_hold_at_the_edges_and_between_sentences(runtime: Runtime) -> None:
-    result = say(parts, parse("<pause_short:300ms>One two. <pause_long>Three four.<pause_short:900ms>"))
+    result = say(runtime, parse("<pause_short:300ms>One two. <pause_long>Three four.<pause_short:900ms>"))
     loud = np.abs(result.audio.samples) > 4 * silence_level(result.audio)
     assert np.flatnonzero(loud)[0] / 24_000 == pytest.approx(0.3, abs=0.03)
     assert (len(loud) - np.flatnonzero(loud)[-1]) / 24_000 == pytest.approx(0.9, abs=0.03)

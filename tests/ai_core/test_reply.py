@@ -250,7 +250,7 @@ def test_another_script_gives_a_warning(said):
         ("How much?", ("",), "point 1 is blank"),
         ("How much?", ("30% savings", " \t"), "point 2 is blank"),
         ("How much?", ("\u200b",), "point 1 is blank"),
-        ("How \ud800?", (), "what they said: lone surrogate U+D800"),
+        ("How \ud800?", (), "message: lone surrogate U+D800"),
         ("How much?", ("30%\udfff",), "point 1: lone surrogate U+DFFF"),
         ("x" * (MAX_CHARS + 1), (), "20,001 characters; at most 20,000"),
         ("x" * 15_000, ("y" * 5_000, "z"), "20,001 characters"),

@@ -85,7 +85,8 @@ def test_another_voice_takes_over_and_what_was_spoken_stays(runtime: Runtime, ca
     assert first.audio.seconds == pytest.approx(0.5)
     assert [word.word for word in second.words] == ["Three", "four"]
     assert second.warnings == (
-        "noise failed: no server at localhost; start it. From here on embedded speaks in its own voice, not 'a'",
+        "backend noise failed: no server at localhost; start it. "
+        "Backend embedded speaks the rest of the text, with its default voice instead of 'a'",
     )
     assert third.warnings == ()
     assert len(voice.requests) == 2  # the voice that failed is not asked again
@@ -160,16 +161,16 @@ def test_speeds_out_of_range_are_refused(runtime: Runtime, speed: float) -> None
 
 
 def test_a_recording_reaches_a_voice_that_takes_one(runtime: Runtime) -> None:
-    with pytest.raises(RefusedRequest, match="noise has voices of its own and cannot take one from a recording"):
+    with pytest.raises(RefusedRequest, match="noise does not support reference recordings"):
         say(runtime, parse("One."), reference=RECORDING)
     voice_of(runtime).able["references"] = True
-    with pytest.raises(RefusedRequest, match="give the one to speak in"):
+    with pytest.raises(RefusedRequest, match="a voice and a reference recording exclude each other"):
         say(runtime, parse("One."), reference=RECORDING, voice="a")
     assert not voice_of(runtime).requests
     say(runtime, parse("One. Two."), reference=RECORDING)
     assert [request.reference for request in voice_of(runtime).requests] == [RECORDING, RECORDING]
     voice_of(runtime).fail_from = 1
-    assert "not that of the recording" in say(runtime, parse("One."), reference=RECORDING).warnings[0]
+    assert "instead of that of the recording" in say(runtime, parse("One."), reference=RECORDING).warnings[0]
 
 
 def test_pauses_that_the_engine_makes_are_not_cut_at(runtime: Runtime) -> None:
