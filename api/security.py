@@ -1,4 +1,4 @@
-"""Access rules: API keys, and what a service without keys answers. `api.security_middleware` applies them to requests."""
+"""Access rules: API keys, and the requests that a service without keys accepts. `api.security_middleware` applies them."""
 
 import hmac
 import re
@@ -30,7 +30,7 @@ CommaSeparated = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_com
 
 
 class SecuritySettings(BaseModel):
-    """Who may use the service, and how large a request may be.
+    """Access to the service, and limits of requests.
 
     Attributes:
         keys: API keys, separated by commas. With keys, every request needs one; without, the service answers on loopback only.
@@ -78,7 +78,7 @@ class SecuritySettings(BaseModel):
     @model_validator(mode="after")
     def _check_open_without_keys(self) -> "SecuritySettings":
         if self.open and self.keys:
-            raise ValueError("keys are set, and so is open, which asks for none; remove one of them")
+            raise ValueError("keys and open exclude each other; remove one of them")
         return self
 
     def requires_key(self, host: str) -> bool:
@@ -115,7 +115,7 @@ class SecuritySettings(BaseModel):
         if server and _is_address(server) and not is_loopback(server):
             return "no_keys_set", "no API keys are set, so the service answers on its own machine only; set PROSODY_API__KEYS"
         if host and not self._is_local_name(host):
-            return "wrong_host", "without API keys the service answers to names of its own machine only; see PROSODY_API__HOSTS"
+            return "wrong_host", "without API keys the service accepts local host names only; see PROSODY_API__HOSTS"
         allowed = (f"http://{host}", f"https://{host}", *self.origins)
         if origin is not None and origin not in allowed and "*" not in allowed:
             return "wrong_origin", "without API keys the service does not answer web pages of others; see PROSODY_API__ORIGINS"
@@ -152,7 +152,7 @@ class ApiKeys:
     def find(self, candidate: bytes) -> str | None:
         """Return the name of a key, ``key 1``, ``key 2`` and so on, or None for an unknown one.
 
-        Every key is compared, in constant time, so that the time taken tells nothing.
+        Every key is compared, in constant time, so that the time taken reveals nothing.
         """
         digest = self._digest(candidate)
         found = None

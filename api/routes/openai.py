@@ -37,7 +37,8 @@ OPENAI_MODELS = ("tts-1", "gpt-4o", "prosody")
     summary="Speak a text, as OpenAI does",
 )
 async def speech(request: Request, asked: OpenAISpeechRequest, service: ServiceDep) -> Response:
-    """Speaks `input`, sentence by sentence as it is made; with `stream_format: sse` as events. The input is plain text unless
+    """Speaks `input` and streams the audio sentence by sentence; with `stream_format: sse` as events. The input is plain text
+    unless
     `marked` says that it contains marks."""
     backend = _backend_name(asked.model)
     name = _voice_name(asked.voice)
@@ -141,7 +142,7 @@ async def _read_upload(request: Request) -> tuple[bytes, str, str | None]:
     if not isinstance(audio, bytes):
         raise BadInput("there is no recording; send it in the field audio")
     if not isinstance(text, str) or not isinstance(name, str | None):
-        raise BadInput("there is no transcript; send what is said in the recording in the field text")
+        raise BadInput("there is no transcript; send it in the field text")
     return audio, text, name
 
 

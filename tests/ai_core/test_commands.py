@@ -1,4 +1,4 @@
-"""The commands as a user runs them: what they print, what they write, and how they end."""
+"""The commands: output, files and exit codes."""
 
 import io
 import json
@@ -30,7 +30,7 @@ SPOKEN_KEYS = {"text", "marked", "marks", "words", "audio", "sample_rate", "seco
 
 @pytest.fixture
 def run(capfdbinary: pytest.CaptureFixture[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Run `prosody`, or the main job, in a folder of its own; gives the exit code, stdout and stderr."""
+    """Return a function that runs `prosody` or the main job in a temporary folder and returns exit code, stdout and stderr."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
 
@@ -44,7 +44,7 @@ def run(capfdbinary: pytest.CaptureFixture[bytes], tmp_path: Path, monkeypatch: 
 
 
 def error_of(result: tuple[int, str, str], code: int = 2) -> str:
-    """The one line that a failed command says."""
+    """Return the single line of a failed command."""
     assert result[0] == code, result
     assert result[1] == ""
     lines = result[2].strip().splitlines()
@@ -83,11 +83,11 @@ def test_the_main_job_for_people(run: Run) -> None:
     assert Path("deep/er/a.wav").exists()
 
 
-def test_the_main_job_wants_what_they_said(run: Run) -> None:
+def test_the_main_job_requires_a_message(run: Run) -> None:
     assert "--input" in error_of(run("-p", "30% savings", app=main.app))
 
 
-def test_a_flag_that_is_none(run: Run) -> None:
+def test_an_unknown_flag(run: Run) -> None:
     assert "--intensity" in error_of(run("say", "Go.", "--intensity", "loud"))
     assert "--nope" in error_of(run("say", "--nope"))
     assert "shout" in error_of(run("shout"))
@@ -218,7 +218,7 @@ def test_doctor_says_what_is_not_ready(run: Run, monkeypatch: pytest.MonkeyPatch
         (["say", "a\udcff"], "lone surrogate"),
     ],
 )
-def test_bad_input_is_one_clear_line(run: Run, args: list[str], message: str) -> None:
+def test_bad_input_is_reported_on_one_line(run: Run, args: list[str], message: str) -> None:
     assert message in error_of(run(*args))
     assert not Path("output/speech.wav").exists()
 
@@ -251,7 +251,7 @@ def test_every_mark_can_be_spoken(run: Run) -> None:
 
 
 def test_the_choices_of_the_commands_are_those_of_the_code() -> None:
-    """They are written out in the options, so that --help need not import the code."""
+    """The options repeat them, so that --help need not import the code."""
     assert get_args(get_type_hints(cli.say)["audio_format"]) == tuple(FORMATS)
     assert options.LEVELS == get_args(base.Strength) == tuple(DENSITIES)
 
@@ -267,7 +267,7 @@ def test_an_intensity_may_be_a_number(run: Run) -> None:
 
 def start(*args: str, cwd: Path) -> "subprocess.Popen[bytes]":
     pipe = subprocess.PIPE
-    # Whoever is started in the background ignores ctrl-C, and so would what it starts.
+    # A background process ignores SIGINT, and its children inherit that.
     return subprocess.Popen(
         [sys.executable, "-m", "ai_core.commands.cli", *args],
         cwd=cwd,
@@ -279,7 +279,7 @@ def start(*args: str, cwd: Path) -> "subprocess.Popen[bytes]":
     )
 
 
-def test_ctrl_c_ends_with_130_and_leaves_no_file(tmp_path: Path) -> None:
+def test_ctrl_c_exits_with_130_and_writes_no_file(tmp_path: Path) -> None:
     process = start("say", "--marked", "-", "-o", "a.wav", cwd=tmp_path)
     time.sleep(1.0)  # it waits for stdin now
     process.send_signal(signal.SIGINT)
@@ -289,7 +289,7 @@ def test_ctrl_c_ends_with_130_and_leaves_no_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_ctrl_c_while_it_speaks(tmp_path: Path) -> None:
+def test_ctrl_c_during_synthesis(tmp_path: Path) -> None:
     text = "It was a bright cold day in April, and the clocks were striking thirteen. " * 250
     process = start("say", "--marked", text, "-o", "a.wav", cwd=tmp_path)
     time.sleep(1.5)

@@ -1,4 +1,4 @@
-"""What the tagger does not know is said with the speech."""
+"""Text in unsupported languages is spoken with a warning."""
 
 import asyncio
 
@@ -11,7 +11,7 @@ GERMAN = "Alle Kinder dürfen spielen, lernen und ruhen. Niemand soll Hunger lei
 
 
 async def spoken(job: Job) -> tuple[list[tuple[str, ...]], tuple[str, ...], list[str], list[float | None]]:
-    """Warnings of each result, those of the whole, the marks, and their scores."""
+    """Return the warnings of each result and of the whole, the marks, and their scores."""
     runtime = Runtime(Settings())
     try:
         each = [result.warnings async for result in stream(job, runtime)]
@@ -30,7 +30,7 @@ def test_text_in_another_language_is_spoken_with_a_warning() -> None:
     assert len(each) == 2
 
 
-def test_english_is_not_warned_of_and_takes_a_number() -> None:
+def test_english_gets_no_warning() -> None:
     each, warnings, kinds, _ = asyncio.run(spoken(Job(ENGLISH, intensity=0.5, realise=False)))
     assert "emph" in kinds
     assert not [warning for warning in (*warnings, *each[0]) if "no emphasis" in warning]

@@ -1,4 +1,4 @@
-"""Results in order, a few at a time, and nothing left running."""
+"""`map_ordered`: order, bounded concurrency, and no task left running."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -17,7 +17,7 @@ async def numbers(count: int) -> AsyncGenerator[int, None]:
 
 
 @given(st.lists(st.integers(0, 3), max_size=12), st.integers(1, 5))
-def test_results_come_in_order_and_no_more_than_allowed_at_once(waits: list[int], at_once: int) -> None:
+def test_results_are_in_order_and_concurrency_is_bounded(waits: list[int], at_once: int) -> None:
     running = most = 0
 
     async def work(index: int) -> int:
@@ -36,7 +36,7 @@ def test_results_come_in_order_and_no_more_than_allowed_at_once(waits: list[int]
     assert most <= at_once
 
 
-def test_later_ones_are_worked_on_while_the_first_is_used() -> None:
+def test_later_items_run_while_the_first_result_is_used() -> None:
     done: list[int] = []
 
     async def work(index: int) -> int:
@@ -49,12 +49,12 @@ def test_later_ones_are_worked_on_while_the_first_is_used() -> None:
             for _ in range(20):
                 await asyncio.sleep(0)
             assert 1 in done
-            assert len(done) <= 4  # one taken, one at work, one done and waiting, one in hand
+            assert len(done) <= 4  # one taken, one running, one buffered, one being started
 
     asyncio.run(first())
 
 
-def test_closing_cancels_what_is_under_way() -> None:
+def test_closing_cancels_running_tasks() -> None:
     cancelled: list[int] = []
 
     async def work(index: int) -> int:
@@ -76,7 +76,7 @@ def test_closing_cancels_what_is_under_way() -> None:
 
 
 @pytest.mark.parametrize("where", ["work", "items"])
-def test_an_error_comes_in_its_turn(where: str) -> None:
+def test_an_error_is_raised_in_order(where: str) -> None:
     async def items() -> AsyncGenerator[int, None]:
         yield 0
         yield 1

@@ -101,7 +101,7 @@ def test_files_are_readable_by_their_owner_only(tmp_path: Path) -> None:
     [
         (recording(seconds=2.9), TEXT, "lasts 2.90 s"),
         (recording(seconds=31), TEXT, "longer than 30 s"),
-        (b"<html>", TEXT, "known as sound"),
+        (b"<html>", TEXT, "no known audio format"),
         (b"", TEXT, "nothing"),
         (recording()[:30], TEXT, "damaged"),
         (recording() + bytes(MAX_BYTES), TEXT, "bytes"),
@@ -232,7 +232,7 @@ def test_an_entry_of_another_length_is_not_listed(tmp_path: Path, damage: Callab
     assert store.list() == []
 
 
-def test_other_files_in_the_folder_are_left_alone(tmp_path: Path) -> None:
+def test_other_files_in_the_folder_are_ignored(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     (tmp_path / ("voice_" + "0" * 64)).mkdir()
     store = VoiceStore(tmp_path, max_voices=1)
