@@ -17,8 +17,7 @@ ALIGNMENT_BACKEND = "embedded"
 
 _FEW_WORDS, _LIKELY = 3, 0.3
 """Texts of at most ``_FEW_WORDS`` words need only the confidence ``_LIKELY``: so short an alignment never scores high, and a
-backend
-most likely spoke the text that it was given."""
+backend most likely spoke the text that it was given."""
 
 
 async def align_words(audio: Audio, text: str | MarkedText, runtime: Runtime, language: str | None = None) -> "Alignment":

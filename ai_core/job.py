@@ -179,8 +179,7 @@ def check_text(marked: MarkedText, settings: Settings) -> None:
 
     Raises:
         BadInput: the text is too long or has neither a word nor a pause; its pauses are too long in total; no word follows an emph
-            or
-            pitch mark.
+            or pitch mark.
     """
     check_length(marked.text, settings)
     silence = sum(mark.silence_ms for mark in marked.marks) / 1000

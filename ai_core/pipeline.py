@@ -337,8 +337,7 @@ async def map_ordered(items: AsyncIterable[T], work: Callable[[T], Awaitable[U]]
     """Run ``work`` on items concurrently and yield the results in input order.
 
     At most ``at_once`` tasks run at a time, started in order, and at most ``at_once`` results are buffered. An error is raised in
-    place
-    of its item's result. Closing the generator cancels all tasks.
+    place of its item's result. Closing the generator cancels all tasks.
     """
     tasks: asyncio.Queue[asyncio.Task[U] | None] = asyncio.Queue(at_once)
     slots = asyncio.Semaphore(at_once)

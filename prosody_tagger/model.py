@@ -1,10 +1,8 @@
 """The tagger's network: a GPT-2 with a LoRA adapter that scores every word of a text in one forward pass.
 
 The input is ``text <SEP> text``. When the causal model reads the copy it has already seen the whole text, so its state at the last
-token
-of a word in the copy depends on the word and on the text after it (sequence repetition, arXiv 2601.17585). The next-token logits
-there
-are computed for the label tokens only, and normalised over each group of labels. No word is generated.
+token of a word in the copy depends on the word and on the text after it (sequence repetition, arXiv 2601.17585). The next-token
+logits there are computed for the label tokens only, and normalised over each group of labels. No word is generated.
 """
 
 import hashlib

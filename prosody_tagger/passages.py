@@ -196,8 +196,7 @@ def _blocks(
 
 def _body_end(last: Sequence[int], first: int, sentence_ends: Sequence[int], limit: int) -> int:
     """Return the end of a body that starts with word ``first`` and stays below token ``limit``: after its last complete sentence,
-    if
-    any."""
+    if any."""
     fitting = int(np.searchsorted(last, limit, side="left"))
     if fitting <= first:
         return first + 1

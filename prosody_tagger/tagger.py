@@ -119,8 +119,7 @@ class ProsodyTagger:
             density: share of the words to stress: within 10 % for a text of 1,000 words or more; in a short text, the scores
                 decide.
                 At 1, every word that is pronounced is stressed. At medium and above, each sentence of four or more words gets at
-                least
-                one emphasis, included in the share; below, no two adjacent words are stressed.
+                least one emphasis, included in the share; below, no two adjacent words are stressed.
             focus: spans ``[start, end)`` of the text; each gets at least one emphasis.
         """
         return self.tag_batch([text], density, [focus])[0]
