@@ -1,10 +1,10 @@
 """The pipeline from text to audio, the commands, and the reply.
 
-job, pipeline       what to speak and what came out; the pipeline (`collect`, `stream`)
-live, chunking      a sentence that is sent while it is spoken; a sentence in chunks
-alignment           the time of each word          measurement   which marks are heard
-runtime, settings   what all jobs share            results       results as JSON
-reply/              the reply to what was said     commands/     the command line
+job, pipeline       jobs and results; the pipeline (`collect`, `stream`)
+live, chunking      streaming of the first sentence; splitting of a sentence into chunks
+alignment           the time of each word          measurement   which marks are audible
+runtime, settings   resources shared by all jobs   results       results as JSON
+reply/              replies to messages            commands/     the command line
 """
 
 from importlib import import_module

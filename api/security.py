@@ -30,7 +30,7 @@ CommaSeparated = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_com
 
 
 class SecuritySettings(BaseModel):
-    """Who may use the service, and how large a request may be.
+    """Access to the service, and limits of requests.
 
     Attributes:
         keys: API keys, separated by commas. With keys, every request needs one; without, the service answers on loopback only.

@@ -36,7 +36,7 @@ MARKING = "marking"
 
 
 class ClientDisconnected(Exception):
-    """The client has disconnected; nobody reads the response."""
+    """The client has disconnected before the response."""
 
 
 @dataclass(slots=True)
@@ -114,7 +114,7 @@ class Service:
         return found
 
     def start_warm_up(self) -> None:
-        """Start to load in the background what every request needs."""
+        """Start to load the tagger and the embedded voice in the background."""
         self._warm_up_state()
 
     def _warm_up_state(self) -> str:

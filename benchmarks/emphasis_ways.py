@@ -145,7 +145,7 @@ class MeasuredTake:
         self.contours = measure_contours(take.audio)
 
     def is_on_top(self, index: int) -> tuple[bool, bool]:
-        """Tell whether a word is the most prominent by hearing.py, and by the wavelet measure."""
+        """Return whether a word is the most prominent by hearing.py, and by the wavelet measure."""
         by_wavelet = int(np.argmax(prominence_and_boundaries(self.contours, self.words)[0]))
         return hearing.most_prominent(self.take.audio, self.words) == index, by_wavelet == index
 
@@ -258,7 +258,7 @@ async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--voices", nargs="+", default=["en-us", "en-gb"], help="names from `prosody voices`")
     parser.add_argument("--strengths", nargs="+", choices=["low", "medium", "high"], default=["medium"])
-    parser.add_argument("--limit", type=int, help="use the first so many sentences alone")
+    parser.add_argument("--limit", type=int, help="use only this many sentences, the first ones")
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
     lines = [line for name in ("dev.txt", "test.txt") for line in (SENTENCES / name).read_text(encoding="utf-8").splitlines()]

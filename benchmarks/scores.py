@@ -117,7 +117,7 @@ def slots(marked: MarkedText) -> dict[int, list[Mark]]:
 
 
 def at_punctuation(marked: MarkedText, slot: int) -> bool:
-    """Tell whether there is punctuation before the word of index ``slot``."""
+    """Return whether there is punctuation before the word of index ``slot``."""
     words = marked.words
     return bool(re.search(r"[,.;:!?]", marked.text[words[slot - 1].core_end : words[slot].core_start]))
 

@@ -23,7 +23,7 @@ MAX_CHARS = 20_000
 
 
 def text_of(sentences: int) -> str:
-    """Return a text of so many sentences: the first is always the same, the others short enough for the service's length limit."""
+    """Return a text with that number of sentences: the first is always the same, the others short enough for the length limit."""
     short = sorted(TEXTS[1:], key=len)[:40]
     text = " ".join([TEXTS[0], *itertools.islice(itertools.cycle(short), sentences - 1)])
     assert len(text) <= MAX_CHARS

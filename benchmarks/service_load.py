@@ -38,7 +38,7 @@ Call = Callable[[str], Awaitable[object]]
 
 
 async def under_load(port: int, clients: int, seconds: float, seeds: Iterator[int]) -> dict[str, float]:
-    """Send requests from so many clients for so many seconds."""
+    """Send requests from ``clients`` concurrent clients for ``seconds``."""
     latencies: list[float] = []
     refused = 0
     ends = time.perf_counter() + seconds

@@ -39,7 +39,7 @@ Stack = tuple[CodeType, ...]
 
 
 class Recorder:
-    """The stacks at the moments, with those of the threads and tasks that led there."""
+    """The stacks at the moments, including those of the threads and tasks that started the code."""
 
     def __init__(self, root: Path) -> None:
         self.stacks: dict[str, set[CodeType]] = {}
@@ -105,7 +105,7 @@ class Recorder:
 
 
 def annotated(code: CodeType, root: Path) -> set[str]:
-    """Our classes in the annotations of the function that ``code`` belongs to, save that of `self`."""
+    """Our classes in the annotations of the function that ``code`` belongs to, except that of `self`."""
     tree = ast.parse(Path(code.co_filename).read_text())
     for node in ast.walk(tree):
         if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or node.name != code.co_name:

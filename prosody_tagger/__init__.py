@@ -1,9 +1,9 @@
-"""Marks beside a text, and the tagger that sets them.
+"""Marked text, and the tagger that predicts the marks.
 
 segment, markup, ssml/     words and sentences; marks and their notation; SSML
 model, passages, density, language, tagger      the tagger at run time
 corpus/, training/, evaluation/                 its data, `train-tagger`, `evaluate-tagger`
-errors, files, command, extras                  what commands share
+errors, files, command, extras                  modules that commands share
 """
 
 from importlib import import_module

@@ -1,10 +1,10 @@
 """Speech from marked text.
 
-base, errors, registry     the contract of a backend, what can go wrong, the list of backends
-lowering, normalisation/   what a backend gets to speak; the spoken form of each word
+base, errors, registry     the interface of a backend, error classes, the list of backends
+lowering, normalisation/   requests from marked text; the spoken form of each word
 embedded/, higgs_http/, higgs_local/            the backends
 audio/, acoustics/         samples; aligning, realising and measuring marks in audio
-higgs_finetune/, reference the trainer of Higgs; recordings to take a voice from
+higgs_finetune/, reference training of Higgs; reference recordings of voices
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""The contract between the pipeline and a backend: requests, speech, and what a backend declares of itself."""
+"""The interface of a backend: requests, speech, capabilities."""
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Mapping
@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from prosody_tagger.markup import KINDS, Mark, MarkedText
 
 Strength = Literal["low", "medium", "high"]
-"""How strongly a voice renders a mark. How many words are stressed is another thing: the tagger's density."""
+"""How strongly a voice renders a mark. Not to be confused with density, the number of words that the tagger stresses."""
 
 Support = Literal["native", "rendered", "realised", "dropped"]
-"""Support of a mark: the model obeys it, controls of the engine do, it is made in the audio afterwards, or nothing can."""
+"""Support of a mark: by the model itself, by controls of the engine, by changing the audio afterwards, or none."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,9 +35,9 @@ class WordTime:
     """The time of a word in an audio.
 
     Attributes:
-        offset: where its core starts in the user's text.
+        offset: offset of its core in the user's text.
         start, end: seconds.
-        confidence: 0 to 1, how likely the word is heard there; 1 where the backend itself gives the time.
+        confidence: probability that the time is right, 0 to 1; 1 if the backend reported it.
     """
 
     word: str
@@ -47,7 +47,7 @@ class WordTime:
     confidence: float = 1.0
 
     def moved(self, offset: int, seconds: float) -> "WordTime":
-        """The same word in a text and an audio that begin ``offset`` code points and ``seconds`` earlier."""
+        """Return the word moved by ``offset`` code points and ``seconds``."""
         return replace(self, offset=self.offset + offset, start=self.start + seconds, end=self.end + seconds)
 
 
@@ -62,12 +62,12 @@ class Voice:
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """A recording of the voice to speak in; `synth.reference` reads and checks it.
+    """A recording whose voice to speak with; `synth.reference` reads and checks it.
 
     Attributes:
         audio: the bytes of the file.
         audio_format: wav, flac, mp3 or opus.
-        text: what is said in it.
+        text: its transcript.
     """
 
     audio: bytes = field(repr=False)
@@ -76,13 +76,13 @@ class Reference:
 
     @property
     def digest(self) -> str:
-        """The SHA-256 of recording and text, in hexadecimal digits: the same voice has the same digest."""
+        """The SHA-256 of recording and transcript, in hexadecimal digits."""
         return sha256(self.text.encode() + b"\0" + self.audio).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What a backend can do, and its limits.
+    """Capabilities and limits of a backend.
 
     Attributes:
         marks: for every kind of mark, how it is supported.
@@ -91,9 +91,9 @@ class Capabilities:
         max_chars: longest text of one request, in code points; the pipeline splits longer texts.
         streaming: whether `speak` yields audio before the whole request is spoken.
         word_times: whether its `Speech` has word times.
-        references: whether it can speak in the voice of a `Reference`.
-        speed: whether it speaks at the requested rate; if not, the pipeline stretches the audio.
-        at_once: how many requests of one text are worth running concurrently; 1 where each needs the context of the one before.
+        references: whether it supports a `Reference`.
+        speed: whether it speaks at the requested speed; if not, the pipeline stretches the audio.
+        at_once: how many requests of one text to run concurrently; 1 if each needs the context of the previous one.
     """
 
     marks: Mapping[str, Support]
@@ -117,15 +117,15 @@ class SpeechRequest:
     """One chunk of text to speak, at most ``max_chars`` long and usually within one sentence.
 
     Attributes:
-        text: the words, and the marks that the backend obeys itself (see `synth.lowering`).
+        text: the words, and the marks that the backend supports itself (see `synth.lowering`).
         voice: a name from the backend's `voices`; None is its default.
         speed: 1.0 is the voice's own rate of speech, 2.0 twice as fast.
-        seed: makes a backend that samples repeatable; others ignore it.
+        seed: random seed for backends that use sampling; others ignore it.
         strength: how strongly marks are rendered.
-        unfinished: more of the same sentence follows, so the pitch should not fall as at its end.
-        context: what the last `Speech` of the same text had as context, so that the voice stays the same; None at the start.
-        reference: a recording to take the voice from, instead of a name.
-        breaks: starts of words before which a pause will be inserted; the voice may phrase its speech for it, as at a comma.
+        unfinished: whether the sentence continues after this chunk, so that its pitch should not fall.
+        context: the ``context`` of the previous `Speech` of the same text, to keep the voice consistent; None at the start.
+        reference: a recording whose voice to use, instead of a named voice.
+        breaks: starts of words before which a pause will be inserted; the voice may phrase for it, as at a comma.
     """
 
     text: MarkedText
@@ -146,9 +146,9 @@ class Speech:
     Attributes:
         audio: the audio; a backend that does not stream yields one `Speech` per request.
         words: times of the words within the audio, or None if they are not known.
-        unrealised: marks that are not realised in the audio, and remain to be.
-        context: to be passed on with the next request of the same text.
-        warnings: what the user should know, one sentence each.
+        unrealised: marks that are not realised in the audio.
+        context: to be passed with the next request of the same text.
+        warnings: messages for the user.
     """
 
     audio: Audio
@@ -159,9 +159,9 @@ class Speech:
 
 
 class Synthesizer(ABC):
-    """A backend. It speaks one request and knows neither the pipeline, nor the tagger, nor another backend.
+    """A backend. It does not depend on the pipeline, the tagger or another backend.
 
-    One instance is shared: `speak` may be called again before an earlier call has ended.
+    Instances are shared: `speak` may be called again before an earlier call has ended.
     """
 
     name: str
@@ -169,18 +169,18 @@ class Synthesizer(ABC):
     @property
     @abstractmethod
     def capabilities(self) -> Capabilities:
-        """What it can do, and its limits."""
+        """Capabilities and limits of the backend."""
 
     def capabilities_of(self, voice: str | None) -> Capabilities:
-        """The capabilities of one voice, for backends whose voices differ."""
+        """Return the capabilities of one voice, for backends whose voices differ."""
         return self.capabilities
 
     @abstractmethod
     async def voices(self) -> tuple[Voice, ...]:
-        """List its voices, the default first. It may ask a server and never blocks the event loop."""
+        """Return the voices, the default first. May query a server; never blocks the event loop."""
 
     def unready(self) -> str | None:
-        """Why it cannot speak and what to do about it, as far as is known without speaking; None if it can."""
+        """Return why the backend is not ready and how to fix it, without speaking; None if it seems ready."""
         return None
 
     @abstractmethod
@@ -193,4 +193,4 @@ class Synthesizer(ABC):
         """
 
     async def close(self) -> None:  # noqa: B027 (a backend without resources has nothing to close)
-        """Release its resources. Safe to call twice."""
+        """Release all resources. Safe to call twice."""

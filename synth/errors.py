@@ -1,32 +1,32 @@
-"""What can go wrong between a text and its speech.
+"""Errors of speech synthesis.
 
 ProsodyError                  (prosody_tagger.errors)
 ├── BadInput
 │   └── RefusedRequest        the backend cannot speak this: unknown voice, text too long, speed out of range
 └── BackendError              exit code 3
-    ├── BackendBusy           it takes no more requests for now; retry later
+    ├── BackendBusy           too many requests; retry later
     ├── BackendUnavailable    a library, a server or a key is missing; the message says how to get it
-    └── BackendTimeout        it was there, but took too long
+    └── BackendTimeout        it did not respond in time
 """
 
 from prosody_tagger.errors import BadInput, ProsodyError
 
 
 class RefusedRequest(BadInput):
-    """The backend is there, but cannot do what was asked."""
+    """The backend does not support the request."""
 
 
 class BackendError(ProsodyError):
-    """The backend failed through no fault of the text."""
+    """The backend failed, and the request is not to blame."""
 
     exit_code = 3
 
 
 class BackendBusy(BackendError):
-    """No more requests are taken for now.
+    """The backend has too many requests.
 
     Attributes:
-        retry_after: seconds after which to try again.
+        retry_after: seconds after which to retry.
     """
 
     def __init__(self, message: str, retry_after: int = 1) -> None:
@@ -35,8 +35,8 @@ class BackendBusy(BackendError):
 
 
 class BackendUnavailable(BackendError):
-    """Something that the backend needs is missing."""
+    """A library, a server or a key that the backend needs is missing."""
 
 
 class BackendTimeout(BackendError):
-    """The backend did not answer in the time that it was given."""
+    """The backend did not respond in time."""

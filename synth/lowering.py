@@ -1,6 +1,7 @@
-"""From a marked text to a request: which marks the engine renders, commas that shape the phrasing, and the longest plausible audio.
+"""From a marked text to a request: marks that the backend supports, commas that shape the phrasing, and the longest plausible
+audio.
 
-`partition_marks` is the only way from marked text to a backend, so no mark reaches an engine that would not obey it.
+All marked text passes `partition_marks` on its way to a backend, so no mark reaches a backend that does not support it.
 """
 
 from collections.abc import Collection
@@ -19,9 +20,9 @@ class PartitionedMarks:
     """The marks of a text, grouped by how a backend supports them.
 
     Attributes:
-        request: the text with the marks that the engine obeys itself.
-        realised: marks to be made in the audio afterwards.
-        dropped: marks that this backend cannot express.
+        request: the text with the marks that the backend supports itself.
+        realised: marks to realise in the audio afterwards.
+        dropped: marks without any support.
     """
 
     request: MarkedText
@@ -32,8 +33,8 @@ class PartitionedMarks:
 def partition_marks(marked: MarkedText, capabilities: Capabilities) -> PartitionedMarks:
     """Group the marks of ``marked`` by what the backend declares for each kind.
 
-    A pause with an explicit length is made in the audio, unless the model was trained on such pauses ("native"): an engine's own
-    pause has one fixed length.
+    A pause with an explicit length is inserted into the audio, unless the model was trained on such pauses ("native"): an engine's
+    own pauses have one fixed length.
     """
 
     def support(mark: Mark) -> Support:

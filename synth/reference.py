@@ -45,14 +45,14 @@ def read_reference(source: Path | bytes, text: str) -> Reference:
         )
     audio_format = sniff(data)
     if audio_format not in REFERENCE_FORMATS:
-        content = audio_format or ("nothing that is known as sound" if data else "nothing")
+        content = audio_format or ("no known audio format" if data else "nothing")
         raise BadInput(f"the recording holds {content}; give one of {', '.join(REFERENCE_FORMATS)}")
     audio = decode(data, max_seconds=MAX_SECONDS)
     _check_sound(audio)
     if len(transcript) > MAX_CHARS_PER_SECOND * audio.seconds:
         raise BadInput(
             f"the transcript has {len(transcript)} characters, too many for a recording of {audio.seconds:.1f} s; "
-            "give only what is said in the recording"
+            "give the transcript of the recording only"
         )
     return Reference(data, audio_format, transcript)
 
@@ -66,10 +66,10 @@ def as_wav(reference: Reference) -> bytes:
 def _checked_text(text: str) -> str:
     for index, character in enumerate(text):
         if not character.isprintable() and _is_control(character):
-            raise BadInput(f"the transcript has {character!r} at character {index}; take it out and give plain words")
+            raise BadInput(f"the transcript has {character!r} at character {index}; remove it")
     words = " ".join(text.split())
     if not any(character.isalnum() for character in words):
-        raise BadInput(f"the transcript {words[:20]!r} has no words; give what is said in the recording")
+        raise BadInput(f"the transcript {words[:20]!r} has no words; give the transcript of the recording")
     return words
 
 
@@ -85,7 +85,7 @@ def _read_file(path: Path) -> bytes:
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
-            raise BadInput(f"{shown} is {'a folder' if stat.S_ISDIR(status.st_mode) else 'no regular file'}; give a sound file")
+            raise BadInput(f"{shown} is {'a folder' if stat.S_ISDIR(status.st_mode) else 'not a regular file'}; give a sound file")
         if status.st_size > MAX_BYTES:
             raise BadInput(f"{shown} has {status.st_size} bytes; give a recording of at most {MAX_BYTES}")
         with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""The list of backends: where each is implemented and what it needs. `prosody doctor` reads it."""
+"""The list of backends, with the class and the requirements of each."""
 
 from dataclasses import dataclass
 from importlib import import_module
@@ -20,7 +20,7 @@ class Backend:
         about: a description of one line.
         target: ``module:class`` of its Synthesizer, imported when used; the class takes its settings as only argument.
         settings: the name of its group in the settings.
-        modules: what must be importable, beside the dependencies of the base install.
+        modules: modules that must be importable, beside the dependencies of the base install.
         extra: the extra that installs those, if they are optional.
     """
 

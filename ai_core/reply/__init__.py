@@ -1,7 +1,7 @@
-"""The reply to what was said.
+"""Replies to messages.
 
-write          the job of speaking a reply, by the writer that the settings name
-base           what a writer gets and returns
-template       replies from frames, by the kind of question (question) and the shape of each point (point_shape)
-chat           replies of a language model
+write          write a reply with the writer of the settings, and return the job that speaks it
+base           the reply, the protocol of its writers, validation of their input
+template       replies from templates, by the kind of question (question) and the shape of each point (point_shape)
+chat           replies by a language model
 """

@@ -11,19 +11,19 @@ router = APIRouter(tags=["operations"])
 
 
 class LiveOut(BaseModel):
-    """The process answers."""
+    """Liveness check: the process responds."""
 
     live: bool = True
 
 
 class ReadyOut(BaseModel):
-    """Whether texts can be spoken; if not, which parts are missing and why."""
+    """Readiness check: whether texts can be spoken; if not, which parts are not ready and why."""
 
     ready: bool
     waiting_for: dict[str, str]
 
 
-@router.get("/live", responses=documented(), summary="Does the process answer?")
+@router.get("/live", responses=documented(), summary="Is the process alive?")
 async def live() -> LiveOut:
     return LiveOut()
 
@@ -32,7 +32,7 @@ async def live() -> LiveOut:
     "/ready",
     response_model=ReadyOut,
     responses={**documented(), 503: {"model": ReadyOut, "description": "Not yet; the response says what is missing."}},
-    summary="Can texts be spoken?",
+    summary="Is the service ready to speak?",
 )
 async def ready(service: ServiceDep) -> Response:
     missing = await service.missing()

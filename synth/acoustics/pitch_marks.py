@@ -24,18 +24,18 @@ _KEPT = 0.5  # share of a turning word's own movement about its straight line
 _FARTHEST = 12.0  # semitones, the greatest change
 _TAIL_SECONDS = 0.15  # the shortest end of a sentence that turns with its last word
 _HELD_FRAMES, _FADE_FRAMES = 3, 5  # beyond the word, as its times may be wrong: change held, change faded
-_FEWEST_FRAMES = 6  # voiced, for a word to bear a pitch mark
+_FEWEST_FRAMES = 6  # voiced, the minimum for a pitch mark
 _FAINT_DB = 30.0  # below the loudest frame of the word; the pitch of fainter frames is not audible
 _APART_FRAMES, _SHORT_FRAMES = 10, 10  # voiced runs that are further apart are separate; short separate ones are ignored
 
 
 def has_voice(contours: Contours, word: WordTime) -> bool:
-    """Tell whether enough of a word is voiced for it to bear a pitch mark."""
+    """Return whether enough of a word is voiced for a pitch mark."""
     return len(_voiced(contours, word)) >= _FEWEST_FRAMES
 
 
 def is_realised(contours: Contours, word: WordTime, kind: str, strength: Strength) -> bool:
-    """Tell whether a word already rises or falls by as much as ``strength`` asks; always false for high and low."""
+    """Return whether a word already rises or falls by the amount of ``strength``; always false for high and low."""
     if kind not in _TURNS:
         return False
     pitch = contours.semitones[_voiced(contours, word)]
@@ -45,7 +45,7 @@ def is_realised(contours: Contours, word: WordTime, kind: str, strength: Strengt
 
 
 def pitch_change(contours: Contours, word: WordTime, kind: str, strength: Strength, *, is_last: bool) -> Modification:
-    """Return the modification that a mark of ``kind`` asks for on ``word``.
+    """Return the modification for a mark of ``kind`` on ``word``.
 
     The word must have voice (`has_voice`). ``is_last`` says that it is the last of its sentence: then a rise or fall extends over
     at least the last 150 ms.

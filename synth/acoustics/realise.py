@@ -1,4 +1,4 @@
-"""Realise marks in audio, whatever voice spoke it: exact pauses, emphasis and pitch.
+"""Realise marks in the audio of any voice: exact pauses, emphasis and pitch.
 
 Pauses are inserted to the sample; emphasis and pitch marks change the audio of their words. Marks that the audio already realises
 are left alone, and marks that cannot be realised are reported.
@@ -35,7 +35,7 @@ _FAINTEST = 1e-4  # peak amplitude below which a recording is silent
 _LEAST_RANGE_DB = 6.0  # between the loud and the quiet frames of speech; noise has less
 _FEWEST_RANGE_FRAMES = 10  # for that range to be measured
 _LISTED, _LONGEST_NAME = 5, 40  # words listed in a warning, and their characters
-_UNTRUSTED = "the words could not be found in the sound, and only pauses at punctuation can be made without"
+_UNTRUSTED = "the words could not be aligned with the audio, so only pauses at punctuation can be realised"
 
 
 def realise(speech: Speech, marked: MarkedText, *, strength: Strength = "medium", trusted: bool = True) -> Speech:
@@ -65,11 +65,11 @@ def realise(speech: Speech, marked: MarkedText, *, strength: Strength = "medium"
     unknown = selected.difference(marked.marks)
     if unknown:
         mark = min(unknown, key=lambda mark: mark.offset)
-        raise BadInput(f"<{mark.kind}> at offset {mark.offset} is no mark of the text; give marks that it has")
+        raise BadInput(f"<{mark.kind}> at offset {mark.offset} is not a mark of the text; give marks that it has")
     wanted = tuple(mark for mark in marked.marks if mark in selected)
     reason = _no_speech_reason(audio, marked.words)
     if not wanted or reason:
-        warnings = (f"{reason}, so no mark was made",) if wanted else ()
+        warnings = (f"{reason}, so no mark was realised",) if wanted else ()
         return replace(speech, words=words, unrealised=wanted, warnings=(*speech.warnings, *warnings))
     work = _Realisation(Audio(np.asarray(audio.samples, dtype=np.float32), audio.rate), marked.text, marked.words, words)
     work.change_words([mark for mark in wanted if not mark.is_pause], strength, trusted=trusted)
@@ -133,7 +133,7 @@ class _Realisation:
         warnings = []
         for reason, named in self._reasons.items():
             rest = f" and {len(named) - _LISTED} more" if len(named) > _LISTED else ""
-            warnings.append(f"{reason}, so these marks were left out: {', '.join(named[:_LISTED])}{rest}")
+            warnings.append(f"{reason}, so these marks were not realised:  {', '.join(named[:_LISTED])}{rest}")
         return tuple(warnings)
 
     def _marks_by_word(self, marks: Sequence[Mark], *, trusted: bool) -> dict[int, list[Mark]]:

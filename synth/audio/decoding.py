@@ -36,7 +36,7 @@ def decode(data: bytes, audio_format: str | None = None, *, max_seconds: float =
         raise BadInput("the file is empty; give a sound file")
     found = sniff(data) or audio_format
     if found not in DECODABLE:
-        content = found or text_format(data[:HEAD_BYTES]) or "nothing that is known as sound"
+        content = found or text_format(data[:HEAD_BYTES]) or "no known audio format"
         raise BadInput(f"the file holds {content}; give one of {', '.join(DECODABLE)}")
     import soundfile
 
@@ -50,7 +50,7 @@ def decode(data: bytes, audio_format: str | None = None, *, max_seconds: float =
         with ForwardOnly(io.BytesIO(data)) as file:
             return _read(file, max_seconds)
     except soundfile.SoundFileError as error:
-        raise BadInput(f"the {found} file cannot be decoded: it is damaged or cut short; save it anew") from error
+        raise BadInput(f"the {found} file cannot be decoded: it is damaged or truncated; save it again") from error
 
 
 def _read(file: Any, max_seconds: float) -> Audio:
@@ -65,9 +65,9 @@ def _read(file: Any, max_seconds: float) -> Audio:
     while len(block := file.read(_BLOCK // channels, dtype="float32", always_2d=True)):
         samples += to_mono(block).tobytes()
         if len(samples) // 4 > max_samples:
-            raise BadInput(f"the sound is longer than {max_seconds:g} s; cut it to that")
+            raise BadInput(f"the audio is longer than {max_seconds:g} s; shorten it")
     if not samples:
-        raise BadInput("the file holds no sound: its length is 0 s; record it anew")
+        raise BadInput("the file holds no audio: its length is 0 s; record it again")
     return Audio(np.frombuffer(samples, dtype=np.float32), rate)
 
 
@@ -78,7 +78,7 @@ def to_mono(values: NDArray[Any]) -> Samples:
         BadInput: a sample is NaN or infinite.
     """
     if not np.isfinite(values).all():
-        raise BadInput("the sound has samples that are NaN or infinite; save it anew, as 16-bit samples if you can")
+        raise BadInput("the audio has samples that are NaN or infinite; save it again, as 16-bit samples if possible")
     clipped = np.clip(values, -1.0, 1.0).astype(np.float32)
     mono: Samples = clipped[:, 0] if clipped.shape[1] == 1 else clipped.mean(axis=1, dtype=np.float32)
     return mono

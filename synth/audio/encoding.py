@@ -120,9 +120,9 @@ class Encoder:
             ValueError: the rate differs from the encoder's, or the stream is finished.
         """
         if self._finished:
-            raise ValueError("the stream is finished; make another encoder for the next one")
+            raise ValueError("the stream is finished; create another encoder for the next one")
         if audio.rate != self.rate:
-            raise ValueError(f"the sound has {audio.rate} Hz and the stream {self.rate}; resample it, or make another encoder")
+            raise ValueError(f"the audio has {audio.rate} Hz and the stream {self.rate}; resample it, or create another encoder")
         self._begin()
         samples = _valid_samples(audio.samples)
         if self._writer is None:

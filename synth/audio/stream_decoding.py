@@ -56,7 +56,7 @@ class StreamDecoder:
         if audio_format not in STREAMED:
             raise BadInput(f"unknown format {audio_format!r}; give one of {', '.join(STREAMED)}")
         if rate not in RATES:
-            raise BadInput(f"{rate} Hz is no sample rate to ask for; give one from {RATES[0]} to {RATES[-1]}")
+            raise BadInput(f"a sample rate of {rate} Hz is not supported; give {RATES[0]} to {RATES[-1]}")
         self._format = audio_format
         self._rate = rate
         self._source_rate = _checked_rate(source_rate)
@@ -73,7 +73,7 @@ class StreamDecoder:
             ValueError: the stream is finished.
         """
         if self._finished:
-            raise ValueError("the stream is finished; make another decoder for the next one")
+            raise ValueError("the stream is finished; create another decoder for the next one")
         if self._source is not None:
             return self._resampled(self._source.feed(data))
         self._head += data
@@ -97,7 +97,7 @@ class StreamDecoder:
         """Choose the decoder by the first bytes, and decode them."""
         head, self._head = self._head, b""
         if text := text_format(head[:HEAD_BYTES]):
-            raise UndecodableAudio(f"{text} came in place of {self._format} audio; check the address and the model that are asked")
+            raise UndecodableAudio(f"{text} arrived instead of {self._format} audio; check the URL and the model")
         # PCM may begin with any bytes, so only a container's signature overrules it.
         found = (sniff(head) if self._format != "pcm" else container_format(head) if len(head) >= 12 else None) or self._format
         if found == "pcm":
@@ -107,9 +107,7 @@ class StreamDecoder:
         elif found in DECODABLE:
             self._source = _CollectedSource(found)
         else:
-            raise UndecodableAudio(
-                f"{found} came where {self._format} was asked for; ask the server for one of {', '.join(STREAMED)}"
-            )
+            raise UndecodableAudio(f"{found} arrived instead of {self._format}; request one of {', '.join(STREAMED)}")
         return self._resampled(self._source.feed(head))
 
     def _resampled(self, samples: Samples, last: bool = False) -> Samples:
@@ -191,14 +189,14 @@ class _WavSource:
     def finish(self) -> Samples:
         if self._pcm is None:
             count = self._consumed + len(self._header)
-            raise TruncatedAudio(f"the body stopped within the header of the wav, after {count} bytes")
+            raise TruncatedAudio(f"the body ended within the header of the wav, after {count} bytes")
         if self._size is not None and self._received < self._size:
-            raise TruncatedAudio(f"the body stopped after {self._received} of {self._size} bytes of sound")
+            raise TruncatedAudio(f"the body ended after {self._received} of {self._size} bytes of audio")
         return self._pcm.finish()
 
     def _begin(self) -> None:
         if len(self._header) >= 12 and not re.match(rb"RIFF.{4}WAVE", self._header, re.DOTALL):
-            raise UndecodableAudio("what came as wav does not begin as one; see which format the server sends")
+            raise UndecodableAudio("the data do not begin like a wav; check which format the server sends")
         if len(self._header) >= 12:
             self._drop(12)
 
@@ -219,12 +217,12 @@ class _WavSource:
                 self._format = _wav_format(bytes(self._header[8 : 8 + size]))
             self._skip = 8 + size + size % 2
             if self._consumed + self._skip > _MAX_HEADER:
-                raise UndecodableAudio(f"the wav has no sound in its first {_MAX_HEADER} bytes")
+                raise UndecodableAudio(f"the wav has no samples in its first {_MAX_HEADER} bytes")
         return None
 
     def _open(self, size: int) -> _PcmSource:
         if self._format is None:
-            raise UndecodableAudio("the wav's sound comes before its format, so it cannot be decoded")
+            raise UndecodableAudio("the wav has its samples before its format, so it cannot be decoded")
         self._drop(8)
         self._size = size if 0 < size < _MIN_PLACEHOLDER else None
         coding, channels, self.rate = self._format
@@ -247,9 +245,7 @@ class _CollectedSource:
     def feed(self, data: bytes) -> Samples:
         self._data += data
         if len(self._data) > MAX_BYTES:
-            raise UndecodableAudio(
-                f"more than {MAX_BYTES} bytes of {self._format} came in one body; ask for shorter speech, or for pcm"
-            )
+            raise UndecodableAudio(f"the body has more than {MAX_BYTES} bytes of {self._format}; request shorter speech, or pcm")
         return NO_SAMPLES
 
     def finish(self) -> Samples:
@@ -263,7 +259,7 @@ class _CollectedSource:
 
 def _checked_rate(rate: int) -> int:
     if rate not in RATES:
-        raise UndecodableAudio(f"{rate} Hz is no sample rate of speech; {RATES[0]} to {RATES[-1]} can be read")
+        raise UndecodableAudio(f"a sample rate of {rate} Hz is not supported; {RATES[0]} to {RATES[-1]} Hz is")
     return rate
 
 
@@ -285,9 +281,9 @@ def _wav_format(chunk: bytes) -> tuple[np.dtype[Any], int, int]:
     if tag == _EXTENSIBLE and len(chunk) >= 26:
         (tag,) = struct.unpack_from("<H", chunk, 24)  # the sub-format GUID begins with the format tag
     if (tag, bits) not in _CODINGS:
-        raise UndecodableAudio(f"the wav holds {bits}-bit samples of coding {tag}; whole numbers (1) and floats (3) can be read")
+        raise UndecodableAudio(f"the wav holds {bits}-bit samples of format {tag}; integers (1) and floats (3) are supported")
     if not 1 <= channels <= MAX_CHANNELS:
-        raise UndecodableAudio(f"the wav has {channels} channels; 1 to {MAX_CHANNELS} can be read")
+        raise UndecodableAudio(f"the wav has {channels} channels; 1 to {MAX_CHANNELS} are supported")
     return np.dtype(_CODINGS[tag, bits]), channels, _checked_rate(rate)
 
 

@@ -276,7 +276,7 @@ class EspeakWorker:
             pcm, words = answer
             samples = np.frombuffer(pcm, np.int16).astype(np.float32) / np.float32(32768)
             return Audio(samples, RATE), tuple(words)
-        raise BackendError(f"espeak-ng broke down on {request.text[:60]!r} with {request.voice.name}; change the text or the voice")
+        raise BackendError(f"espeak-ng crashed on {request.text[:60]!r} with {request.voice.name}; change the text or the voice")
 
     def _start_process(self) -> subprocess.Popen[bytes]:
         library, data = _library()
@@ -289,7 +289,7 @@ class EspeakWorker:
         try:
             rate = _receive(process)
         except (EOFError, TimeoutError):
-            rate = "its process ended at once"
+            rate = "its process ended immediately"
         if rate != RATE:
             self._end_process()
             raise BackendUnavailable(f"espeak-ng does not start from {library}: {rate}; {_INSTALL_ADVICE}")

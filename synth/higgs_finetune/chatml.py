@@ -36,7 +36,7 @@ class ManifestRow:
     """One conversation whose last answer is learnt.
 
     Attributes:
-        source: where the row stands, "file:line".
+        source: position of the row, "file:line".
         system: the system message; None without one. It contains any message of the role "scene", between Higgs's own tokens.
         speaker: name of the speaker, if the manifest has one.
         start_index: index of the first message to learn, if the manifest has one. Only the last message is learnt.
@@ -90,14 +90,14 @@ def read_row(data: Any, source: str, folder: Path) -> ManifestRow:
 
     Args:
         data: the JSON value of the row.
-        source: where it stands, "file:line".
+        source: position of the row, "file:line".
         folder: base of relative paths.
 
     Raises:
         BadInput: the row is malformed or has nothing to learn; the message gives the reason.
     """
     if not isinstance(data, dict):
-        raise BadInput(f"a row must be a JSON object with messages, and this is {_shortened(data)}")
+        raise BadInput(f"a row must be a JSON object with messages, got {_shortened(data)}")
     messages = _messages(data, folder)
     system = _system_message(messages)
     turns = [message for message in messages if message.role in ("user", "assistant")]
@@ -113,7 +113,7 @@ def read_row(data: Any, source: str, folder: Path) -> ManifestRow:
         elif recordings and not request.text.strip() and turn.clip is None:
             continue  # an answer that only acknowledges the recording
         if not turn.text.text.strip():
-            raise BadInput(f"message {user.index} asks for nothing: give the text to speak, after any reference recording")
+            raise BadInput(f"message {user.index} has no text to speak; give it after any reference recording")
         context.append(turn)
     learnt = context.pop()
     return ManifestRow(
@@ -147,7 +147,7 @@ def _messages(data: Mapping[str, Any], folder: Path) -> list[_ChatMessage]:
         raise BadInput("it has no list of messages; give at least one of the user and the assistant's answer")
     is_marked = data.get("marked", True)
     if not isinstance(is_marked, bool):
-        raise BadInput(f'"marked" is true or false, and here {_shortened(is_marked)}')
+        raise BadInput(f'"marked" must be true or false, got {_shortened(is_marked)}')
     result = []
     for index, message in enumerate(messages):
         role = message.get("role") if isinstance(message, dict) else None
@@ -174,7 +174,7 @@ def _clip(part: Mapping[str, Any], index: int, folder: Path) -> Path:
     if not isinstance(name, str) or "\0" in name or len(name) > _MAX_PATH:
         raise BadInput(f"message {index} has {_shortened(name)} for a recording; give the path of a file under audio_url")
     if part.get("offset"):
-        raise BadInput(f"message {index} has an offset, so it means a part of {name!r}; cut that part out into its own file")
+        raise BadInput(f"message {index} has an offset, so it refers to a part of {name!r}; save that part as a separate file")
     if name.startswith("file://"):
         name = unquote(urlsplit(name).path)
     elif _URL.match(name):
@@ -198,7 +198,7 @@ def _system_message(messages: Sequence[_ChatMessage]) -> str | None:
 def _check_order(turns: Sequence[_ChatMessage]) -> None:
     for message, role in zip(turns, ("user", "assistant") * len(turns), strict=False):
         if message.role != role:
-            raise BadInput(f"message {message.index} is of the {message.role}; user and assistant take turns, the user first")
+            raise BadInput(f"message {message.index} is from the {message.role}; user and assistant must alternate, the user first")
     if not turns or turns[-1].role != "assistant":
         raise BadInput("there is no answer to learn; the last message must be the assistant's")
 
@@ -213,7 +213,7 @@ def _split_references(user: _ChatMessage) -> tuple[list[Turn], MarkedText]:
             continue
         transcript = _joined(texts)
         if not transcript.text.strip():
-            raise BadInput(f"message {user.index} does not say what {part.name!r} says; put its transcript before the recording")
+            raise BadInput(f"message {user.index} has no transcript of {part.name!r}; put it before the recording")
         recordings.append(Turn(transcript, part))
         texts = []
     return recordings, _joined(texts)
@@ -240,7 +240,7 @@ def _without_lead_in(turn: Turn, answer: MarkedText, recordings: Sequence[Turn])
     words = list(_WORD.finditer(turn.text.text))
     if not words:
         if recordings and recordings[-1].text.text.split() == transcript:
-            raise BadInput("the user's last message has the text to speak, but not what its recording says; put that first")
+            raise BadInput("the user's last message has the text to speak, but no transcript of its recording; put that first")
         return replace(turn, text=answer)
     if [word[0] for word in words[-len(transcript) :]] != transcript:
         return turn

@@ -40,7 +40,7 @@ _SPACE = re.compile(r"[ \t\r\n]*+")
 
 @dataclass(frozen=True, slots=True)
 class BadRow:
-    """A row that cannot be used: where it stands, "file:line", and why."""
+    """A row that cannot be used: its position, "file:line", and the reason."""
 
     source: str
     reason: str

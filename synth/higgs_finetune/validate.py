@@ -71,7 +71,7 @@ class ValidationLimits:
 
 @dataclass(frozen=True, slots=True)
 class RowProblem:
-    """A problem of a row: the failed check (a key of `CHECKS`), where the row stands, and the reason."""
+    """A problem of a row: the failed check (a key of `CHECKS`), the position of the row, and the reason."""
 
     check: str
     source: str

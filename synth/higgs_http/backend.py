@@ -51,8 +51,8 @@ class HiggsHttp(Synthesizer):
     """Higgs Audio on a server. The constructor does no I/O; connections are opened by the first request.
 
     Texts are sent as plain words, with the model's own control tags where such a tag has the effect of a mark (see
-    `higgs_http.lowering`). Where the server streams, each chunk is yielded as it arrives. Failures that may pass are retried until
-    the first chunk has been yielded. One object may be used from several event loops; each has connections of its own.
+    `higgs_http.lowering`). Where the server streams, each chunk is yielded as it arrives. Transient failures are retried until the
+    first chunk has been yielded. One object may be used from several event loops; each has connections of its own.
     """
 
     name = "higgs-http"
@@ -92,7 +92,7 @@ class HiggsHttp(Synthesizer):
         """Return the dialect's voices, or those that the server lists, the default first. Requests may name others.
 
         Raises:
-            BackendUnavailable: only the server knows them, and it does not list them.
+            BackendUnavailable: the server's list is needed, and cannot be fetched.
         """
         known = self._dialect.presets
         if not known:
@@ -111,7 +111,7 @@ class HiggsHttp(Synthesizer):
             return str(error)
         if key is None and self._settings.url is None and self._dialect.key_variable:
             endpoint = self._endpoint(None)
-            return f"{endpoint.host} wants an API key; set {endpoint.key_settings}"
+            return f"{endpoint.host} requires an API key; set {endpoint.key_settings}"
         return None
 
     async def speak(self, request: SpeechRequest) -> AsyncGenerator[Speech, None]:
@@ -197,7 +197,9 @@ class HiggsHttp(Synthesizer):
     def _checked_voice(self, name: str | None) -> str:
         voice = name if name is not None else self._settings.voice or self._dialect.default_voice
         if not is_valid_name(voice):
-            raise RefusedRequest(f"the voice {voice[:40]!r} is no name; give at most 256 printable characters, without < or |")
+            raise RefusedRequest(
+                f"{voice[:40]!r} is not a valid name of a voice; give at most 256 printable characters, without < or |"
+            )
         return voice
 
     def _checked_reference(self, reference: Reference | None) -> Reference | None:
@@ -230,7 +232,7 @@ class HiggsHttp(Synthesizer):
         return Endpoint(self._host, key_settings, key, texts)
 
     async def _request_speech(self, connections: Connections, prepared: _PreparedRequest, deadline: float) -> AudioResponse:
-        """Return a response of which the first audio is here; register the reference before if the settings say so.
+        """Return a response once its first audio has arrived. Register the reference first if the settings require it.
 
         Raises:
             RequestFailed: all attempts failed.
@@ -302,7 +304,7 @@ class HiggsHttp(Synthesizer):
         await response.aclose()
         name = registered_name(body or b"")
         if not is_valid_name(name):
-            raise endpoint.invalid("took the recording, but named no voice for it")
+            raise endpoint.invalid("accepted the recording, but returned no voice for it")
         return name
 
 

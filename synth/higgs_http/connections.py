@@ -93,7 +93,7 @@ class Connections:
                 body = b"" if encoding != "identity" else await _error_body(response)
                 raise endpoint.error_status(response.status_code, body, response.headers.get("retry-after"))
             if encoding != "identity":
-                raise endpoint.invalid(f"sent its answer compressed ({encoding[:20]!r}), which was not asked for")
+                raise endpoint.invalid(f"sent its answer compressed ({encoding[:20]!r}), which was not requested")
         return response
 
 
@@ -108,7 +108,7 @@ class ConnectionsPerLoop:
         """Return those of the running loop.
 
         Raises:
-            BackendUnavailable: the environment names a proxy or certificates that do not work.
+            BackendUnavailable: the proxy or the certificates set in the environment do not work.
         """
         loop = asyncio.get_running_loop()
         if loop not in self._by_loop:

@@ -98,14 +98,14 @@ class Endpoint:
         retry: bool | float = False
         error: ProsodyError
         if status in (401, 403):
-            problem = "does not accept the API key; check" if self.key else "wants an API key; set"
+            problem = "does not accept the API key; check" if self.key else "requires an API key; set"
             error = BackendUnavailable(f"{what}: it {problem} {self.key_settings}")
         elif status == 429:
             error, retry = BackendUnavailable(f"{what}: it has too many requests{asks}; try again later"), wait_or_default
         elif status in (408, 425) or status >= 500:
             error, retry = BackendError(f"{detailed}{asks}"), wait_or_default
         elif status < 400:
-            error = BackendError(f"{what}, which is no speech; redirects are not followed: check {SETTING}URL")
+            error = BackendError(f"{what}, which is not speech; redirects are not followed: check {SETTING}URL")
         elif status == 413 or "input_too_long" in details:
             error = RefusedRequest(f"{what}: the text, or the recording to take the voice from, is too long for it")
         elif status == 404 and "voice" not in details:

@@ -103,7 +103,7 @@ class AudioResponse:
     """A successful response, read as audio of `RATE`.
 
     Args:
-        response: the HTTP response, of which the headers are here.
+        response: the HTTP response, whose headers have arrived.
         body: its encoded audio.
         payload: the request.
         endpoint: the server.
@@ -139,7 +139,7 @@ class AudioResponse:
         while whole and (samples := await self.read()) is not None:
             chunks.append(samples)
         if not chunks:
-            raise self._endpoint.invalid("sent speech without any sound", retry=True)
+            raise self._endpoint.invalid("sent speech without any audio", retry=True)
         self.first = np.concatenate(chunks) if whole else chunks[0]
 
     async def read(self) -> Samples | None:
@@ -215,7 +215,7 @@ class AudioResponse:
         self._remaining = 0
         await self.close()
         self._warnings.append(
-            f"the speech ran on past {self._max_seconds:.1f} s, longer than this text can take, and was cut there; speak it again"
+            f"the speech exceeded {self._max_seconds:.1f} s, more than this text can take, and was cut there; try again"
         )
         return kept
 
@@ -245,10 +245,10 @@ class AudioResponse:
         if given is None or rate == RATE:
             return RATE
         if rate not in _PLAUSIBLE_RATES:
-            self._warnings.append(f"{self._endpoint.host} gives no plausible sample rate; {RATE} Hz was taken")
+            self._warnings.append(f"{self._endpoint.host} gives no plausible sample rate; {RATE} Hz was assumed")
             return RATE
         self._warnings.append(
-            f"{self._endpoint.host} says that its sound has {rate} Hz, where Higgs has {RATE}; "
+            f"{self._endpoint.host} reports a sample rate of {rate} Hz, but Higgs has {RATE}; "
             "if the speech is too fast or too slow, the server's figure is wrong"
         )
         return rate

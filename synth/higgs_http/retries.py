@@ -1,4 +1,4 @@
-"""Retry policy: failures that may pass are retried, with growing waits, until a deadline."""
+"""Retry policy: transient failures are retried, with growing waits, until a deadline."""
 
 import asyncio
 import random
@@ -58,7 +58,7 @@ class RetryPolicy:
     def timed_out(self, endpoint: Endpoint, last: RequestFailed | None = None) -> RequestFailed:
         """Return the failure of a deadline that has passed, after the failure ``last``."""
         before = f" (before that: {last})" if last else ""
-        message = f"{endpoint.host} was not done within {self._total_timeout:g} s{before}"
+        message = f"{endpoint.host} did not finish within {self._total_timeout:g} s{before}"
         return RequestFailed(BackendTimeout(f"{message}; raise {SETTING}TOTAL_TIMEOUT if it is that slow"))
 
     async def _attempts(self, attempt: Callable[[], Awaitable[_Result]], wait: Callable[[Exception], bool | float]) -> _Result:

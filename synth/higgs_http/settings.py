@@ -19,14 +19,14 @@ class HiggsSettings(BaseModel):
         voice: name of the default voice; any that the server knows.
         response_format: audio format of responses. None is pcm where it can be streamed, else wav.
         stream: receive audio while it is generated, where the dialect can stream and the format is pcm.
-        pauses: exact has pauses made in the audio; tags, for boson alone, has the model make those without a length of their own
-            (its lengths vary: 400 to 700 ms for a short one, 700 to 1500 ms for a long one).
-        references: send a recording with each request (inline), or, for boson alone, register it on the server as a voice
+        pauses: exact inserts pauses into the audio; tags, for boson only, lets the model make those without an explicit length (its
+            lengths vary: 400 to 700 ms for a short one, 700 to 1500 ms for a long one).
+        references: send a recording with each request (inline), or, for boson only, register it on the server as a voice
             (register).
         connect_timeout: longest time to connect, in seconds.
         read_timeout: longest time without data from the server, in seconds.
         total_timeout: longest time for one piece of text, retries and waits included, in seconds.
-        retries: attempts after the first, where the failure may pass and no audio of the piece has been returned.
+        retries: attempts after the first, for transient failures and as long as no audio of the piece has been returned.
         max_connections: how many pieces are requested at the same time; others wait.
         max_seconds_per_char: the longest time for a lower-case letter, in seconds; capitals and ideographs may take 3 times as
             long, digits and signs 5 times. Longer speech is cut.

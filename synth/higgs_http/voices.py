@@ -1,4 +1,4 @@
-"""Voices that a server knows: those that it lists, and recordings that it has registered as voices."""
+"""Voices of a server: those that it lists, and recordings that it has registered as voices."""
 
 import asyncio
 import json

@@ -111,7 +111,7 @@ def test_a_voice_that_says_something_else_is_not_changed(runtime: Runtime) -> No
     result = say(runtime, sentence, report=True)
     assert result.words == ()
     assert result.report is None
-    assert "could not be found in the sound" in result.warnings[0]
+    assert "could not be aligned with the audio" in result.warnings[0]
     assert np.array_equal(result.audio.samples, say(runtime, MarkedText(sentence.text)).audio.samples)
 
 

@@ -101,7 +101,7 @@ def test_files_are_readable_by_their_owner_only(tmp_path: Path) -> None:
     [
         (recording(seconds=2.9), TEXT, "lasts 2.90 s"),
         (recording(seconds=31), TEXT, "longer than 30 s"),
-        (b"<html>", TEXT, "known as sound"),
+        (b"<html>", TEXT, "no known audio format"),
         (b"", TEXT, "nothing"),
         (recording()[:30], TEXT, "damaged"),
         (recording() + bytes(MAX_BYTES), TEXT, "bytes"),

@@ -66,7 +66,7 @@ def test_a_quiet_voice_among_pauses_is_taken() -> None:
     ("data", "words"),
     [
         (b"", "holds nothing;"),
-        (b"<html>not found</html>", "nothing that is known as sound; give one of wav, flac, mp3, opus"),
+        (b"<html>not found</html>", "no known audio format; give one of wav, flac, mp3, opus"),
         (b"\0\0\0\x20ftypM4A " + bytes(99), "holds m4a"),
         (b"RIFF\0\0\0\0WAVE" + bytes(99), "damaged"),
         (bytes(MAX_BYTES + 1), "10000001 bytes"),
@@ -87,7 +87,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="cannot be read"):
         read_reference(Path("x" * 5_000), TEXT)
     os.mkfifo(tmp_path / "pipe.wav")
-    with pytest.raises(BadInput, match="no regular file"):
+    with pytest.raises(BadInput, match="not a regular file"):
         read_reference(tmp_path / "pipe.wav", TEXT)
 
 

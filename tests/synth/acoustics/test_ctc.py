@@ -690,7 +690,7 @@ def test_the_times_of_an_untrained_network_are_not_used(checkpoint: Path) -> Non
     runtime = Runtime(Settings(aligner=str(checkpoint)))
     result, trusted = realised(noise(), parse("I never said that <emph>she stole my money."), runtime)
     assert not trusted
-    assert "could not be found in the sound" in result.warnings[0]
+    assert "could not be aligned with the audio" in result.warnings[0]
     assert np.array_equal(result.audio.samples, noise().samples)
 
 

@@ -150,7 +150,7 @@ def test_only_the_given_marks_are_realised() -> None:
     result = realised(marked, marks=[marked.marks[0]])
     assert result.done == (marked.marks[0],)
     assert result.unrealised == ()
-    with pytest.raises(BadInput, match="<emph> at offset 3 is no mark"):
+    with pytest.raises(BadInput, match="<emph> at offset 3 is not a mark"):
         realised(marked, marks=[Mark("emph", 3)])
 
 
@@ -267,7 +267,7 @@ def test_without_times_pauses_go_to_the_silences_of_punctuation() -> None:
     kinds = [(mark.kind, mark.offset) for mark in result.unrealised]
     assert kinds == [("emph", 16), ("pause_long", 21)]
     assert len(result.done) == 3
-    assert all("could not be found in the sound" in warning for warning in result.warnings)
+    assert all("could not be aligned with the audio" in warning for warning in result.warnings)
     truth = realised(marked, marks=result.done)
     assert np.array_equal(result.audio.samples, truth.audio.samples)
 

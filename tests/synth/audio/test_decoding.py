@@ -188,14 +188,14 @@ def test_a_wav_that_stops_early_says_where() -> None:
 
 @pytest.mark.parametrize("length", [0, 3, 12, 30, 43])
 def test_a_wav_that_stops_in_its_header(length: int) -> None:
-    with pytest.raises(BackendError, match="stopped within the header"):
+    with pytest.raises(BackendError, match="ended within the header"):
         run(body("wav")[:length], "wav")
 
 
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (wav(bytes(100), tag=6, bits=8), "coding 6"),
+        (wav(bytes(100), tag=6, bits=8), "format 6"),
         (wav(bytes(100), channels=0), "0 channels"),
         (wav(bytes(100), channels=9), "9 channels"),
         (wav(bytes(100), rate=0), "0 Hz"),
@@ -204,9 +204,9 @@ def test_a_wav_that_stops_in_its_header(length: int) -> None:
         (wav(struct.pack("<f", np.inf) * 25, tag=3, bits=32), "NaN or infinite"),
         (b"RIFF\0\0\0\0WAVE" + chunk(b"data", bytes(100)), "before its format"),
         (b"RIFF\0\0\0\0WAVE" + chunk(b"fmt ", bytes(2)) + bytes(99), "2 bytes"),
-        (b"RIFF\0\0\0\0WAVE" + b"JUNK\xff\xff\xff\x7f" + bytes(99), "no sound in its first"),
-        (b"RIFF\0\0\0\0WAVE" + chunk(b"JUNK", bytes(1_000)) * 2_000, "no sound in its first"),
-        (bytes(range(200)), "does not begin as one"),
+        (b"RIFF\0\0\0\0WAVE" + b"JUNK\xff\xff\xff\x7f" + bytes(99), "no samples in its first"),
+        (b"RIFF\0\0\0\0WAVE" + chunk(b"JUNK", bytes(1_000)) * 2_000, "no samples in its first"),
+        (bytes(range(200)), "do not begin like a wav"),
     ],
 )
 def test_invalid_wavs(data: bytes, words: str) -> None:
@@ -230,7 +230,7 @@ def test_floats_over_full_scale_are_clipped_without_warning() -> None:
     ],
 )
 def test_text_in_place_of_audio_is_named_and_not_quoted(audio_format: str, data: bytes, kind: str) -> None:
-    with pytest.raises(UndecodableAudio, match=f"^{kind} came in place of {audio_format} audio") as caught:
+    with pytest.raises(UndecodableAudio, match=f"^{kind} arrived instead of {audio_format} audio") as caught:
         run(data, audio_format, cuts=[1, 2, 3])
     assert "secret" not in str(caught.value)
 
@@ -242,7 +242,7 @@ def test_another_format_than_requested_is_decoded(asked: str, sent: str) -> None
 
 
 def test_a_format_that_cannot_be_decoded_is_named() -> None:
-    with pytest.raises(UndecodableAudio, match="m4a came where mp3"):
+    with pytest.raises(UndecodableAudio, match="m4a arrived instead of mp3"):
         run(b"\0\0\0\x20ftypM4A " + bytes(100), "mp3")
 
 
@@ -346,13 +346,13 @@ def test_sniff(data: bytes, audio_format: str | None) -> None:
         (JSON, "holds JSON; give one of wav, flac"),
         (b"hello, this is my voice", "holds text"),
         (b"\0\0\0\x20ftypM4A " + bytes(50), "holds m4a"),
-        (bytes(5_000), "nothing that is known"),
+        (bytes(5_000), "no known audio format"),
         (encode(Audio(np.zeros(0, np.float32), RATE)), "no sound"),
         (wav(struct.pack("<f", np.nan) * 25, tag=3, bits=32), "NaN"),
         (wav(struct.pack("<f", -np.inf) * 25, tag=3, bits=32), "infinite"),
         (wav(bytes(180), channels=9), "9 channels"),
         (wav(bytes(180), rate=1_000_000), "1000000 Hz"),
-        (wav(bytes(180))[:30], "damaged or cut short"),
+        (wav(bytes(180))[:30], "damaged or truncated"),
     ],
 )
 def test_files_that_are_refused(data: bytes, words: str) -> None:
@@ -362,7 +362,7 @@ def test_files_that_are_refused(data: bytes, words: str) -> None:
 
 def test_a_flac_cut_short_is_refused() -> None:
     data = encode(tone(3), "flac")
-    with pytest.raises(BadInput, match="damaged or cut short"):
+    with pytest.raises(BadInput, match="damaged or truncated"):
         decode(data[: len(data) // 2])
 
 

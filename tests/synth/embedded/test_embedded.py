@@ -555,7 +555,7 @@ def script(folder: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> espeak.E
 
 
 def test_a_crash_is_an_error_of_that_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(BackendError, match="broke down on 'hello'"):
+    with pytest.raises(BackendError, match="crashed on 'hello'"):
         request_to(script(tmp_path, monkeypatch, "os.abort()"))
 
 

@@ -115,7 +115,7 @@ def test_without_a_key_no_request_is_sent(monkeypatch):
     monkeypatch.delenv("BOSON_API_KEY", raising=False)
     backend = HiggsHttp()
     assert "PROSODY_HIGGS__API_KEY or BOSON_API_KEY" in backend.unready()
-    with pytest.raises(BackendUnavailable, match=r"api.boson.ai wants an API key"):
+    with pytest.raises(BackendUnavailable, match=r"api.boson.ai requires an API key"):
         spoken(backend)
     monkeypatch.setenv("BOSON_API_KEY", KEY)
     assert backend.unready() is None

@@ -151,12 +151,12 @@ def test_other_refusals_do_not_register_again():
         (Fault.BUSY, BackendError, "429"),
         (Fault.ERROR_500, BackendError, "500"),
         (Fault.ECHO_400, RefusedRequest, "400"),
-        (Fault.HTML, BackendError, "named no voice"),
-        (Fault.JSON_ERROR, BackendError, "named no voice"),
-        (Fault.WRONG_JSON, BackendError, "named no voice"),
+        (Fault.HTML, BackendError, "returned no voice"),
+        (Fault.JSON_ERROR, BackendError, "returned no voice"),
+        (Fault.WRONG_JSON, BackendError, "returned no voice"),
         (Fault.GZIP_BOMB, BackendError, "compressed"),
         (Fault.STALLS, BackendTimeout, "READ_TIMEOUT"),
-        (Fault.DRIPS, BackendTimeout, "not done within"),
+        (Fault.DRIPS, BackendTimeout, "not finish within"),
     ],
 )
 def test_faults_of_registering(fault, error, words, caplog):

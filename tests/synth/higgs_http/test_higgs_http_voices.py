@@ -223,6 +223,6 @@ def test_an_unknown_voice(dialect):
         with pytest.raises(RefusedRequest, match="voice 'nobody'"):
             spoken(backend_at(fake), voice="nobody")
         for name in ("", "a\nb", "<|x|>", "x" * 300, "\ud800"):
-            with pytest.raises(RefusedRequest, match="is no name"):
+            with pytest.raises(RefusedRequest, match="is not a valid name"):
                 spoken(backend_at(fake), voice=name)
         assert len(fake.requests) == 1
