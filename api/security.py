@@ -115,7 +115,7 @@ class SecuritySettings(BaseModel):
         if server and _is_address(server) and not is_loopback(server):
             return "no_keys_set", "no API keys are set, so the service answers on its own machine only; set PROSODY_API__KEYS"
         if host and not self._is_local_name(host):
-            return "wrong_host", "without API keys the service answers to names of its own machine only; see PROSODY_API__HOSTS"
+            return "wrong_host", "without API keys the service accepts local host names only; see PROSODY_API__HOSTS"
         allowed = (f"http://{host}", f"https://{host}", *self.origins)
         if origin is not None and origin not in allowed and "*" not in allowed:
             return "wrong_origin", "without API keys the service does not answer web pages of others; see PROSODY_API__ORIGINS"
@@ -152,7 +152,7 @@ class ApiKeys:
     def find(self, candidate: bytes) -> str | None:
         """Return the name of a key, ``key 1``, ``key 2`` and so on, or None for an unknown one.
 
-        Every key is compared, in constant time, so that the time taken tells nothing.
+        Every key is compared, in constant time, so that the time taken reveals nothing.
         """
         digest = self._digest(candidate)
         found = None

@@ -10,7 +10,7 @@ upper bound, with the known times ("with known times"). The score always uses th
 `realise` made to the times that it was given. The rows:
 
 - emphasised word on top: the share of sentences whose marked word is the most prominent, by `synth.acoustics.prominence`, which
-  `realise` itself optimises, and by an independent scorer (`hearing.py`). In the control the mark stands on another content word,
+  `realise` itself optimises, and by an independent scorer (`hearing.py`). In the control the mark is on another content word,
   drawn at random, and either word is looked for.
 - pauses: the silence at the slot has the requested length, or the voice's own where that is longer, within 20 ms.
 - pitch marks: high and low move the word by 2 semitones relative to the others; rising and falling words rise or fall by 2, which
@@ -395,7 +395,7 @@ async def run(asked: argparse.Namespace) -> None:
     console = Console(width=132)
     voice = EmbeddedVoice()
     clips = recorded(asked.speech, asked.judge) if asked.speech else await embedded(asked.lines, voice)
-    if asked.limit and asked.limit < len(clips):  # spread over the list, whose kinds of marks stand together
+    if asked.limit and asked.limit < len(clips):  # evenly spaced, because the list is grouped by kind of mark
         clips = [clips[round(index)] for index in np.linspace(0, len(clips) - 1, asked.limit)]
     bench = Bench(clips, voice, asked.strength, known_alone=asked.known)
     found: dict[str, Any] = {}

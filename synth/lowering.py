@@ -69,7 +69,7 @@ def comma_offsets(text: str, breaks: Collection[int]) -> list[int]:
         breaks: starts of the words before which a pause will be inserted.
 
     Returns:
-        The end of the word before each break, where no punctuation stands yet. Nothing precedes the first word, so a break there
+        The end of the word before each break, where there is no punctuation yet. Nothing precedes the first word, so a break there
         has no comma.
     """
     if not breaks:

@@ -25,7 +25,7 @@ def _false(report: Report) -> list[tuple[str, str]]:
     lines = []
     for item in report.false:
         what = f"{item.silence_ms:.0f} ms of silence before" if item.silence_ms is not None else "emphasis on"
-        lines.append(("not asked for", f"{what} {item.word!r}"))
+        lines.append(("unmarked", f"{what} {item.word!r}"))
     return lines
 
 

@@ -141,7 +141,7 @@ async def _read_upload(request: Request) -> tuple[bytes, str, str | None]:
     if not isinstance(audio, bytes):
         raise BadInput("there is no recording; send it in the field audio")
     if not isinstance(text, str) or not isinstance(name, str | None):
-        raise BadInput("there is no transcript; send what is said in the recording in the field text")
+        raise BadInput("there is no transcript; send it in the field text")
     return audio, text, name
 
 

@@ -141,7 +141,7 @@ async def measure(
     request: Request,
     service: ServiceDep,
     audio: Annotated[UploadFile, File(description="The recording: wav, flac, mp3 or opus.")],
-    text: Annotated[str, Form(description="What is said in it, with its marks.")],
+    text: Annotated[str, Form(description="Its transcript, with marks.")],
     reference: Annotated[UploadFile | None, File(description="The same text in the same voice, without marks.")] = None,
     language: Annotated[str | None, Form(description="Language of the text, a BCP 47 tag.", max_length=35)] = None,
 ) -> MeasuredOut:

@@ -133,7 +133,7 @@ async def label_recording(
     from synth.acoustics.reference_reading import read_plainly
 
     if not segment_words(text):
-        raise BadInput("the transcript holds no word; write down what is said")
+        raise BadInput("the transcript contains no word; give the spoken text")
     alignment = await align(audio, text, backend, language=language)
     if not alignment.trusted:
         raise BadInput(

@@ -191,7 +191,7 @@ class _Measurement:
         if index is None:
             return MarkReport(mark.kind, mark.offset, None, False, 0.0, "no word follows it")
         if not self.audible[index]:
-            return MarkReport(mark.kind, mark.offset, word, False, 0.0, "its word is not heard")
+            return MarkReport(mark.kind, mark.offset, word, False, 0.0, "its word is not audible")
         return self._emphasis(mark, index) if mark.kind == "emph" else self._pitch(mark, index)
 
     def _emphasis(self, mark: Mark, index: int) -> MarkReport:
@@ -269,7 +269,7 @@ class _Measurement:
         silence = self._silence(self.recording, mark, index)
         own = None if self.reference is None else self._silence(self.reference, mark, index)
         if not self.audible.any():
-            return MarkReport(mark.kind, mark.offset, word, False, 0.0, "no word is heard", asked_ms=asked, silence_ms=silence)
+            return MarkReport(mark.kind, mark.offset, word, False, 0.0, "no word is audible", asked_ms=asked, silence_ms=silence)
         wanted = max(float(asked), own or 0.0)
         if own is None and silence > asked and self._is_punctuated(index):
             wanted = silence  # it may be the voice's own

@@ -35,7 +35,7 @@ _LEVEL, _LEVEL_SLOPE = np.float32(0.08), np.float32(0.65)
 
 # A clip may be nearly all silence, so the percentile of loud frames is taken over frames with at least this share of the maximum.
 _AUDIBLE = 1e-5
-_RECORDED = 1e-7  # frames below this share of the maximum are digital silence, which tells nothing about a recording's noise
+_RECORDED = 1e-7  # frames below this share of the maximum are digital silence, which does not show a recording's noise
 _LOUD_PERCENTILE = 93
 _NOISE_PERCENTILE = 5
 

@@ -6,7 +6,7 @@ from synth.acoustics.pauses import silent_runs
 from synth.audio.signal import silence_level
 from synth.base import Audio, WordTime
 
-_COST_PER_DISTANCE = 0.7  # a run that is a second further from the slot must be longer by so many seconds to be preferred
+_COST_PER_DISTANCE = 0.7  # seconds by which a run must be longer for each second that it is further from the slot
 _LONGEST_REACH_SECONDS = 0.5  # how far into a word beside the slot a silence is searched, as word times may be wrong
 
 

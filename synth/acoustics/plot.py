@@ -179,4 +179,4 @@ def _draw_label(axes: "Axes", mark: MarkReport, at: float, height: float, text: 
 
 def _title(report: Report) -> str:
     heard = f"{report.realised} of {report.asked} marks heard" if report.asked else "no marks"
-    return f"{heard}, {len(report.false)} not asked for" if report.false else heard
+    return f"{heard}, {len(report.false)} unmarked" if report.false else heard

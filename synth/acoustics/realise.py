@@ -156,7 +156,7 @@ class _Realisation:
             return _UNTRUSTED
         word = self.words[index]
         if word.end <= word.start:
-            return "the word is not heard"
+            return "the word is not audible"
         return "" if word.confidence >= LEAST_CONFIDENCE else "the time of the word is uncertain"
 
     def _leave(self, mark: Mark, reason: str, index: int | None) -> None:

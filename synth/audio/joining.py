@@ -85,7 +85,7 @@ class SentenceStream:
         return Audio(passed, self._rate)
 
     def end(self, *, last: bool) -> tuple[Audio, Audio]:
-        """Return the end of the sentence and the remaining silence, as `join` does; ``last`` tells whether the text ends here."""
+        """Return the end of the sentence and the remaining silence, as `join` does; ``last``: whether the text ends here."""
         level = silence_level(concatenate(self._sounds, self._rate))
         _, tail = quiet_edges(Audio(self._held, self._rate), level)
         sound, silence = self._held[: len(self._held) - tail], self._held[len(self._held) - tail :]

@@ -24,7 +24,7 @@ class MetricsLog:
         tensorboard: folder for TensorBoard's files; None writes none.
 
     Raises:
-        BackendUnavailable: TensorBoard is asked for and not installed.
+        BackendUnavailable: TensorBoard is requested but not installed.
     """
 
     def __init__(self, path: Path, from_step: int = 0, tensorboard: Path | None = None) -> None:

@@ -36,7 +36,7 @@ _V2_CHARS = 300  # the 2,048 frames (82 s) that servers allow suffice for it in 
 
 @dataclass(frozen=True, slots=True)
 class SpeechPayload:
-    """What a speech request contains, whatever the dialect.
+    """Content of a speech request, independent of the dialect.
 
     Attributes:
         text: the text to speak, with the model's own control tags alone.

@@ -26,7 +26,7 @@ BAD_ENVIRONMENT = "the proxy or certificates set in the environment (HTTPS_PROXY
 _CHECK_SERVER = f"check that the server runs and {SETTING}URL is right"
 
 _STATUS_OF_ERROR = {"authentication": 401, "rate_limit": 429, "server_error": 500, "invalid_request": 400, "input_too_long": 400}
-"""The HTTP status that an error's type stands for, where it comes with status 200."""
+"""HTTP status for each type of error, for errors in a response with status 200."""
 
 
 class RequestFailed(Exception):

@@ -27,7 +27,7 @@ def to_server_text(
 ) -> ServerText:
     """Replace marks by the model's control tags, where a tag has the effect of the mark.
 
-    A pause becomes a tag if it stands between two words and has no length of its own, since tags have fixed lengths. A pitch tag
+    A pause becomes a tag if it is between two words and has no explicit length, since tags have fixed lengths. A pitch tag
     changes the pitch of a whole sentence; it is used only if every word of ``marked`` has that mark, and no word has another mark
     for pitch with a tag.
 

@@ -255,7 +255,7 @@ def load_pretrained(kind: Any, folder: Path, dtype: Any) -> Any:
     if missing:
         raise BackendUnavailable(
             f"{str(folder)!r} lacks {len(missing)} of the model's weights, {missing[0]!r} first; download the checkpoint again, or "
-            "convert it anew if it was converted"
+            "convert it again if it was converted"
         )
     return model.eval().requires_grad_(False)
 

@@ -178,7 +178,7 @@ def test_without_points_the_model_is_asked():
         ("Open at 10:30, or 1,000 times.", ["10:30", "1,000 times"], "When?"),
     ],
 )
-def test_answers_that_hold_everything_pass(content, points, said):
+def test_valid_answers_are_used(content, points, said):
     reply, _ = ask(completion(content), points=points, said=said)
     assert reply.by == "chat"
     assert reply.warnings == ()
@@ -229,7 +229,7 @@ def test_answers_that_fail_the_check(content, why):
     assert len(requests) == 1
 
 
-def test_a_number_must_be_a_whole_one_of_theirs():
+def test_numbers_are_compared_as_wholes():
     reply, _ = ask(completion("It is 2 days."), points=("days",), said="In 12 or 2.5 hours?")
     assert "a number that is in neither" in reply.warnings[0]
 
@@ -240,7 +240,7 @@ def test_the_warning_names_the_points_that_are_missing():
     assert "lacks point 1, 3" in reply.warnings[0]
 
 
-def test_points_longer_than_a_reply_may_be_ask_no_server():
+def test_points_over_the_reply_limit_send_no_request():
     reply, requests = ask(completion(GOOD), max_chars=10)
     assert_fell_back(reply, "the points alone are longer than a reply may be (10 characters)")
     assert requests == []
@@ -284,7 +284,7 @@ def test_warnings_of_the_fallback_are_kept():
         (b"", "broke"),
     ],
 )
-def test_a_bad_answer_is_not_tried_again_and_shows_no_key(answer, why, caplog):
+def test_an_invalid_answer_is_not_retried_and_shows_no_key(answer, why, caplog):
     caplog.set_level(logging.DEBUG)
     reply, requests = ask(answer, api_key=KEY)
     assert_fell_back(reply, why)
@@ -292,7 +292,7 @@ def test_a_bad_answer_is_not_tried_again_and_shows_no_key(answer, why, caplog):
     assert KEY not in repr(reply) + caplog.text
 
 
-def test_without_a_key_a_401_says_that_one_is_wanted():
+def test_a_401_without_a_key_asks_for_one():
     assert_fell_back(ask(http({}, 401))[0], "set an API key")
 
 
@@ -316,7 +316,7 @@ def test_a_reset_within_the_body():
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 429])
-def test_a_passing_failure_is_tried_again(status):
+def test_a_transient_failure_is_retried(status):
     reply, requests = ask(http("busy", status), completion(GOOD))
     assert reply == Reply(GOOD, "chat")
     assert len(requests) == 2
@@ -364,7 +364,7 @@ def test_odd_retry_after(value):
 
 
 @pytest.mark.parametrize("value", ["3600", format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True)])
-def test_a_retry_after_past_the_time_left_is_not_waited_for(value, waits):
+def test_a_retry_after_beyond_the_deadline_fails_immediately(value, waits):
     reply, requests = ask(http("", 429, retry_after=value), completion(GOOD))
     assert waits == []
     assert_fell_back(reply, "with a Retry-After of 3")
@@ -387,7 +387,7 @@ async def drip(writer):
 
 
 @pytest.mark.parametrize("answer", [SILENCE, drip])
-def test_time_is_bounded_in_all(answer):
+def test_total_time_is_bounded(answer):
     async def run():
         async with serving([answer]) as (url, _):
             writer = ChatWriter(ChatSettings(url=url, model="m", timeout=0.3, retries=5), TemplateWriter())
@@ -406,7 +406,7 @@ def test_a_slow_answer_within_the_time_is_used():
     assert ask(slow, timeout=1.5, retries=9)[0].by == "chat"
 
 
-def test_a_connection_that_takes_too_long_is_tried_again(monkeypatch):
+def test_a_slow_connection_is_retried(monkeypatch):
     connect = httpx.AsyncHTTPTransport.handle_async_request
     shares = []
 
@@ -421,7 +421,7 @@ def test_a_connection_that_takes_too_long_is_tried_again(monkeypatch):
     assert shares == [2.0, 2.0]
 
 
-def test_a_time_out_says_what_went_wrong_before():
+def test_a_timeout_reports_the_previous_failure():
     assert_fell_back(ask(http("", 500), SILENCE, timeout=0.6)[0], "no answer within 0.6 s (before that: 127.0.0.1:")
 
 
@@ -455,7 +455,7 @@ def test_cancelling_cancels():
     asyncio.run(run())
 
 
-def test_one_writer_serves_many_at_once():
+def test_one_writer_serves_concurrent_calls():
     async def run():
         async with serving([completion(GOOD)]) as (url, _):
             writer = ChatWriter(ChatSettings(url=url, model="m"), TemplateWriter())
@@ -502,7 +502,7 @@ def test_bad_input_is_refused_before_anything_is_sent(said, points):
         {"unknown": 1},
     ],
 )
-def test_wrong_settings_are_refused_without_showing_secrets(wrong):
+def test_invalid_settings_are_refused_without_showing_secrets(wrong):
     with pytest.raises(ValidationError) as caught:
         ChatSettings(**({"url": "http://h/v1", "model": "m"} | wrong))
     assert next(iter(wrong)) in str(caught.value)

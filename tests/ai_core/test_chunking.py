@@ -30,18 +30,18 @@ def cut_of(source: str, max_chars: int = 2000) -> tuple[list[str], tuple[int | N
         ("你好<pause_short>世界", ["你好", "世界"], (None, 250, None)),
     ],
 )
-def test_cut_at_pauses(source: str, spans: list[str], gaps: tuple[int | None, ...]) -> None:
+def test_split_at_pauses(source: str, spans: list[str], gaps: tuple[int | None, ...]) -> None:
     assert cut_of(source) == (spans, gaps)
 
 
-def test_a_long_span_is_cut_after_a_clause_else_at_a_word_else_anywhere() -> None:
+def test_a_long_span_is_split_after_a_clause_else_at_a_word_else_anywhere() -> None:
     assert cut_of("one two, three four five", 16)[0] == ["one two, ", "three four five"]
     assert cut_of("one two three four", 10)[0] == ["one two ", "three four"]
     assert cut_of("a" * 25, 10)[0] == ["a" * 10, "a" * 10, "a" * 5]
     assert set(cut_of("one two three four", 10)[1]) == {None}
 
 
-def test_marks_move_to_their_slots_and_pauses_inside_a_word_stay() -> None:
+def test_marks_move_to_their_slots_except_pauses_inside_a_word() -> None:
     assert at_slots(MarkedText("'on ly", (Mark("emph", 1), Mark("pause_short", 3)))).marks == (
         Mark("emph", 0),
         Mark("pause_short", 4),

@@ -83,11 +83,11 @@ def test_the_main_job_for_people(run: Run) -> None:
     assert Path("deep/er/a.wav").exists()
 
 
-def test_the_main_job_wants_what_they_said(run: Run) -> None:
+def test_the_main_job_requires_a_message(run: Run) -> None:
     assert "--input" in error_of(run("-p", "30% savings", app=main.app))
 
 
-def test_a_flag_that_is_none(run: Run) -> None:
+def test_an_unknown_flag(run: Run) -> None:
     assert "--intensity" in error_of(run("say", "Go.", "--intensity", "loud"))
     assert "--nope" in error_of(run("say", "--nope"))
     assert "shout" in error_of(run("shout"))
@@ -218,7 +218,7 @@ def test_doctor_says_what_is_not_ready(run: Run, monkeypatch: pytest.MonkeyPatch
         (["say", "a\udcff"], "lone surrogate"),
     ],
 )
-def test_bad_input_is_one_clear_line(run: Run, args: list[str], message: str) -> None:
+def test_bad_input_is_reported_on_one_line(run: Run, args: list[str], message: str) -> None:
     assert message in error_of(run(*args))
     assert not Path("output/speech.wav").exists()
 
@@ -279,7 +279,7 @@ def start(*args: str, cwd: Path) -> "subprocess.Popen[bytes]":
     )
 
 
-def test_ctrl_c_ends_with_130_and_leaves_no_file(tmp_path: Path) -> None:
+def test_ctrl_c_exits_with_130_and_writes_no_file(tmp_path: Path) -> None:
     process = start("say", "--marked", "-", "-o", "a.wav", cwd=tmp_path)
     time.sleep(1.0)  # it waits for stdin now
     process.send_signal(signal.SIGINT)
@@ -289,7 +289,7 @@ def test_ctrl_c_ends_with_130_and_leaves_no_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_ctrl_c_while_it_speaks(tmp_path: Path) -> None:
+def test_ctrl_c_during_synthesis(tmp_path: Path) -> None:
     text = "It was a bright cold day in April, and the clocks were striking thirteen. " * 250
     process = start("say", "--marked", text, "-o", "a.wav", cwd=tmp_path)
     time.sleep(1.5)

@@ -10,7 +10,7 @@ from prosody_tagger.errors import BadInput, ProsodyError
 from prosody_tagger.markup import parse, plain
 
 
-def test_write_makes_the_whole_file_and_leaves_nothing_beside(tmp_path: Path) -> None:
+def test_write_is_atomic_and_leaves_no_temporary_file(tmp_path: Path) -> None:
     target = tmp_path / "a.wav"
     target.write_bytes(b"old")
     write_output(target, b"new")
@@ -21,7 +21,7 @@ def test_write_makes_the_whole_file_and_leaves_nothing_beside(tmp_path: Path) ->
     assert stat.S_IMODE(target.stat().st_mode) == 0o666 & ~mask
 
 
-def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = tmp_path / "a.wav"
     target.write_bytes(b"old")
     real = Path.write_bytes
@@ -56,7 +56,7 @@ def test_a_device_that_is_full() -> None:
         write_output(Path("/dev/full"), b"data")
 
 
-def test_check_output_makes_the_folder_and_refuses_what_cannot_be_written(tmp_path: Path) -> None:
+def test_check_output_creates_the_folder_and_refuses_unwritable_paths(tmp_path: Path) -> None:
     check_output(tmp_path / "new" / "folder" / "a.wav")
     assert (tmp_path / "new" / "folder").is_dir()
     with pytest.raises(BadInput, match="is a folder"):

@@ -45,7 +45,7 @@ def requests(monkeypatch: pytest.MonkeyPatch) -> list[SpeechRequest]:
     return asked
 
 
-def test_density_counts_before_intensity_and_zero_is_a_density() -> None:
+def test_density_overrides_intensity_even_if_zero() -> None:
     words = len(segment_words(TEXT))
     assert stressed(Job(TEXT, density=0)) == 0
     assert stressed(Job(TEXT, intensity=0)) == 0
@@ -55,7 +55,7 @@ def test_density_counts_before_intensity_and_zero_is_a_density() -> None:
     assert stressed(Job(TEXT), Settings(intensity=0.0)) == 0
 
 
-def test_strength_counts_before_intensity(requests: list[SpeechRequest]) -> None:
+def test_strength_overrides_intensity(requests: list[SpeechRequest]) -> None:
     marked = parse("It costs <emph>nine dollars.")
     jobs = [
         Job(marked),
@@ -74,7 +74,7 @@ def test_strength_counts_before_intensity(requests: list[SpeechRequest]) -> None
     assert [request.strength for request in requests] == ["low", "high", "low", "high", "low"]
 
 
-def test_the_environment_sets_them_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_sets_density_and_strength_separately(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PROSODY_DENSITY", "0")
     monkeypatch.setenv("PROSODY_STRENGTH", "high")
     settings = load_settings()
@@ -91,7 +91,7 @@ def test_at_density_one_every_word_is_listed_with_its_score() -> None:
     assert all(score is not None and 0 <= score <= 1 for _, score in emph)
 
 
-def test_whether_a_text_is_tagged_is_said() -> None:
+def test_tag_controls_whether_a_text_is_tagged() -> None:
     own = MarkedText(TEXT, (Mark("emph", 3), Mark("pause_long", 3)))
 
     async def run(job: Job) -> MarkedText:

@@ -30,7 +30,7 @@ def test_text_in_another_language_is_spoken_with_a_warning() -> None:
     assert len(each) == 2
 
 
-def test_english_is_not_warned_of_and_takes_a_number() -> None:
+def test_english_gets_no_warning() -> None:
     each, warnings, kinds, _ = asyncio.run(spoken(Job(ENGLISH, intensity=0.5, realise=False)))
     assert "emph" in kinds
     assert not [warning for warning in (*warnings, *each[0]) if "no emphasis" in warning]

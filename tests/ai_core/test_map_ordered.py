@@ -17,7 +17,7 @@ async def numbers(count: int) -> AsyncGenerator[int, None]:
 
 
 @given(st.lists(st.integers(0, 3), max_size=12), st.integers(1, 5))
-def test_results_come_in_order_and_no_more_than_allowed_at_once(waits: list[int], at_once: int) -> None:
+def test_results_are_in_order_and_concurrency_is_bounded(waits: list[int], at_once: int) -> None:
     running = most = 0
 
     async def work(index: int) -> int:
@@ -36,7 +36,7 @@ def test_results_come_in_order_and_no_more_than_allowed_at_once(waits: list[int]
     assert most <= at_once
 
 
-def test_later_ones_are_worked_on_while_the_first_is_used() -> None:
+def test_later_items_run_while_the_first_result_is_used() -> None:
     done: list[int] = []
 
     async def work(index: int) -> int:
@@ -54,7 +54,7 @@ def test_later_ones_are_worked_on_while_the_first_is_used() -> None:
     asyncio.run(first())
 
 
-def test_closing_cancels_what_is_under_way() -> None:
+def test_closing_cancels_running_tasks() -> None:
     cancelled: list[int] = []
 
     async def work(index: int) -> int:
@@ -76,7 +76,7 @@ def test_closing_cancels_what_is_under_way() -> None:
 
 
 @pytest.mark.parametrize("where", ["work", "items"])
-def test_an_error_comes_in_its_turn(where: str) -> None:
+def test_an_error_is_raised_in_order(where: str) -> None:
     async def items() -> AsyncGenerator[int, None]:
         yield 0
         yield 1

@@ -95,7 +95,7 @@ def test_measure_reads_stdin(run: Run, spoken: dict[str, bytes]) -> None:
     assert json.loads(out)["realised"] == 1
 
 
-def test_measure_says_that_the_text_is_another(run: Run, wav: Path) -> None:
+def test_measure_warns_of_another_text(run: Run, wav: Path) -> None:
     code, out, err = run(
         "measure", "--audio", str(wav), "--text", "Fourteen geese <emph>crossed a lake before it rained again.", "--json"
     )
@@ -119,7 +119,7 @@ def test_measure_says_that_the_text_is_another(run: Run, wav: Path) -> None:
         (("--audio", "a\0b", "--text", "hi"), "cannot read"),
     ],
 )
-def test_measure_refuses_what_it_cannot_use(run: Run, wav: Path, args: tuple[str, ...], what: str) -> None:
+def test_measure_refuses_invalid_input(run: Run, wav: Path, args: tuple[str, ...], what: str) -> None:
     wav.with_name("notes.txt").write_text("some notes")
     code, out, err = run("measure", *args)
     assert (code, out) == (2, "")
@@ -153,7 +153,7 @@ def test_label_one_recording(run: Run, wav: Path) -> None:
     assert [word["word"] for word in row["words"]] == ["I", "never", "said", "she", "stole", "my", "money"]
 
 
-def test_label_a_folder_goes_on_where_it_stopped(run: Run, wav: Path, tmp_path: Path) -> None:
+def test_label_resumes_a_folder(run: Run, wav: Path, tmp_path: Path) -> None:
     (tmp_path / "anna").mkdir()
     wav.rename(tmp_path / "anna" / "1.wav")
     (tmp_path / "anna" / "1.txt").write_text(PLAIN)
@@ -206,7 +206,7 @@ def test_label_by_a_manifest(run: Run, wav: Path) -> None:
         (("--audio", "a.wav", "--text", "hi", "--emphases-per-word", "2"), "--emphases-per-word"),
     ],
 )
-def test_label_refuses_what_it_cannot_use(run: Run, wav: Path, args: tuple[str, ...], what: str) -> None:
+def test_label_refuses_invalid_input(run: Run, wav: Path, args: tuple[str, ...], what: str) -> None:
     wav.with_name("empty.tsv").write_text("\n")
     wav.with_name("notes.txt").write_text("some notes\n")
     code, out, err = run("label", *args)
@@ -214,7 +214,7 @@ def test_label_refuses_what_it_cannot_use(run: Run, wav: Path, args: tuple[str, 
     assert what in err
 
 
-def test_silence_is_no_speech(run: Run, tmp_path: Path) -> None:
+def test_silence_is_refused(run: Run, tmp_path: Path) -> None:
     (tmp_path / "a.wav").write_bytes(encode(Audio(np.zeros(16_000, dtype=np.float32), 16_000)))
     code, _, err = run("label", "--audio", "a.wav", "--text", "hello there", "-o", "labels.jsonl")
     assert code == 2

@@ -89,7 +89,7 @@ def seconds_of(runtime: Runtime, source: str) -> float:
     return say(runtime, parse(source)).audio.seconds
 
 
-def test_audio_is_at_the_pipelines_rate_and_words_are_where_they_sound(tone: Runtime) -> None:
+def test_audio_has_the_pipelines_rate_and_word_times_match_it(tone: Runtime) -> None:
     result = say(tone, parse("One two. Three <pause_short:500ms>four!"))
     assert result.audio.rate == 24_000
     assert [word.word for word in result.words] == ["One", "two", "Three", "four"]
@@ -123,7 +123,7 @@ def test_only_a_pause(tone: Runtime) -> None:
     assert not result.audio.samples.any()
 
 
-def test_streaming_gives_sentences_and_their_sum_is_the_whole(tone: Runtime) -> None:
+def test_streamed_sentences_add_up_to_the_whole(tone: Runtime) -> None:
     text = parse("One <emph>two. Three <pause_long>four. <pause_long>Five.")
 
     async def run() -> list[Result]:
@@ -136,7 +136,7 @@ def test_streaming_gives_sentences_and_their_sum_is_the_whole(tone: Runtime) -> 
     assert whole.marked == text
 
 
-def test_the_voice_gets_only_marks_that_it_renders_and_the_context_goes_along(tone: Runtime) -> None:
+def test_the_backend_gets_only_marks_that_it_renders_and_the_context(tone: Runtime) -> None:
     say(tone, parse("One <pause_short><emph>two <pause_long>three. Four."), voice="a", speed=1.5, seed=7, intensity="high")
     asked = voice_of(tone).requests
     assert [request.text.text for request in asked] == ["One ", "two ", "three. ", "Four."]
@@ -153,7 +153,7 @@ def test_long_sentences_are_split_by_the_backends_limit(tone: Runtime) -> None:
     assert [word.offset for word in result.words] == [word.core_start for word in segment_words(text)]
 
 
-def test_what_a_backend_cannot_do_is_said(tone: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unsupported_marks_are_reported(tone: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ToneVoice, "marks", {**ToneVoice.marks, "emph": "dropped"})
     result = say(tone, parse("One <emph>two <emph>three."))
     assert result.warnings == tuple(
@@ -162,7 +162,7 @@ def test_what_a_backend_cannot_do_is_said(tone: Runtime, monkeypatch: pytest.Mon
     assert all(not request.text.marks for request in voice_of(tone).requests)
 
 
-def test_a_text_alone_is_a_job(tone: Runtime) -> None:
+def test_a_plain_text_is_a_job(tone: Runtime) -> None:
     assert asyncio.run(collect(parse("One <emph>two."), tone)).marked == parse("One <emph>two.")
 
 
@@ -183,13 +183,13 @@ def test_plain_text_is_tagged_and_scored(tone: Runtime) -> None:
     assert set(result.timings) == {"load", "tag", "speak", "total"}
 
 
-def test_a_marked_text_keeps_its_own_marks_alone(tone: Runtime) -> None:
+def test_a_marked_text_is_not_tagged(tone: Runtime) -> None:
     result = say(tone, parse("He opened <emph>the door very slowly."))
     assert [mark.kind for mark in result.marked.marks] == ["emph"]
     assert result.scores == (None,)
 
 
-def test_leaving_early_closes_the_voice(tone: Runtime) -> None:
+def test_closing_the_stream_closes_the_backends_generator(tone: Runtime) -> None:
     async def run() -> None:
         speaking = stream(Job(parse("One. Two. Three.")), tone)
         await anext(speaking)
@@ -199,7 +199,7 @@ def test_leaving_early_closes_the_voice(tone: Runtime) -> None:
     assert len(voice_of(tone).requests) == 1
 
 
-def test_cancelling_reaches_the_voice(tone: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cancelling_reaches_the_backend(tone: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
     async def forever(_: float) -> None:
         await asyncio.Event().wait()
 
@@ -216,7 +216,7 @@ def test_cancelling_reaches_the_voice(tone: Runtime, monkeypatch: pytest.MonkeyP
     assert voice.abandoned == 1
 
 
-def test_a_voice_that_fails_half_way_fails_the_job(tone: Runtime) -> None:
+def test_a_backend_that_fails_midway_fails_the_job(tone: Runtime) -> None:
     voice_of(tone).fail_at = 2
     with pytest.raises(BackendError, match="the tone broke"):
         say(tone, parse("One. Two. Three."))
@@ -234,7 +234,7 @@ def test_a_voice_that_fails_half_way_fails_the_job(tone: Runtime) -> None:
         ("a\ud800", MarkupError, "lone surrogate"),
     ],
 )
-def test_what_cannot_be_spoken(tone: Runtime, text: str | MarkedText, error: type[Exception], message: str) -> None:
+def test_texts_that_cannot_be_spoken(tone: Runtime, text: str | MarkedText, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         say(tone, text)
     assert not voice_of(tone).requests
@@ -245,14 +245,14 @@ def test_an_unknown_backend(tone: Runtime) -> None:
         say(tone, "Go.", backend="embeded")
 
 
-def test_close_closes_what_was_opened(tone: Runtime) -> None:
+def test_close_closes_all_backends(tone: Runtime) -> None:
     voice = voice_of(tone)
     asyncio.run(tone.close())
     asyncio.run(tone.close())
     assert voice.closed == 1
 
 
-def test_many_jobs_at_once_do_not_mix(tone: Runtime) -> None:
+def test_concurrent_jobs_do_not_mix(tone: Runtime) -> None:
     sources: Sequence[str] = [f"{'one ' * n}<pause_short:{100 * n}ms>two." for n in range(1, 8)]
 
     async def run() -> list[Result]:

@@ -57,7 +57,7 @@ def say(runtime: Runtime, text: MarkedText, **options: Any) -> Result:
     return asyncio.run(collect(Job(text, **options), runtime))
 
 
-def test_a_sentence_is_spoken_whole_and_its_words_are_found(runtime: Runtime) -> None:
+def test_a_sentence_is_one_request_and_its_words_are_aligned(runtime: Runtime) -> None:
     result = say(runtime, parse(MARKED))
     assert [request.text.text for request in runtime.backend("other").requests] == [  # type: ignore[attr-defined]
         "I never said she stole my money. ",
@@ -69,7 +69,7 @@ def test_a_sentence_is_spoken_whole_and_its_words_are_found(runtime: Runtime) ->
     assert result.warnings == ()
 
 
-def test_pauses_and_emphasis_are_made_and_measured(runtime: Runtime) -> None:
+def test_pauses_and_emphasis_are_realised_and_measured(runtime: Runtime) -> None:
     result = say(runtime, parse(MARKED), report=True)
     assert result.report is not None
     assert (result.report.asked, result.report.realised) == (4, 4), result.report.as_dict()["marks"]
@@ -78,7 +78,7 @@ def test_pauses_and_emphasis_are_made_and_measured(runtime: Runtime) -> None:
     assert result.timings["measure"] > 0
 
 
-def test_the_voice_is_told_where_a_pause_will_be(runtime: Runtime) -> None:
+def test_the_request_has_the_positions_of_later_pauses(runtime: Runtime) -> None:
     marked = parse("One <pause_short>two <pause_short:90ms>three <pause_long>four.")
     say(runtime, marked)
     say(runtime, marked, realise=False)
@@ -87,7 +87,7 @@ def test_the_voice_is_told_where_a_pause_will_be(runtime: Runtime) -> None:
     assert {request.breaks for request in cut} == {()}
 
 
-def test_without_realising_the_voice_is_left_alone(runtime: Runtime) -> None:
+def test_without_realisation_marks_are_reported_as_warnings(runtime: Runtime) -> None:
     result = say(runtime, parse("One <pause_short:400ms>two <emph>three."), realise=False)
     assert len(runtime.backend("other").requests) == 2  # type: ignore[attr-defined]
     assert result.words == ()
@@ -100,12 +100,12 @@ def test_without_realising_the_voice_is_left_alone(runtime: Runtime) -> None:
     assert "no mark was measured" in no_report.warnings[-1]
 
 
-def test_sound_without_marks_passes_sample_for_sample(runtime: Runtime) -> None:
+def test_audio_without_marks_is_unchanged(runtime: Runtime) -> None:
     plain = MarkedText(TEXT)
     assert np.array_equal(say(runtime, plain).audio.samples, say(runtime, plain, realise=False).audio.samples)
 
 
-def test_a_voice_that_says_something_else_is_not_changed(runtime: Runtime) -> None:
+def test_audio_that_does_not_match_the_text_is_unchanged(runtime: Runtime) -> None:
     runtime.backend("other").says = "Green bottles hang quietly over there, and whatever."  # type: ignore[attr-defined]
     sentence = parse("I never said <emph>she stole my money.")
     result = say(runtime, sentence, report=True)
@@ -115,7 +115,7 @@ def test_a_voice_that_says_something_else_is_not_changed(runtime: Runtime) -> No
     assert np.array_equal(result.audio.samples, say(runtime, MarkedText(sentence.text)).audio.samples)
 
 
-def test_a_guide_that_fails_costs_the_marks_and_not_the_speech(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_alignment_backend_loses_marks_but_not_speech(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
     class Broken(EmbeddedVoice):
         async def speak(self, request: SpeechRequest) -> AsyncGenerator[Speech, None]:
             raise BackendError("the guide broke")
@@ -127,7 +127,7 @@ def test_a_guide_that_fails_costs_the_marks_and_not_the_speech(runtime: Runtime,
     assert result.warnings == ("the words could not be aligned with the audio, so no mark was realised in it: the guide broke",)
 
 
-def test_a_voice_that_says_nothing_at_all(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_audio_without_samples(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
     async def mute(self: object, request: SpeechRequest) -> AsyncGenerator[Speech, None]:
         yield Speech(Audio(np.zeros(0, dtype=np.float32), 22_050))
 
@@ -135,7 +135,7 @@ def test_a_voice_that_says_nothing_at_all(runtime: Runtime, monkeypatch: pytest.
     assert say(runtime, parse("One <emph>two.")).words == ()
 
 
-def test_pauses_hold_at_the_edges_and_between_sentences(runtime: Runtime) -> None:
+def test_pauses_are_exact_at_the_edges_and_between_sentences(runtime: Runtime) -> None:
     result = say(runtime, parse("<pause_short:300ms>One two. <pause_long>Three four.<pause_short:900ms>"))
     loud = np.abs(result.audio.samples) > 4 * silence_level(result.audio)
     assert np.flatnonzero(loud)[0] / 24_000 == pytest.approx(0.3, abs=0.03)

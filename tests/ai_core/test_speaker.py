@@ -68,7 +68,7 @@ def say(runtime: Runtime, text: MarkedText, **options: Any) -> Result:
     return asyncio.run(collect(Job(text, **options), runtime))
 
 
-def test_another_voice_takes_over_and_what_was_spoken_stays(runtime: Runtime, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_fallback_speaks_the_rest_of_the_text(runtime: Runtime, caplog: pytest.LogCaptureFixture) -> None:
     voice = voice_of(runtime)
     voice.fail_from = 2
 
@@ -93,14 +93,14 @@ def test_another_voice_takes_over_and_what_was_spoken_stays(runtime: Runtime, ca
     assert "noise failed" in caplog.text
 
 
-def test_the_whole_says_who_spoke_and_who_was_asked(runtime: Runtime) -> None:
+def test_the_whole_result_names_both_backends(runtime: Runtime) -> None:
     voice_of(runtime).fail_from = 1
     result = say(runtime, parse("One two. Three."))
     assert (result.backend, result.fallback) == ("embedded", "noise")
     assert result.marked.text == "One two. Three."
 
 
-def test_a_backend_that_cannot_even_be_made_is_replaced(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_backend_that_cannot_be_created_is_replaced(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
     entry = registry.Backend("noise", "", f"{__name__}:NoiseVoice", "embedded", modules=("no_such_module",), extra="noise")
     monkeypatch.setitem(registry.BACKENDS, "noise", entry)
     result = say(runtime, parse("One."))
@@ -109,7 +109,7 @@ def test_a_backend_that_cannot_even_be_made_is_replaced(runtime: Runtime, monkey
 
 
 @pytest.mark.parametrize("fallback", ["none", None])
-def test_without_a_fallback_the_failure_is_the_answer(runtime: Runtime, fallback: Any) -> None:
+def test_without_a_fallback_the_error_is_raised(runtime: Runtime, fallback: Any) -> None:
     runtime.settings.fallback = fallback
     voice_of(runtime).fail_from = 2
     with pytest.raises(BackendUnavailable, match="no server at localhost"):
@@ -126,13 +126,13 @@ def test_a_fallback_that_fails_too_is_an_error(runtime: Runtime, monkeypatch: py
     assert len(other.requests) == 1
 
 
-def test_what_the_user_got_wrong_is_not_hidden_by_a_fallback(runtime: Runtime) -> None:
+def test_a_refused_request_does_not_use_the_fallback(runtime: Runtime) -> None:
     voice_of(runtime).fail_from, voice_of(runtime).error = 1, RefusedRequest("no voice 'x'")
     with pytest.raises(RefusedRequest, match="no voice 'x'"):
         say(runtime, parse("One."), voice="x")
 
 
-def test_where_the_environment_is_silent_the_surface_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_default_fallback_depends_on_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PROSODY_FALLBACK", raising=False)
     assert load_settings().fallback == "none"
     assert load_settings(fallback="embedded").fallback == "embedded"
@@ -145,7 +145,7 @@ def test_warnings_of_the_voice_are_passed_on_once(runtime: Runtime) -> None:
 
 
 @pytest.mark.parametrize("speed", [0.5, 2.0])
-def test_a_voice_with_one_rate_is_brought_to_the_speed_asked(runtime: Runtime, speed: float) -> None:
+def test_the_audio_of_a_voice_with_one_rate_is_stretched(runtime: Runtime, speed: float) -> None:
     result = say(runtime, parse("One."), speed=speed)
     assert result.audio.seconds == pytest.approx(0.5 / speed, rel=0.02)
     assert voice_of(runtime).requests[0].speed == 1.0
@@ -160,7 +160,7 @@ def test_speeds_out_of_range_are_refused(runtime: Runtime, speed: float) -> None
         say(runtime, parse("One."), speed=speed)
 
 
-def test_a_recording_reaches_a_voice_that_takes_one(runtime: Runtime) -> None:
+def test_a_reference_reaches_a_backend_that_supports_it(runtime: Runtime) -> None:
     with pytest.raises(RefusedRequest, match="noise does not support reference recordings"):
         say(runtime, parse("One."), reference=RECORDING)
     voice_of(runtime).able["references"] = True
@@ -173,7 +173,7 @@ def test_a_recording_reaches_a_voice_that_takes_one(runtime: Runtime) -> None:
     assert "instead of that of the recording" in say(runtime, parse("One."), reference=RECORDING).warnings[0]
 
 
-def test_pauses_that_the_engine_makes_are_not_cut_at(runtime: Runtime) -> None:
+def test_a_sentence_is_not_split_at_pauses_of_the_engine(runtime: Runtime) -> None:
     voice_of(runtime).pauses = "rendered"
     say(runtime, parse("One <pause_short>two <pause_long:900ms>three.<pause_long>"))
     asked = voice_of(runtime).requests
@@ -220,7 +220,7 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> tuple[Runtime, SlowVoice]:
 TEN = "".join(f"This is {'very ' * index}good. " for index in range(10))
 
 
-def test_sentences_are_spoken_together_and_stay_in_order(slow: tuple[Runtime, SlowVoice]) -> None:
+def test_sentences_are_spoken_concurrently_and_stay_in_order(slow: tuple[Runtime, SlowVoice]) -> None:
     runtime, voice = slow
 
     async def spoken() -> list[Result]:
@@ -234,7 +234,7 @@ def test_sentences_are_spoken_together_and_stay_in_order(slow: tuple[Runtime, Sl
     assert len(set(lengths)) == 10
 
 
-def test_a_sentence_that_fails_among_others_changes_the_voice_from_there_on(slow: tuple[Runtime, SlowVoice]) -> None:
+def test_the_fallback_starts_at_the_sentence_that_failed(slow: tuple[Runtime, SlowVoice]) -> None:
     runtime, voice = slow
     voice.fail_on = "very very very very good."
 
@@ -247,7 +247,7 @@ def test_a_sentence_that_fails_among_others_changes_the_voice_from_there_on(slow
     assert len(voice.requests) < 10
 
 
-def test_who_leaves_stops_all_that_is_under_way(slow: tuple[Runtime, SlowVoice]) -> None:
+def test_closing_the_stream_stops_all_requests(slow: tuple[Runtime, SlowVoice]) -> None:
     runtime, voice = slow
 
     async def unrealised() -> None:
@@ -260,7 +260,7 @@ def test_who_leaves_stops_all_that_is_under_way(slow: tuple[Runtime, SlowVoice])
     assert len(voice.requests) < 10
 
 
-def test_a_mark_without_effect_is_left(runtime: Runtime) -> None:
+def test_a_mark_without_effect_is_unrealised(runtime: Runtime) -> None:
     result = asyncio.run(collect(Job(parse("One. It's <emph>only <pause_short>today.")), runtime))
     assert [(mark.kind, mark.offset) for mark in result.unrealised] == [("emph", 10)]
 
@@ -297,7 +297,7 @@ def dripping(monkeypatch: pytest.MonkeyPatch) -> tuple[Runtime, DrippingVoice]:
 TWO = "This comes first. That comes <emph>then."
 
 
-def test_the_first_sentence_is_passed_on_as_it_comes(dripping: tuple[Runtime, DrippingVoice]) -> None:
+def test_the_first_sentence_is_streamed(dripping: tuple[Runtime, DrippingVoice]) -> None:
     runtime, voice = dripping
 
     async def spoken() -> list[Result]:
@@ -324,7 +324,7 @@ def test_the_first_sentence_is_passed_on_as_it_comes(dripping: tuple[Runtime, Dr
 
 
 @pytest.mark.parametrize("text", ["<pause_long>This is said. And more.", "Wait, <pause_short>please. And more."])
-def test_a_sentence_with_pauses_of_ours_is_not_passed_on(dripping: tuple[Runtime, DrippingVoice], text: str) -> None:
+def test_a_sentence_with_realised_pauses_is_not_streamed(dripping: tuple[Runtime, DrippingVoice], text: str) -> None:
     runtime, _ = dripping
 
     async def first() -> Result:
@@ -334,7 +334,7 @@ def test_a_sentence_with_pauses_of_ours_is_not_passed_on(dripping: tuple[Runtime
     assert asyncio.run(first()).complete
 
 
-def test_a_voice_that_fails_after_its_first_words_were_passed_on_is_an_error(dripping: tuple[Runtime, DrippingVoice]) -> None:
+def test_a_failure_after_the_first_streamed_audio_is_an_error(dripping: tuple[Runtime, DrippingVoice]) -> None:
     runtime, voice = dripping
     voice.fail_from = 1
 

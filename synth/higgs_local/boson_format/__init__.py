@@ -2,5 +2,5 @@
 
 convert   checkpoints, adapters and codecs, folder by folder
 names     names of tensors and configuration values in both formats
-codec     the codec, whose weights are also computed anew
+codec     the codec, whose weights are also recomputed
 """

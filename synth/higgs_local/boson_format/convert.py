@@ -171,11 +171,11 @@ def _folder(path: Path) -> Path:
 
 
 def _free(path: Path) -> Path:
-    """``path`` made absolute, where nothing stands yet."""
-    path = Path(os.path.abspath(path))  # without following a link, which would be something that stands there
+    """Return ``path`` as an absolute path that does not exist yet."""
+    path = Path(os.path.abspath(path))  # without resolving a link, which would exist already
     try:
         if path.is_symlink() or (path.exists() and not (path.is_dir() and not any(path.iterdir()))):
-            raise BadInput(f"there is already something at {path}; give the name of a new folder")
+            raise BadInput(f"{path} exists already; give the name of a new folder")
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise _unwritable(path, error) from None
@@ -183,7 +183,7 @@ def _free(path: Path) -> Path:
 
 
 def _special_tokens(folder: Path) -> dict[str, int]:
-    """The ids of the tokens that stand for something other than text."""
+    """Return the ids of the special tokens."""
     found = read_json(folder / "tokenizer.json").get("added_tokens")
     entries = found if isinstance(found, list) else []
     return {

@@ -90,7 +90,7 @@ def native_config(old: Mapping[str, Any], tokens: Mapping[str, int]) -> dict[str
         if old.get(key):
             raise _impossible(key, old[key], what)
     if old.get("skip_audio_tower") is not True:
-        raise _impossible("skip_audio_tower", old.get("skip_audio_tower"), "hears through a Whisper encoder")
+        raise _impossible("skip_audio_tower", old.get("skip_audio_tower"), "encodes audio with Whisper")
     if old.get("use_delay_pattern") is not True:
         raise _impossible("use_delay_pattern", old.get("use_delay_pattern"), "does not delay its codebooks")
     _check_layers(old, text["num_hidden_layers"])

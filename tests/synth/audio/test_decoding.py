@@ -347,7 +347,7 @@ def test_sniff(data: bytes, audio_format: str | None) -> None:
         (b"hello, this is my voice", "holds text"),
         (b"\0\0\0\x20ftypM4A " + bytes(50), "holds m4a"),
         (bytes(5_000), "no known audio format"),
-        (encode(Audio(np.zeros(0, np.float32), RATE)), "no sound"),
+        (encode(Audio(np.zeros(0, np.float32), RATE)), "no audio"),
         (wav(struct.pack("<f", np.nan) * 25, tag=3, bits=32), "NaN"),
         (wav(struct.pack("<f", -np.inf) * 25, tag=3, bits=32), "infinite"),
         (wav(bytes(180), channels=9), "9 channels"),

@@ -161,7 +161,7 @@ def test_a_row_can_turn_off_marks(tmp_path: Path) -> None:
         (chat("hi", audio("x.wav"), start_index=True), "start_index is True"),
         (chat("hi", audio("x.wav"), speaker=["a"]), "the speaker is"),
         (chat("hi", audio("x.wav"), marked="no"), '"marked" must be true or false'),
-        ({"messages": [message("user", "a"), message("user", "b")]}, "take turns"),
+        ({"messages": [message("user", "a"), message("user", "b")]}, "alternate"),
         ({"messages": [message("assistant", "a")]}, "the user first"),
         ({"messages": [message("user", "a"), message("system", "b"), message("assistant", "c")]}, "message 1 has the role system"),
     ],

@@ -258,10 +258,10 @@ def test_what_cannot_be_converted_is_one_line_and_leaves_nothing(name: str, tmp_
 
 def test_nothing_is_overwritten_and_a_failure_leaves_nothing(tmp_path: Path) -> None:
     old = write_old(tmp_path / "old")
-    with pytest.raises(BadInput, match="already something"):
+    with pytest.raises(BadInput, match="exists already"):
         convert_checkpoint(old, old)
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
-    with pytest.raises(BadInput, match="already something"):
+    with pytest.raises(BadInput, match="exists already"):
         convert_checkpoint(old, tmp_path / "link")
     with pytest.raises(BadInput, match="no folder"):
         convert_checkpoint(tmp_path / "none", tmp_path / "new")
