@@ -1,4 +1,4 @@
-"""What tests of every folder share."""
+"""Fixtures shared by all tests."""
 
 from pathlib import Path
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 
 def is_linear(work: Callable[[str], object], short: str, long: str) -> bool:
-    """Whether a text four times as long takes far less than the sixteen times as long of quadratic work, at best of three."""
+    """Return whether a text four times as long takes far less than 16 times as long (quadratic time); the best of three runs."""
 
     def seconds(text: str) -> float:
         start = time.process_time()

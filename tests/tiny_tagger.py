@@ -1,4 +1,4 @@
-"""A tagger small enough to make in a second: GPT-2's own vocabulary over a network of two thin layers."""
+"""A tagger that takes a second to create: GPT-2's vocabulary and a network of two small layers."""
 
 import json
 import shutil
@@ -9,7 +9,7 @@ TOKENIZER = ROOT / "models" / "gpt2-vocabulary" / "tokenizer.json"
 
 
 def make_tagger(folder: Path, *, vocab: int = 50257, seed: int = 0) -> Path:
-    """A base and an adapter with random weights in ``folder``; returns the adapter's folder."""
+    """Write a base and an adapter with random weights to ``folder``; return the adapter's folder."""
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import GPT2Config, GPT2LMHeadModel

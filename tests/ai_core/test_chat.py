@@ -40,7 +40,7 @@ class Request:
 
 
 def http(body: bytes | str | dict, status: int = 200, **headers: str) -> bytes:
-    """A whole HTTP answer."""
+    """Return an HTTP response."""
     if isinstance(body, dict):
         body = json.dumps(body)
     if isinstance(body, str):
@@ -55,9 +55,9 @@ def completion(content: object, **choice: object) -> bytes:
 
 @asynccontextmanager
 async def serving(answers):
-    """A server on loopback: its base URL and the requests that came.
+    """Run a server on loopback; yield its base URL and the list of its requests.
 
-    An answer is bytes, `SILENCE`, or writes itself; the last one repeats.
+    An answer is bytes, `SILENCE`, or a function that writes it; the last one repeats.
     """
     requests = []
 
@@ -69,14 +69,14 @@ async def serving(answers):
             requests.append(Request(line, headers, json.loads(await reader.readexactly(int(headers["content-length"])))))
             answer = answers[min(len(requests), len(answers)) - 1]
             if answer is SILENCE:
-                await reader.read()  # until the client goes
+                await reader.read()  # until the client disconnects
             elif isinstance(answer, bytes):
                 writer.write(answer)
                 await writer.drain()
             else:
                 await answer(writer)
         except ConnectionError:
-            pass  # the client had enough
+            pass  # the client has disconnected
         finally:
             writer.close()
 
@@ -86,7 +86,7 @@ async def serving(answers):
 
 
 def ask(*answers, said="How much?", points=(POINT,), **settings):
-    """The reply, and the requests that the server got."""
+    """Return the reply and the requests that the server received."""
 
     async def run():
         async with serving(answers) as (url, requests):
@@ -131,7 +131,7 @@ def test_any_script_goes_through():
     assert reply == Reply("当然，免费退货！", "chat")
     content = request.body["messages"][1]["content"]
     assert json.loads(content)["they_said"] == "多少钱？\x00"
-    assert "多少钱" in content  # as the model knows it, not as escapes
+    assert "多少钱" in content  # as characters, not as escapes
 
 
 def test_a_key_is_sent_only_if_set():
@@ -158,7 +158,7 @@ def test_without_points_the_model_is_asked():
     assert json.loads(request.body["messages"][1]["content"])["points"] == []
 
 
-# --- The answer is checked ---
+# --- Validation of the answer ---
 
 
 @pytest.mark.parametrize(
@@ -252,7 +252,7 @@ def test_warnings_of_the_fallback_are_kept():
     assert "Latin script" in reply.warnings[1]
 
 
-# --- What a server may send ---
+# --- Responses of the server ---
 
 
 @pytest.mark.parametrize(
@@ -400,7 +400,7 @@ def test_total_time_is_bounded(answer):
 
 def test_a_slow_answer_within_the_time_is_used():
     async def slow(writer):
-        await asyncio.sleep(0.5)  # more than its share, were the time split by the tries
+        await asyncio.sleep(0.5)  # more than its share if the time were divided among the attempts
         writer.write(completion(GOOD))
 
     assert ask(slow, timeout=1.5, retries=9)[0].by == "chat"
@@ -428,7 +428,7 @@ def test_a_timeout_reports_the_previous_failure():
 def test_no_server():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
-        port = taken.getsockname()[1]  # bound and not listening: nothing answers there
+        port = taken.getsockname()[1]  # bound but not listening
         settings = ChatSettings(url=f"http://127.0.0.1:{port}/v1", model="m", retries=1)
         reply = asyncio.run(ChatWriter(settings, TemplateWriter()).write("How much?", [POINT]))
     assert_fell_back(reply, f"cannot connect to 127.0.0.1:{port}")

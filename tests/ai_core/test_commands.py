@@ -1,4 +1,4 @@
-"""The commands as a user runs them: what they print, what they write, and how they end."""
+"""The commands: output, files and exit codes."""
 
 import io
 import json
@@ -30,7 +30,7 @@ SPOKEN_KEYS = {"text", "marked", "marks", "words", "audio", "sample_rate", "seco
 
 @pytest.fixture
 def run(capfdbinary: pytest.CaptureFixture[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Run `prosody`, or the main job, in a folder of its own; gives the exit code, stdout and stderr."""
+    """Return a function that runs `prosody` or the main job in a temporary folder and returns exit code, stdout and stderr."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
 
@@ -44,7 +44,7 @@ def run(capfdbinary: pytest.CaptureFixture[bytes], tmp_path: Path, monkeypatch: 
 
 
 def error_of(result: tuple[int, str, str], code: int = 2) -> str:
-    """The one line that a failed command says."""
+    """Return the single line of a failed command."""
     assert result[0] == code, result
     assert result[1] == ""
     lines = result[2].strip().splitlines()
@@ -251,7 +251,7 @@ def test_every_mark_can_be_spoken(run: Run) -> None:
 
 
 def test_the_choices_of_the_commands_are_those_of_the_code() -> None:
-    """They are written out in the options, so that --help need not import the code."""
+    """The options repeat them, so that --help need not import the code."""
     assert get_args(get_type_hints(cli.say)["audio_format"]) == tuple(FORMATS)
     assert options.LEVELS == get_args(base.Strength) == tuple(DENSITIES)
 
@@ -267,7 +267,7 @@ def test_an_intensity_may_be_a_number(run: Run) -> None:
 
 def start(*args: str, cwd: Path) -> "subprocess.Popen[bytes]":
     pipe = subprocess.PIPE
-    # Whoever is started in the background ignores ctrl-C, and so would what it starts.
+    # A background process ignores SIGINT, and its children inherit that.
     return subprocess.Popen(
         [sys.executable, "-m", "ai_core.commands.cli", *args],
         cwd=cwd,

@@ -32,7 +32,7 @@ def stressed(job: Job, settings: Settings | None = None) -> int:
 
 @pytest.fixture
 def requests(monkeypatch: pytest.MonkeyPatch) -> list[SpeechRequest]:
-    """What the embedded voice is asked."""
+    """Record the requests to the embedded voice."""
     asked: list[SpeechRequest] = []
     speak = EmbeddedVoice.speak
 
@@ -106,7 +106,7 @@ def test_tag_controls_whether_a_text_is_tagged() -> None:
 
 
 def test_a_sentence_is_segmented_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The tagger finds the words; every stage after it uses them."""
+    """The tagger segments the text; later stages reuse the words."""
     asked: list[str] = []
 
     def counted(text: str) -> Any:
@@ -115,7 +115,7 @@ def test_a_sentence_is_segmented_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
     async def run() -> None:
         async with Runtime(Settings()) as runtime:
-            await collect(Job("Is everything ready?"), runtime)  # load what is loaded once
+            await collect(Job("Is everything ready?"), runtime)  # warm up
             monkeypatch.setattr(markup, "segment_words", counted)
             await collect(Job(TEXT), runtime)
 

@@ -1,4 +1,4 @@
-"""What the tagger does not know is said with the speech."""
+"""Text in unsupported languages is spoken with a warning."""
 
 import asyncio
 
@@ -11,7 +11,7 @@ GERMAN = "Alle Kinder dürfen spielen, lernen und ruhen. Niemand soll Hunger lei
 
 
 async def spoken(job: Job) -> tuple[list[tuple[str, ...]], tuple[str, ...], list[str], list[float | None]]:
-    """Warnings of each result, those of the whole, the marks, and their scores."""
+    """Return the warnings of each result and of the whole, the marks, and their scores."""
     runtime = Runtime(Settings())
     try:
         each = [result.warnings async for result in stream(job, runtime)]

@@ -1,4 +1,4 @@
-"""Results in order, a few at a time, and nothing left running."""
+"""`map_ordered`: order, bounded concurrency, and no task left running."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -49,7 +49,7 @@ def test_later_items_run_while_the_first_result_is_used() -> None:
             for _ in range(20):
                 await asyncio.sleep(0)
             assert 1 in done
-            assert len(done) <= 4  # one taken, one at work, one done and waiting, one in hand
+            assert len(done) <= 4  # one taken, one running, one buffered, one being started
 
     asyncio.run(first())
 

@@ -1,4 +1,4 @@
-"""`prosody measure` and `prosody label` as a user runs them."""
+"""The commands `prosody measure` and `prosody label`."""
 
 import asyncio
 import io
@@ -30,7 +30,7 @@ app.command()(label)
 
 
 def sound(source: str) -> bytes:
-    """``source`` spoken by the embedded voice, as a wav file."""
+    """Speak ``source`` with the embedded voice; return the WAV file."""
 
     async def speak() -> Audio:
         chunks = [chunk async for chunk in EmbeddedVoice().speak(SpeechRequest(parse(source)))]
@@ -46,7 +46,7 @@ def spoken() -> dict[str, bytes]:
 
 @pytest.fixture
 def run(capfdbinary: pytest.CaptureFixture[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Run a command in a folder of its own; gives the exit code, stdout and stderr."""
+    """Return a function that runs a command in a temporary folder and returns exit code, stdout and stderr."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
 

@@ -1,4 +1,4 @@
-"""The way through with a voice that we know to the sample: each word is 0.2 s of tone, with silence of its own at the edges."""
+"""The pipeline with a fake backend of known timing: each word is 0.2 s of tone, with silence at the edges."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
@@ -22,7 +22,7 @@ EDGE, WORD, TAIL = 0.05, 0.2, 0.3
 
 
 class ToneVoice(Synthesizer):
-    """Says a tone for each word and remembers what it was asked."""
+    """Speaks a tone for each word, and records its requests."""
 
     name = "tone"
     marks: ClassVar[dict[str, Support]] = {kind: "realised" if kind.startswith("pause") else "rendered" for kind in KINDS}

@@ -1,4 +1,4 @@
-"""A sentence after it was spoken: whatever voice spoke it, its words are found, its pauses hold and its marks are made."""
+"""Realisation in the pipeline: with any backend, words are aligned, pauses are exact and marks are realised."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -24,7 +24,7 @@ MARKED = "I never <pause_short:400ms>said <emph>she stole my money. Nobody told 
 
 
 class OtherVoice(Synthesizer):
-    """A voice that obeys no mark and does not know its words: another speaker of espeak-ng."""
+    """A backend without support for marks or word times: another speaker of espeak-ng."""
 
     name = "other"
 

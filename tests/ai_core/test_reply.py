@@ -22,7 +22,7 @@ def reply(said: str, *points: str) -> str:
     return write(said, *points).text
 
 
-# What was said, by the words that a reply to it starts with.
+# Messages, by the opening of the reply.
 SAID = {
     "On price,": [
         "How much?",
@@ -108,7 +108,7 @@ def test_the_main_case():
     assert write("How much?", "30% savings") == Reply("On price, it comes down to 30% savings.", "template")
 
 
-# A point, and the sentence that holds it in answer to "How much?".
+# A point, and the sentence with it in a reply to "How much?".
 WOVEN = {
     "30% savings": "it comes down to 30% savings.",
     "Free returns": "it comes down to Free returns.",
@@ -128,7 +128,7 @@ WOVEN = {
     "It's free": "I can tell you this: It's free.",
     'She said "yes."': 'I can tell you this: She said "yes."',
     "shipping is free": "I can tell you this: shipping is free.",
-    # No noun phrase, or not for sure.
+    # Not a noun phrase, or uncertain.
     "30% savings.": "I can tell you this: 30% savings.",
     "100% free": "I can tell you this: 100% free.",
     "3 times faster": "I can tell you this: 3 times faster.",

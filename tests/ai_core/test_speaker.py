@@ -1,4 +1,4 @@
-"""Who speaks a text: the voice that was asked, or the one that takes over; and what is put right where a voice cannot do it."""
+"""Backends in the pipeline: fallback, references, speed, concurrency and streaming."""
 
 import asyncio
 import logging
@@ -24,7 +24,7 @@ RECORDING = Reference(b"RIFF", "wav", "hello")
 
 
 class NoiseVoice(Synthesizer):
-    """Half a second of noise for each request; fails when told to."""
+    """Speaks half a second of noise for each request; fails from request ``fail_from`` on."""
 
     name = "noise"
 
@@ -89,7 +89,7 @@ def test_the_fallback_speaks_the_rest_of_the_text(runtime: Runtime, caplog: pyte
         "Backend embedded speaks the rest of the text, with its default voice instead of 'a'",
     )
     assert third.warnings == ()
-    assert len(voice.requests) == 2  # the voice that failed is not asked again
+    assert len(voice.requests) == 2  # the failed backend is not called again
     assert "noise failed" in caplog.text
 
 
@@ -183,7 +183,7 @@ def test_a_sentence_is_not_split_at_pauses_of_the_engine(runtime: Runtime) -> No
 
 
 class SlowVoice(NoiseVoice):
-    """Speaks several at once, the first ones slowest; each request is as long as its text."""
+    """Speaks requests concurrently, the first ones slowest; the audio is as long as the text."""
 
     name = "slow"
 
@@ -266,7 +266,7 @@ def test_a_mark_without_effect_is_unrealised(runtime: Runtime) -> None:
 
 
 class DrippingVoice(NoiseVoice):
-    """Yields a sentence in ten chunks with silence at its end, and tells how many have left."""
+    """Yields a sentence in ten chunks with silence at its end, and counts them in ``sent``."""
 
     name = "dripping"
     sent = 0
@@ -305,7 +305,7 @@ def test_the_first_sentence_is_streamed(dripping: tuple[Runtime, DrippingVoice])
         async with aclosing(stream(Job(parse(TWO), times=False), runtime)) as results:
             async for result in results:
                 if not found:
-                    assert voice.sent < 6  # the sound that is held back has come as well
+                    assert voice.sent < 6  # including the chunk that is held back
                 found.append(result)
         return found
 

@@ -1,4 +1,4 @@
-"""A running `prosody serve` for the clients of other projects to talk to."""
+"""Running `prosody serve` processes, for tests with clients of other projects."""
 
 from collections.abc import Iterator
 
@@ -14,7 +14,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(scope="session")
 def hurried(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One that speaks no text as long as LONG to its end."""
+    """A server whose deadline is too short for the text LONG."""
     with serving(tmp_path_factory.mktemp("hurried") / "log.txt", PROSODY_API__DEADLINE="2") as found:
         found.wav_seconds("The first text takes longer.")
         yield found

@@ -1,4 +1,4 @@
-"""A running `prosody serve` for the clients of other projects to talk to."""
+"""Run `prosody serve` for tests with clients of other projects."""
 
 import io
 import json
@@ -27,7 +27,7 @@ LONG = " ".join(f"This is sentence number {n}, and it goes on for a while before
 
 @dataclass(frozen=True)
 class Server:
-    """Where the service is, as clients of OpenAI's form want to know it."""
+    """Address and key of the service, as OpenAI clients need them."""
 
     root: str
     key: str = KEY
@@ -37,7 +37,7 @@ class Server:
         return f"{self.root}/v1"
 
     def wav_seconds(self, text: str, **asked: object) -> float:
-        """How long the text is as one whole WAV file."""
+        """Return the duration of a text as a WAV file, in seconds."""
         body = json.dumps({"text": text, **asked}).encode()
         request = urllib.request.Request(f"{self.root}/speak", body, self._headers())
         with urllib.request.urlopen(request, timeout=60) as answer, wave.open(io.BytesIO(answer.read())) as file:
@@ -45,7 +45,7 @@ class Server:
             return file.getnframes() / file.getframerate()
 
     def speaking(self) -> float:
-        """How many texts are being spoken now."""
+        """Return the number of texts that are being spoken."""
         with urllib.request.urlopen(urllib.request.Request(f"{self.root}/metrics", headers=self._headers()), timeout=5) as answer:
             lines = answer.read().decode().splitlines()
         return sum(float(line.split()[-1]) for line in lines if line.startswith("prosody_running{"))
@@ -69,7 +69,7 @@ def wait_until(holds: Callable[[], bool], seconds: float) -> None:
 
 @contextmanager
 def running(command: list[str], environment: dict[str, str], ready: Callable[[], bool], log: Path) -> Iterator[None]:
-    """A program that is ready; at the end it is told to end, and does."""
+    """Run a program, wait until it is ready, and stop it with SIGTERM after the block."""
     with log.open("w") as output, subprocess.Popen(command, env=environment, stdout=output, stderr=output) as process:
         try:
             wait_until(lambda: ready() or process.poll() is not None, 60)
@@ -85,7 +85,7 @@ def clean_environment() -> dict[str, str]:
 
 
 def prosody() -> str:
-    """The command: that of this environment, else that of the project's own."""
+    """Return the path of a command, in this environment or else in the project's .venv."""
     given = os.environ.get("PROSODY_COMMAND") or shutil.which("prosody", path=Path(sys.executable).parent)
     command = given or str(ROOT / ".venv" / "bin" / "prosody")
     if not Path(command).exists():

@@ -1,4 +1,4 @@
-"""LiveKit's OpenAI plugin, which asks for events and for audio."""
+"""LiveKit's OpenAI plugin, which requests events or audio."""
 
 import asyncio
 import time
@@ -12,7 +12,7 @@ pytestmark = [pytest.mark.clients, pytest.mark.filterwarnings("ignore")]
 
 
 def run(server: Server, work: Callable[[Any], Coroutine[Any, Any, Any]], **options: Any) -> Any:
-    """What ``work`` makes of the plugin's TTS."""
+    """Run ``work`` with the plugin's TTS."""
     from livekit.plugins import openai
 
     async def with_tts() -> Any:
@@ -36,13 +36,13 @@ def collected(text: str) -> Callable[[Any], Coroutine[Any, Any, Any]]:
     return collect
 
 
-# tts-1 is asked for audio, every other model for events.
+# For tts-1 it requests audio, for every other model events.
 @pytest.mark.parametrize("model", ["prosody", "tts-1", "embedded", "gpt-4o-mini-tts"])
 @pytest.mark.parametrize("form", ["pcm", "wav"])
 def test_the_sound_is_whole(form: str, model: str, server: Server) -> None:
     frame = run(server, collected(TEXT), model=model, response_format=form)
     assert (frame.sample_rate, frame.num_channels) == (24_000, 1)
-    assert frame.duration == pytest.approx(server.wav_seconds(TEXT), abs=0.011)  # it cuts into frames of 10 ms
+    assert frame.duration == pytest.approx(server.wav_seconds(TEXT), abs=0.011)  # the plugin splits audio into frames of 10 ms
 
 
 @pytest.mark.parametrize("model", ["prosody", "tts-1"])
@@ -50,7 +50,7 @@ def test_the_sound_is_whole(form: str, model: str, server: Server) -> None:
 def test_the_sound_is_whole_in_coded_forms(form: str, model: str, server: Server) -> None:
     frame = run(server, collected(TEXT), model=model, response_format=form)
     assert frame.sample_rate == 24_000
-    assert frame.duration == pytest.approx(server.wav_seconds(TEXT), abs=0.15)  # the coder's own lead-in and padding
+    assert frame.duration == pytest.approx(server.wav_seconds(TEXT), abs=0.15)  # encoder delay and padding
 
 
 @pytest.mark.parametrize("voice", ["alloy", "verse", "en-gb"])

@@ -1,4 +1,4 @@
-"""pipecat's OpenAI service, in one of its own pipelines."""
+"""pipecat's OpenAI service in a pipecat pipeline."""
 
 import asyncio
 import time
@@ -22,13 +22,13 @@ def service(server: Server, **settings: Any) -> Any:
 
 
 def spoken(server: Server, text: str, **settings: Any) -> tuple[Sequence[Any], Sequence[Any]]:
-    """The frames that went down and up the pipeline."""
+    """Return the frames that were pushed downstream and upstream."""
     from pipecat.frames.frames import TTSSpeakFrame
     from pipecat.tests.utils import run_test
 
     async def through_a_pipeline() -> tuple[Sequence[Any], Sequence[Any]]:
         speaking = service(server, **settings)
-        async with speaking._client:  # nobody else closes it
+        async with speaking._client:  # pipecat does not close it
             return await run_test(speaking, frames_to_send=[TTSSpeakFrame(text)], start_timeout=10)
 
     return asyncio.run(through_a_pipeline())

@@ -1,4 +1,4 @@
-"""wyoming-openai, Home Assistant's bridge, as a program of its own between a client of it and the service.
+"""wyoming-openai, Home Assistant's bridge, as a separate process between a Wyoming client and the service.
 
 It needs Python 3.12 or later.
 """
@@ -31,7 +31,7 @@ def keyless(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def bridge(
     request: pytest.FixtureRequest, server: Server, keyless: Server, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:
-    """It lists voices without its key, so where a key is asked for its voices have to be named."""
+    """The bridge lists voices without its key, so with a key the voices must be configured."""
     listed = request.param == "voices are listed"
     uri = f"tcp://127.0.0.1:{free_port()}"
     to = ["--tts-openai-url", (keyless if listed else server).url, "--tts-openai-key", server.key]
@@ -70,7 +70,7 @@ async def described(uri: str) -> Any:
 
 
 async def spoken(uri: str, text: str, voice: str) -> tuple[int, float, float, float]:
-    """Sample rate; seconds of sound, to its first chunk, and to its end."""
+    """Return the sample rate, and the seconds of audio, to the first chunk and to the end."""
     from wyoming.audio import AudioChunk, AudioStart, AudioStop
     from wyoming.error import Error
     from wyoming.tts import Synthesize, SynthesizeVoice
