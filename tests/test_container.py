@@ -136,7 +136,7 @@ def test_the_image_has_two_stages_and_an_unprivileged_user() -> None:
     assert last("EXPOSE") == "8000"
 
 
-def test_the_image_holds_every_package_that_is_installed() -> None:
+def test_the_image_contains_every_package_that_is_installed() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     packages = {name.partition(".")[0] for name in project["tool"]["setuptools"]["packages"]}
     named = [project["project"]["readme"], *project["project"]["license-files"], "pyproject.toml", "constraints.txt", "models"]

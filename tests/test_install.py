@@ -58,7 +58,7 @@ LISTS = [PROJECT["project"]["dependencies"], *PROJECT["project"]["optional-depen
 REQUIREMENTS = [Requirement(text) for requirements in LISTS for text in requirements]
 
 
-def test_constraints_hold_names_and_versions_alone_for_every_platform() -> None:
+def test_constraints_contain_only_names_and_versions_for_every_platform() -> None:
     names = [line.partition("==")[0] for line in CONSTRAINTS]
     assert names == sorted(set(names))
     for line in CONSTRAINTS:
@@ -160,7 +160,7 @@ def test_the_hint_is_that_of_this_installation(monkeypatch: pytest.MonkeyPatch) 
     assert extras.install_command("plot") == "pip install -e '.[plot]'"
 
 
-def test_every_message_takes_its_hint_from_one_function() -> None:
+def test_every_install_hint_comes_from_one_function() -> None:
     for name in tracked(*COPIED):
         if name.endswith(".py") and name != "prosody_tagger/extras.py":
             assert "prosody-speech[" not in (ROOT / name).read_text(encoding="utf-8"), name
@@ -173,7 +173,7 @@ def packages() -> dict[str, doctor.Finding]:
     return {finding.name: finding for finding in doctor.examine(Settings()) if finding.what == "package"}
 
 
-def test_the_doctor_is_silent_about_names_that_are_ours_alone() -> None:
+def test_the_doctor_does_not_report_names_without_conflict() -> None:
     assert packages() == {}
 
 

@@ -40,7 +40,7 @@ def test_shown_commands_run(command: str, tmp_path: Path) -> None:
         assert isinstance(json.loads(done.stdout), dict)
 
 
-def test_the_main_job_prints_what_the_readme_shows(tmp_path: Path) -> None:
+def test_the_output_of_the_main_job_matches_the_readme(tmp_path: Path) -> None:
     command = COMMANDS[0].split(" && ")[-1]
     shown = README.split(command, 1)[1].split("```", 3)[2]
     done = subprocess.run(

@@ -95,7 +95,7 @@ async def numbers(results: AsyncIterator[Result]) -> list[int]:
 # Limiter
 
 
-def test_no_more_than_its_permits_at_once_first_come_first_served():
+def test_concurrency_is_bounded_by_permits_first_come_first_served():
     async def test() -> None:
         limiter, order, most = Limiter("voice", 3, 100), [], 0
 
@@ -450,7 +450,7 @@ def test_the_deadline_counts_all_sentences_together():
     run(test())
 
 
-def test_an_idle_listener_holds_no_permit_and_is_not_waited_for_for_ever():
+def test_an_idle_listener_holds_no_permit_and_times_out():
     async def test() -> None:
         scheduler, script = make_scheduler(deadline=0.1), Script(1000)
         idle = scheduler.run("key", "voice", script.results)
@@ -576,7 +576,7 @@ async def one_comes_as_the_other_leaves(scheduler: SynthesisScheduler, script: S
         one_comes_as_the_other_leaves,
     ],
 )
-def test_nothing_is_left_however_a_listener_leaves(leave: Leave):
+def test_no_task_is_left_after_any_disconnect(leave: Leave):
     async def test() -> None:
         scheduler, script = make_scheduler(), Script(30)
         await leave(scheduler, script)
@@ -598,7 +598,7 @@ def test_nothing_is_left_however_a_listener_leaves(leave: Leave):
     permits=st.integers(1, 3),
     queue=st.integers(0, 6),
 )
-def test_many_clients_leave_nothing_and_get_their_own_results(people, permits, queue):
+def test_many_clients_get_their_own_results_and_leave_no_task(people, permits, queue):
     """Each client arrives after some steps, asks for one of four texts, and stays, or leaves after some steps."""
 
     async def test() -> None:
@@ -729,7 +729,7 @@ def test_a_text_that_takes_too_long(tiny_tagger):
         assert server.running("fake") == 0
 
 
-def test_speaking_does_not_hold_up_the_others(client, served):
+def test_speaking_does_not_block_other_requests(client, served):
     """A request answered by the event loop alone takes a small part of the time in which a long text is spoken beside it."""
     body = {"text": f"{SENTENCE} " * 150, "marked": True, "format": "mp3", "stream": True}
     start = time.perf_counter()

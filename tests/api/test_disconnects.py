@@ -196,7 +196,7 @@ def test_closing_the_sending_side_is_a_disconnect(silent: Slow):
         wait_until(lambda: silent.idle)
 
 
-def test_random_disconnects_of_many_clients_leave_nothing_running(dripping: Slow):
+def test_no_task_is_left_after_random_disconnects(dripping: Slow):
     generator = random.Random(0)
     wait_until(lambda: dripping.idle)
     before = dripping.server.tasks()

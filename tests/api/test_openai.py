@@ -146,7 +146,7 @@ def test_instructions_are_accepted_and_never_spoken(sdk: OpenAI):
     assert plain == instructed
 
 
-def test_the_input_is_plain_text_unless_said_otherwise(sdk: OpenAI):
+def test_the_input_is_plain_text_by_default(sdk: OpenAI):
     def marked(**extra: object) -> str:
         spoken = sdk.audio.speech.create(
             model="tts-1", voice="alloy", input=MARKED, response_format="wav", extra_body=extra or None

@@ -70,7 +70,7 @@ def test_the_headers() -> None:
     }
 
 
-def test_several_limits_all_hold() -> None:
+def test_several_limits_apply_together() -> None:
     clock = Clock()
     rates = limits("2/second, 3/minute", clock)
     assert [rates.check("a") for _ in range(2)] == [None, None]
@@ -112,7 +112,7 @@ def test_settings_that_are_refused(rate: str) -> None:
 
 
 @given(st.text(max_size=30) | st.from_regex(r"[0-9]{1,5} ?(/|per) ?[0-9]{0,3} ?(second|minute|hour|day)s?", fullmatch=True))
-def test_any_setting_is_taken_or_refused(rate: str) -> None:
+def test_any_setting_is_accepted_or_refused(rate: str) -> None:
     def outcome() -> bool:
         try:
             return RateLimits(RateLimitSettings(rate_limit=rate)).check("a") is None

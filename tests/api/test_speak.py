@@ -85,7 +85,7 @@ def test_plain_text_is_marked_by_the_tagger_and_spoken(client):
     assert render(marked) == client.post("/mark", json={"text": SENTENCE}).json()["marked"]
 
 
-def test_it_is_what_the_pipeline_makes(served, client):
+def test_the_audio_equals_that_of_the_pipeline(served, client):
     answer = client.post("/speak", json={"text": LONG, "speed": 1.2, "voice": "en-gb"})
 
     async def direct() -> bytes:
@@ -124,7 +124,7 @@ def test_the_options_of_ssml_are_in_the_query(client):
     assert fast < 0.7 * len(spoken(client.post("/speak", content=source, headers=SSML)))
 
 
-def test_a_reply_holds_every_point(client):
+def test_a_reply_contains_every_point(client):
     answer = client.post("/speak", json={"input": "How much?", "points": ["30% savings", "free returns"]})
     spoken(answer)
     reply = told(answer, "reply")
@@ -137,7 +137,7 @@ def test_a_reply_without_points(client):
     assert told(client.post("/speak", json={"input": "How much?"}), "reply")
 
 
-def test_a_reply_of_every_script_comes_back_whole(client):
+def test_a_reply_in_any_script_is_unchanged(client):
     answer = client.post("/speak", json={"input": "Wie viel?", "points": ["30 % günstiger — für 你 \U0001f600"]})
     assert "30 % günstiger — für 你 \U0001f600" in told(answer, "reply")
 
@@ -198,7 +198,7 @@ def test_the_seed_makes_no_difference_to_a_voice_that_does_not_sample(client):
     assert len({client.post("/speak", json=body).content for body in bodies}) == 1
 
 
-def test_what_was_not_done_as_asked_is_reported(higgs):
+def test_deviations_are_reported(higgs):
     server, _ = higgs
     answer = httpx.post(
         f"{server.url}/speak", json={"text": "A seed. Then more.", "marked": True, "seed": 7}, trust_env=False, timeout=30
@@ -251,7 +251,7 @@ def test_scores_of_the_tagger(client):
     assert all(0 <= mark["score"] <= 1 for mark in marks)
 
 
-def test_without_a_report_there_is_none(client):
+def test_the_report_is_optional(client):
     assert client.post("/speak", json={"text": SENTENCE}, headers=AS_JSON).json()["report"] is None
     assert "x-prosody-marks-heard" not in client.post("/speak", json={"text": SENTENCE}).headers
 
@@ -272,7 +272,7 @@ def test_a_request_id_is_kept_or_made(client):
 
 
 @pytest.mark.parametrize("form", ["wav", "pcm", "flac", "mp3", "opus", "aac"])
-def test_a_stream_holds_the_same_sound(client, form):
+def test_a_stream_has_the_same_audio(client, form):
     with client.stream("POST", "/speak", json={"text": LONG, "format": form, "stream": True}) as answer:
         data = b"".join(answer.iter_bytes())
     assert answer.headers["transfer-encoding"] == "chunked"
@@ -301,14 +301,14 @@ def test_a_stream_has_no_clicks_where_sentences_meet(client):
     assert steps.max() > 2000
 
 
-def test_one_sentence_comes_whole(client):
+def test_a_single_sentence_is_sent_whole(client):
     answer = client.post("/speak", json={"text": SENTENCE, "stream": True})
     assert "content-length" in answer.headers
     assert "x-prosody-seconds" in answer.headers
     assert sf.info(io.BytesIO(answer.content)).frames == round(float(answer.headers["x-prosody-seconds"]) * 24_000)
 
 
-def test_the_first_sound_does_not_wait_for_the_last(served, client):
+def test_the_first_audio_does_not_wait_for_the_last(served, client):
     with client.stream("POST", "/speak", json={"text": f"{LONG} " * 12, "stream": True}) as answer:
         chunks = answer.iter_raw()
         first = next(chunks)
@@ -327,7 +327,7 @@ def heard(answer: httpx.Response, kind: str) -> list[dict[str, Any]]:
     return [event for event in events_of(answer.text.split("\n")) if event["type"] == kind]
 
 
-def test_events_hold_sound_marks_and_word_times(client):
+def test_events_contain_audio_marks_and_word_times(client):
     answer = client.post("/speak", json={"text": LONG, "format": "pcm"}, headers=AS_EVENTS)
     sound = b"".join(base64.b64decode(event["audio"]) for event in heard(answer, "speech.audio.delta"))
     body = client.post("/speak", json={"text": LONG, "format": "pcm"}, headers=AS_JSON).json()
@@ -357,7 +357,7 @@ def test_errors_before_a_stream_have_a_status(client):
         error_of(answer)
 
 
-def test_many_at_once_each_get_their_own(client):
+def test_concurrent_requests_get_their_own_audio(client):
     texts = [f"This is number {number}, and no other." for number in range(24)]
     alone = {text: client.post("/speak", json={"text": text}).content for text in texts}
     with ThreadPoolExecutor(12) as pool:
@@ -459,7 +459,7 @@ def test_live_and_ready(client):
     assert client.get("/ready").json() == {"ready": True, "waiting_for": {}}
 
 
-def test_ready_says_which_part_is_not(tmp_path):
+def test_ready_names_the_part_that_is_not_ready(tmp_path):
     with (
         serving(tmp_path / "nothing-here", backend="higgs-local") as server,
         httpx.Client(base_url=server.url, trust_env=False, timeout=30) as client,

@@ -232,7 +232,7 @@ def test_an_entry_of_another_length_is_not_listed(tmp_path: Path, damage: Callab
     assert store.list() == []
 
 
-def test_other_files_in_the_folder_are_left_alone(tmp_path: Path) -> None:
+def test_other_files_in_the_folder_are_ignored(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     (tmp_path / ("voice_" + "0" * 64)).mkdir()
     store = VoiceStore(tmp_path, max_voices=1)

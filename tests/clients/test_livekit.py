@@ -39,7 +39,7 @@ def collected(text: str) -> Callable[[Any], Coroutine[Any, Any, Any]]:
 # For tts-1 it requests audio, for every other model events.
 @pytest.mark.parametrize("model", ["prosody", "tts-1", "embedded", "gpt-4o-mini-tts"])
 @pytest.mark.parametrize("form", ["pcm", "wav"])
-def test_the_sound_is_whole(form: str, model: str, server: Server) -> None:
+def test_the_audio_is_complete(form: str, model: str, server: Server) -> None:
     frame = run(server, collected(TEXT), model=model, response_format=form)
     assert (frame.sample_rate, frame.num_channels) == (24_000, 1)
     assert frame.duration == pytest.approx(server.wav_seconds(TEXT), abs=0.011)  # the plugin splits audio into frames of 10 ms
@@ -47,19 +47,19 @@ def test_the_sound_is_whole(form: str, model: str, server: Server) -> None:
 
 @pytest.mark.parametrize("model", ["prosody", "tts-1"])
 @pytest.mark.parametrize("form", ["mp3", "opus", "aac", "flac"])
-def test_the_sound_is_whole_in_coded_forms(form: str, model: str, server: Server) -> None:
+def test_the_audio_is_complete_in_compressed_formats(form: str, model: str, server: Server) -> None:
     frame = run(server, collected(TEXT), model=model, response_format=form)
     assert frame.sample_rate == 24_000
     assert frame.duration == pytest.approx(server.wav_seconds(TEXT), abs=0.15)  # encoder delay and padding
 
 
 @pytest.mark.parametrize("voice", ["alloy", "verse", "en-gb"])
-def test_voices_and_speed_are_taken(voice: str, server: Server) -> None:
+def test_voices_and_speed_are_accepted(voice: str, server: Server) -> None:
     assert run(server, collected("All yours."), voice=voice, speed=1.5, instructions="Be brief.").duration > 0.2
 
 
 @pytest.mark.parametrize("model", ["prosody", "tts-1"])
-def test_a_long_text_is_heard_from_its_first_sentence_on(model: str, server: Server) -> None:
+def test_a_long_text_is_streamed(model: str, server: Server) -> None:
     async def first_and_all(tts: Any) -> tuple[float, float]:
         began, first = time.perf_counter(), 0.0
         async with tts.synthesize(LONG) as stream:
@@ -72,7 +72,7 @@ def test_a_long_text_is_heard_from_its_first_sentence_on(model: str, server: Ser
 
 
 @pytest.mark.parametrize("model", ["prosody", "tts-1"])
-def test_who_stops_listening_frees_the_place(model: str, server: Server) -> None:
+def test_a_disconnect_frees_the_permit(model: str, server: Server) -> None:
     async def leave(tts: Any) -> None:
         async with tts.synthesize(LONG) as stream:
             await anext(stream)
@@ -89,7 +89,7 @@ def test_who_stops_listening_frees_the_place(model: str, server: Server) -> None
         ({"speed": 99.0}, 422, "speed"),
     ],
 )
-def test_an_error_is_told(options: dict[str, Any], status: int, said: str, server: Server) -> None:
+def test_an_error_is_reported(options: dict[str, Any], status: int, said: str, server: Server) -> None:
     from livekit.agents import APIStatusError
 
     with pytest.raises(APIStatusError) as caught:
@@ -100,7 +100,7 @@ def test_an_error_is_told(options: dict[str, Any], status: int, said: str, serve
 
 
 @pytest.mark.parametrize("model", ["prosody", "tts-1"])
-def test_sound_that_breaks_off_is_an_error(model: str, hurried: Server) -> None:
+def test_truncated_audio_is_an_error(model: str, hurried: Server) -> None:
     from livekit.agents import APIConnectOptions, APIError
 
     heard = 0.0

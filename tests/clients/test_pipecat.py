@@ -44,7 +44,7 @@ def seconds(frames: Sequence[Any]) -> float:
     return sum(len(frame.audio) for frame in sound(frames)) / 2 / 24_000
 
 
-def test_the_sound_is_whole(server: Server) -> None:
+def test_the_audio_is_complete(server: Server) -> None:
     down, up = spoken(server, TEXT)
     assert {(frame.sample_rate, frame.num_channels) for frame in sound(down)} == {(24_000, 1)}
     assert seconds(down) == pytest.approx(server.wav_seconds(TEXT), abs=0.001)
@@ -59,12 +59,12 @@ def test_every_voice_that_it_knows_is_spoken(server: Server) -> None:
         assert seconds(spoken(server, "All yours.", voice=voice)[0]) > 0.3, voice
 
 
-def test_speed_and_instructions_are_taken(server: Server) -> None:
+def test_speed_and_instructions_are_accepted(server: Server) -> None:
     plain = seconds(spoken(server, TEXT)[0])
     assert seconds(spoken(server, TEXT, speed=2.0, instructions="Be brief.")[0]) == pytest.approx(plain / 2, rel=0.15)
 
 
-def test_a_long_text_is_heard_from_its_first_sentence_on(server: Server) -> None:
+def test_a_long_text_is_streamed(server: Server) -> None:
     async def first_and_all() -> tuple[float, float]:
         from pipecat.frames.frames import TTSAudioRawFrame
 
@@ -84,7 +84,7 @@ def test_a_long_text_is_heard_from_its_first_sentence_on(server: Server) -> None
 @pytest.mark.parametrize(
     ("settings", "said"), [({"key": "wrong"}, "API key"), ({"model": "hugs-http"}, "did you mean higgs-http?")]
 )
-def test_an_error_is_told(settings: dict[str, Any], said: str, server: Server) -> None:
+def test_an_error_is_reported(settings: dict[str, Any], said: str, server: Server) -> None:
     from pipecat.frames.frames import ErrorFrame
 
     down, up = spoken(server, TEXT, **settings)
@@ -92,7 +92,7 @@ def test_an_error_is_told(settings: dict[str, Any], said: str, server: Server) -
     assert any(isinstance(frame, ErrorFrame) and said in frame.error for frame in up)
 
 
-def test_sound_that_breaks_off_is_an_error(hurried: Server) -> None:
+def test_truncated_audio_is_an_error(hurried: Server) -> None:
     from pipecat.frames.frames import ErrorFrame
 
     down, up = spoken(hurried, LONG)

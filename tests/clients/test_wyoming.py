@@ -96,12 +96,12 @@ def test_it_finds_the_voices(bridge: str) -> None:
     assert {"en-us", "en-gb", "de"} <= set(names)
 
 
-def test_the_sound_is_whole(bridge: str, server: Server) -> None:
+def test_the_audio_is_complete(bridge: str, server: Server) -> None:
     rate, seconds, _, _ = asyncio.run(spoken(bridge, TEXT, "en-us"))
     assert rate == 24_000
     assert seconds == pytest.approx(server.wav_seconds(TEXT), abs=0.01)
 
 
-def test_a_long_text_is_heard_from_its_first_sentence_on(bridge: str) -> None:
+def test_a_long_text_is_streamed(bridge: str) -> None:
     _, _, first, whole = asyncio.run(spoken(bridge, LONG, "en-us"))
     assert 0 < first < whole / 5

@@ -106,7 +106,7 @@ def test_a_long_text_has_the_requested_density(shipped: ProsodyTagger, domain: s
 
 
 @pytest.mark.parametrize("density", ALL_DENSITIES)
-def test_density_holds_with_wrong_thresholds(tiny: ProsodyTagger, density: str | float) -> None:
+def test_density_is_kept_with_wrong_thresholds(tiny: ProsodyTagger, density: str | float) -> None:
     text = text_of("news")
     for calibrated in (tiny.thresholds.emph, dict.fromkeys(DENSITIES, 0.0), dict.fromkeys(DENSITIES, 1.0)):
         tagger = ProsodyTagger(tiny.model, replace(tiny.thresholds, emph=calibrated))

@@ -52,7 +52,7 @@ def test_parse_undoes_render(marked: MarkedText) -> None:
 
 
 @given(TEXTS)
-def test_any_plain_text_comes_back(text: str) -> None:
+def test_any_plain_text_round_trips(text: str) -> None:
     assert parse(render(plain(text))) == plain(text) == MarkedText(text, ())
 
 
@@ -61,7 +61,7 @@ def test_a_mark_between_two_spaces_is_written_with_the_space_it_removes(source: 
     assert render(parse(source)) == source
 
 
-def test_a_megabyte_comes_back() -> None:
+def test_a_megabyte_round_trips() -> None:
     text = "I <emph>never\\ said 👩‍👩‍👧 שלום\r\n" * 33_000
     assert len(text) > 1_000_000
     assert parse(render(plain(text))).text == text
@@ -90,7 +90,7 @@ def test_a_megabyte_comes_back() -> None:
         ("a<pause_short:60000ms>b", "ab", (Mark("pause_short", 1, 60_000),)),
     ],
 )
-def test_what_parse_reads(source: str, text: str, marks: tuple[Mark, ...]) -> None:
+def test_parse(source: str, text: str, marks: tuple[Mark, ...]) -> None:
     assert parse(source) == MarkedText(text, marks)
 
 
@@ -221,7 +221,7 @@ def test_normalise_twice_is_normalise_once(marked: MarkedText) -> None:
         ),
     ],
 )
-def test_what_normalise_makes(source: str, normal: str) -> None:
+def test_normalise(source: str, normal: str) -> None:
     assert render(normalise(parse(source))) == normal
 
 
@@ -267,7 +267,7 @@ def test_hostile_text_takes_linear_time(make: Callable[[int], str]) -> None:
 
 
 @pytest.mark.parametrize("text", ["<a" * 500_000, "\\" * 1_000_000, "!" * 1_000_000, '"' * 1_000_000, "\n " * 500_000])
-def test_a_hostile_megabyte_comes_back(text: str) -> None:
+def test_a_hostile_megabyte_round_trips(text: str) -> None:
     assert parse(render(plain(text))).text == text
 
 

@@ -284,7 +284,7 @@ def test_marks_within_an_alias() -> None:
     assert marked == MarkedText("Dr. Smith", (Mark("pause_short", 4, 9), Mark("emph", 4)), (Alias(0, 9, "doctor smith"),))
 
 
-def test_an_alias_that_says_nothing() -> None:
+def test_an_empty_alias() -> None:
     assert speak('a <sub alias="">(sic)</sub>').aliases == (Alias(2, 7, ""),)
 
 
@@ -401,7 +401,7 @@ def test_an_entity_bomb_is_rejected() -> None:
 # Writing
 
 
-def test_what_is_written() -> None:
+def test_written_ssml() -> None:
     marked = MarkedText(
         'Its "only" W3C & <b>\r',
         (Mark("pause_short", 0), Mark("emph", 4), Mark("pitch_rising", 4), Mark("pause_long", 11, 1200), Mark("pause_long", 21)),
@@ -458,13 +458,13 @@ def marked_texts(draw: st.DrawFn) -> MarkedText:
 
 
 @given(marked_texts())
-def test_what_the_tagger_emits_comes_back(marked: MarkedText) -> None:
+def test_tagger_output_round_trips(marked: MarkedText) -> None:
     normal = normalise(marked)
     assert from_ssml(to_ssml(normal)) == normal
 
 
 @given(marked_texts())
-def test_other_marks_come_back_in_the_form_that_is_read(marked: MarkedText) -> None:
+def test_other_marks_round_trip_in_normal_form(marked: MarkedText) -> None:
     back = from_ssml(to_ssml(marked))
     assert (back.text, back.aliases) == (marked.text, marked.aliases)
     assert [mark for mark in back.marks if mark.is_pause] == [mark for mark in marked.marks if mark.is_pause]
@@ -508,7 +508,7 @@ def test_a_word_with_every_mark() -> None:
     assert from_ssml(to_ssml(marked)) == marked
 
 
-def test_every_character_that_xml_carries_comes_back() -> None:
+def test_every_xml_character_round_trips() -> None:
     carried = [chr(code) for code in (9, 10, 13, *range(32, 0xD800), *range(0xE000, 0xFFFE), *range(0x10000, 0x110000, 97))]
     text = "".join(carried)
     assert from_ssml(to_ssml(MarkedText(text, (), (Alias(0, 1, text),)))) == MarkedText(text, (), (Alias(0, 1, text),))
@@ -568,7 +568,7 @@ def test_depth_does_not_multiply_the_work(within: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["!" * 1_000_000, "<a" * 500_000, "\n " * 500_000, '"' * 1_000_000])
-def test_a_hostile_megabyte_comes_back(text: str) -> None:
+def test_a_hostile_megabyte_round_trips(text: str) -> None:
     assert from_ssml(to_ssml(plain(text))) == plain(text)
 
 

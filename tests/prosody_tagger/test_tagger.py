@@ -73,12 +73,12 @@ def test_scores_are_those_of_the_unmerged_model_at_the_copy(tiny_tagger: Path, t
     assert np.ptp(scores.marks[:, 0]) > 0.01
 
 
-def test_a_word_is_judged_by_what_follows_it(tagger: ProsodyTagger) -> None:
+def test_the_score_of_a_word_depends_on_the_text_after_it(tagger: ProsodyTagger) -> None:
     first, second = (tagger.score(f"Nobody here ever saw {what}") for what in ("gold.", "so many people at once?"))
     assert np.abs(first.prominence[:4] - second.prominence[:4]).max(1).min() > 1e-4
 
 
-def test_a_batch_scores_as_its_texts_alone(tagger: ProsodyTagger) -> None:
+def test_a_batch_gives_the_scores_of_single_texts(tagger: ProsodyTagger) -> None:
     texts = ["", "word", "... !!!", SENTENCE, "One. Two three. " * 40, "  \n "]
     assert tagger.mark_batch(texts) == [tagger.mark(text) for text in texts]
     runs = [segment_words(text) for text in texts[3:4] * 2 + ["A longer text than the other one, " + SENTENCE]]
@@ -219,7 +219,7 @@ def test_text_that_the_shipped_vocabulary_has_nothing_for(shipped: ProsodyTagger
     assert np.isfinite(shipped.score(text).prominence).all()
 
 
-def test_the_shipped_vocabularys_own_tokens_are_read_as_characters(shipped: ProsodyTagger) -> None:
+def test_special_tokens_of_the_vocabulary_are_read_as_characters(shipped: ProsodyTagger) -> None:
     tokenizer = shipped.model.tokenizer
     text = "The [SEP] of <SEP> was [MASK] and [PAD]."
     (encoded,) = encode(tokenizer, [text], [segment_words(text)])
@@ -235,7 +235,7 @@ def broken(tiny_tagger: Path, tmp_path: Path) -> Path:
     return tmp_path / "t" / "adapter"
 
 
-def test_a_missing_folder_says_what_to_do(tmp_path: Path) -> None:
+def test_a_missing_folder_is_reported(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"no tagger in .*nowhere.*adapter_config.json is missing; give the folder"):
         ProsodyTagger.load(tmp_path / "nowhere")
 
@@ -255,9 +255,7 @@ def test_a_missing_folder_says_what_to_do(tmp_path: Path) -> None:
         ("../base/config.json", None, "cannot load the tagger's base"),
     ],
 )
-def test_a_broken_folder_says_what_is_broken(
-    tiny_tagger: Path, tmp_path: Path, file: str, content: str | None, message: str
-) -> None:
+def test_a_broken_folder_is_reported(tiny_tagger: Path, tmp_path: Path, file: str, content: str | None, message: str) -> None:
     folder = broken(tiny_tagger, tmp_path)
     if content is None:
         (folder / file).unlink()

@@ -56,7 +56,7 @@ def test_silence_is_refused(samples: np.ndarray) -> None:
         read_reference(encode(Audio(samples.astype(np.float32), RATE)), TEXT)
 
 
-def test_a_quiet_voice_among_pauses_is_taken() -> None:
+def test_a_quiet_voice_among_pauses_is_accepted() -> None:
     samples = decode(recording(10, level=0.02)).samples.copy()
     samples[RATE:-RATE] = 0
     read_reference(encode(Audio(samples, RATE)), TEXT)
@@ -72,7 +72,7 @@ def test_a_quiet_voice_among_pauses_is_taken() -> None:
         (bytes(MAX_BYTES + 1), "10000001 bytes"),
     ],
 )
-def test_what_is_no_recording(data: bytes, words: str) -> None:
+def test_invalid_recordings(data: bytes, words: str) -> None:
     with pytest.raises(BadInput, match=words):
         read_reference(data, TEXT)
 
@@ -132,7 +132,7 @@ WHOLE = recording()
 
 
 @given(st.text(max_size=60))
-def test_any_text_is_taken_or_refused(text: str) -> None:
+def test_any_text_is_accepted_or_refused(text: str) -> None:
     def outcome() -> bool:
         try:
             return len(read_reference(WHOLE, text).digest) == 64

@@ -54,7 +54,7 @@ def naive_ap(scores: list[float], is_positive: list[bool]) -> float:
 
 
 @given(st.lists(st.tuples(st.sampled_from([0.1, 0.2, 0.5, 0.9]), st.booleans()), min_size=1).filter(lambda x: any(t for _, t in x)))
-def test_average_precision_is_the_mean_precision_at_what_is_true(items: list[tuple[float, bool]]) -> None:
+def test_average_precision_is_the_mean_precision_at_true_items(items: list[tuple[float, bool]]) -> None:
     scores, is_positive = [s for s, _ in items], [t for _, t in items]
     assert math.isclose(average_precision(np.array(scores), np.array(is_positive)), naive_ap(scores, is_positive))
 
@@ -134,7 +134,7 @@ def test_marks_found_exactly_and_within_one_word() -> None:
     assert set(found.as_dict()) == {"emph", "pause_short"}
 
 
-def test_thresholds_give_the_wanted_density(tiny_tagger: Path) -> None:
+def test_thresholds_give_the_requested_density(tiny_tagger: Path) -> None:
     tagger = ProsodyTagger.load(tiny_tagger)
     examples = labelled(speakers=10, sentences=20)
     labels, scores = WordLabels.of(examples), score_examples(tagger.model, examples)

@@ -130,7 +130,7 @@ def test_an_adapter_of_all_speakers_keeps_its_model_card(run: Run, encoder: Path
     assert (split["train"], split["held_out"]) == (30 + 11, 4)
 
 
-def test_folds_hold_every_speaker_once(corpus: Path) -> None:
+def test_folds_contain_every_speaker_once(corpus: Path) -> None:
     examples = pretrain.read_dev(corpus)
     held_out = [speaker_fold(examples, fold)[1] for fold in range(5)]
     assert sorted(e.source for fold in held_out for e in fold) == sorted(e.source for e in examples)

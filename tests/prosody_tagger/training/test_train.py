@@ -156,7 +156,7 @@ def test_only_lora_and_the_rows_of_our_tokens_are_trained(trained: Path) -> None
     assert config["trainable_token_indices"] == list(range(50257, 50257 + len(ADDED_TOKENS)))
 
 
-def test_the_best_epoch_is_what_is_loaded(trained: Path, data: Path) -> None:
+def test_the_best_epoch_is_saved(trained: Path, data: Path) -> None:
     """The loss of the folder as the runtime loads it is that of the best epoch."""
     settings = TrainSettings.model_validate(record(trained)["settings"])
     _, parts = training.read_data(settings)

@@ -135,7 +135,7 @@ def test_noise_is_tolerated(speech: Speech, decibels: float) -> None:
     assert np.median(errors(alignment, speech)) < 30
 
 
-def test_repeated_words_are_told_apart() -> None:
+def test_repeated_words_are_distinguished() -> None:
     text = "No, no, no, that is not the one, not the one that I want."
     spoken = say(text)
     alignment = found(spoken.audio, text)
@@ -173,7 +173,7 @@ def test_marks_make_no_difference_and_aliases_do() -> None:
     assert found(spoken.audio, marked).words == found(spoken.audio, text).words
 
 
-def test_words_without_a_sound_have_no_length(speech: Speech) -> None:
+def test_unpronounced_words_have_no_length(speech: Speech) -> None:
     text = "I never 🎉 said she stole my money, but somebody certainly took it from the kitchen. ✨"
     alignment = found(speech.audio, text)
     check_words(alignment, text, speech.audio.seconds)
@@ -307,7 +307,7 @@ def test_a_text_of_symbols_only_is_not_trusted(speech: Speech) -> None:
     assert alignment.confidence == 0
 
 
-def test_far_too_many_words_for_the_sound(speech: Speech) -> None:
+def test_far_too_many_words_for_the_audio(speech: Speech) -> None:
     text = f"{TEXT} " * 20
     short = Audio(speech.audio.samples[:11025], speech.audio.rate)
     alignment = found(short, text)
@@ -340,7 +340,7 @@ def test_texts_without_words_are_refused(speech: Speech, text: str) -> None:
         found(speech.audio, text)
 
 
-def test_a_word_longer_than_the_voice_takes_is_refused(speech: Speech) -> None:
+def test_a_word_over_the_limit_of_the_voice_is_refused(speech: Speech) -> None:
     with pytest.raises(BadInput, match="3000 characters; the voice takes 2000"):
         found(speech.audio, "He said " + "a" * 3000)
 

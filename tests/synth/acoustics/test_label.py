@@ -60,12 +60,12 @@ def test_a_silence_between_words_is_a_pause_by_its_length(gap: float, mark: str)
     assert labelled(said(that=Said("that", gap=gap))) == f"we never said {mark}that you could"
 
 
-def test_the_silence_before_and_after_all_words_is_no_pause() -> None:
+def test_silence_before_and_after_all_words_is_not_a_pause() -> None:
     audio, text, words = speak(*said(), lead=1.0, tail=1.0)
     assert label(audio, text, words, plain=(audio, words)).marked.marks == ()
 
 
-def test_a_wanted_number_of_emphases() -> None:
+def test_a_requested_number_of_emphases() -> None:
     assert labelled(said(said=STRESSED), emphases_per_word=0.0) == "we never said that you could"
     assert labelled(said(said=STRESSED), emphases_per_word=1 / 6) == "we never <emph>said that you could"
     assert labelled(said(), emphases_per_word=1.0).count("<emph>") == 6
@@ -176,7 +176,7 @@ def test_a_wrong_transcript_is_refused() -> None:
         asyncio.run(label_recording(audio, " … ", EmbeddedVoice()))
 
 
-def test_a_plain_reading_goes_through_all_sentences() -> None:
+def test_a_plain_reading_covers_all_sentences() -> None:
     text = "One two. Three four! Five?"
     audio, words = asyncio.run(read_plainly(text, EmbeddedVoice()))
     assert [word.word for word in words] == ["One", "two", "Three", "four", "Five"]
@@ -249,7 +249,7 @@ def test_unusable_rows_are_reported_with_their_line(tmp_path: Path) -> None:
     ]
 
 
-def test_a_manifest_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_manifest(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="cannot read"):
         list(in_manifest(tmp_path / "none"))
 
@@ -303,7 +303,7 @@ def test_an_incomplete_last_line_is_written_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("notes", ["my notes\n", "my notes", "{}\n", '[{"text": "mine"}]'])
-def test_a_file_of_something_else_is_left_alone(tmp_path: Path, notes: str) -> None:
+def test_a_file_without_labels_is_not_overwritten(tmp_path: Path, notes: str) -> None:
     path = tmp_path / "labels.jsonl"
     path.write_text(notes)
     with pytest.raises(DataError, match="no row of labels"), LabelsFile(path):

@@ -39,7 +39,7 @@ def only(report: Report) -> MarkReport:
     return report.marks[0]
 
 
-def test_an_emphasis_that_is_heard_is_realised() -> None:
+def test_an_audible_emphasis_is_realised() -> None:
     mark = only(measured("we never <emph>said that you could", said(said=stressed("said"))))
     assert mark.realised
     assert mark.word == "said"
@@ -58,7 +58,7 @@ def test_an_emphasis_on_another_word_is_not_realised_and_counts_as_false() -> No
     assert [(item.kind, item.word) for item in report.false] == [("emph", "that")]
 
 
-def test_a_reference_tells_the_change() -> None:
+def test_the_change_is_relative_to_the_reference() -> None:
     changed = said(said=stressed("said"))
     mark = only(measured("we never <emph>said that you could", changed, said()))
     assert mark.realised
@@ -70,7 +70,7 @@ def test_a_reference_tells_the_change() -> None:
     assert mark.change.departure > 1.5
 
 
-def test_a_plain_reading_by_another_voice_tells_what_stands_out() -> None:
+def test_a_plain_reading_by_another_voice_shows_what_stands_out() -> None:
     # "never" is always the most prominent here, so that it takes another's reading to hear the emphasis on "said".
     natural = {"never": Said("never", seconds=0.5, hertz=150.0, gain_db=4.0)}
     audio, text, words = speak(*said(**natural, said=stressed("said")))
@@ -86,7 +86,7 @@ def test_a_plain_reading_by_another_voice_tells_what_stands_out() -> None:
     assert not only(measure(plain_audio, marked, plain_words, reading=(reading_audio, reading_words))).realised
 
 
-def test_a_word_that_changed_without_a_mark_is_told() -> None:
+def test_a_word_changed_without_a_mark_is_reported() -> None:
     report = measured("we never said that you could", said(said=stressed("said")), said())
     assert [(item.kind, item.word) for item in report.false] == [("emph", "said")]
     assert measured("we never said that you could", said(), said()).false == ()
@@ -120,7 +120,7 @@ def test_a_longer_silence_of_the_voice_counts_at_punctuation_and_where_the_refer
     assert not only(measured("we never, <pause_short>said that you could", punctuated, said(never=Said("never,")))).realised
 
 
-def test_pauses_at_the_edges_count_what_touches_the_edge() -> None:
+def test_pauses_at_the_edges_include_silence_at_the_edge() -> None:
     audio, text, words = speak(*said(), lead=0.25, tail=0.7)
     marked = MarkedText(text, (Mark("pause_short", 0), Mark("pause_long", len(text))))
     first, last = measure(audio, marked, words).marks
@@ -131,7 +131,7 @@ def test_pauses_at_the_edges_count_what_touches_the_edge() -> None:
     assert last.word is None
 
 
-def test_a_pause_inside_a_word_is_looked_for_there() -> None:
+def test_a_pause_inside_a_word_is_measured_there() -> None:
     audio, _, words = speak(Said("un"), Said("true", gap=0.3), Said("is"))
     whole = [WordTime("untrue", 0, words[0].start, words[1].end), WordTime("is", 7, words[2].start, words[2].end)]
     mark = only(measure(audio, parse("un<pause_short:300ms>true is"), whole))

@@ -124,7 +124,7 @@ def test_invalid_times_are_refused(times: tuple[float, float]) -> None:
     st.integers(1, 3 * RATE),
     st.sampled_from(["noise", "silence", "clipped", "click"]),
 )
-def test_any_words_in_any_sound_get_a_finite_number(spans: list[tuple[float, float]], count: int, kind: str) -> None:
+def test_any_words_in_any_audio_get_finite_values(spans: list[tuple[float, float]], count: int, kind: str) -> None:
     rng = np.random.default_rng(count)
     samples = np.zeros(count, dtype=np.float32)
     if kind in ("noise", "clipped"):

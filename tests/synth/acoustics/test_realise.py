@@ -178,7 +178,7 @@ def test_two_pauses_in_a_slot_add_up() -> None:
     assert len(same.done) == 2
 
 
-def test_many_pauses_hold_at_once() -> None:
+def test_many_pauses_are_exact() -> None:
     runs = segment_words(TEXT)
     slots = [run.start for run in runs] + [len(TEXT)]
     lengths = [100 + 90 * index for index in range(len(slots))]
@@ -190,7 +190,7 @@ def test_many_pauses_hold_at_once() -> None:
         assert silence_ms(result.audio, result.words, slot) == pytest.approx(max(length, before), abs=12)
 
 
-def test_a_pause_in_silence_leaves_every_sample_of_speech() -> None:
+def test_a_pause_in_silence_keeps_every_sample_of_speech() -> None:
     speech = spoken(TEXT)
     result = realised("If it rains, <pause_long>we stay at home and read. Then we eat.")
     rate, before, after = speech.audio.rate, speech.audio.samples, result.audio.samples
@@ -355,7 +355,7 @@ def test_emphasis_never_clips() -> None:
         assert np.count_nonzero(np.abs(result.audio.samples) >= 0.999) <= np.count_nonzero(np.abs(samples) >= 0.999)
 
 
-def test_emphasis_and_pauses_hold_together() -> None:
+def test_emphasis_and_pauses_work_together() -> None:
     marked = parse("If it rains, <pause_long><emph>we stay at home <pause_short:450ms>and read. Then we eat.<pause_short:900ms>")
     result = realised(marked)
     check(result, marked)
@@ -424,7 +424,7 @@ def test_words_out_of_order_are_refused() -> None:
 
 
 @pytest.mark.parametrize("what", ["nothing", "silence", "noise", "hum", "constant"])
-def test_what_is_no_speech_passes_unchanged(what: str) -> None:
+def test_audio_without_speech_is_unchanged(what: str) -> None:
     count = 0 if what == "nothing" else 48_000
     time = np.arange(count) / 24_000
     samples = {
@@ -443,7 +443,7 @@ def test_what_is_no_speech_passes_unchanged(what: str) -> None:
 
 
 @pytest.mark.parametrize("rate", [8_000, 11_025, 16_000, 44_100, 48_000])
-def test_other_rates_hold(rate: int) -> None:
+def test_other_sample_rates(rate: int) -> None:
     speech = spoken(TEXT)
     audio = resample(speech.audio, rate)
     marked = parse("If it rains, <pause_long>we <emph>stay at <pause_short:300ms>home and read. Then we <pitch_rising>eat.")
@@ -454,7 +454,7 @@ def test_other_rates_hold(rate: int) -> None:
     assert prominence(result.audio, result.words)[:9].argmax() == 4
 
 
-def test_words_that_lie_beyond_the_sound_do_no_harm() -> None:
+def test_word_times_beyond_the_audio_are_harmless() -> None:
     speech = spoken(TEXT)
     late = tuple(word.moved(0, 2.0) for word in speech.words)
     marked = parse("If <emph>it rains, we stay <pause_short>at home and <emph>read. Then <pause_long>we <pitch_high>eat.")
@@ -477,7 +477,7 @@ def test_words_that_lie_beyond_the_sound_do_no_harm() -> None:
     strength=st.sampled_from(["low", "medium", "high"]),
     trusted=st.booleans(),
 )
-def test_any_marks_leave_a_sound_recording(marks: list[Mark], strength: str, trusted: bool) -> None:
+def test_any_marks_give_a_valid_recording(marks: list[Mark], strength: str, trusted: bool) -> None:
     marked = MarkedText(TEXT, tuple(marks))
     result = realised(marked, strength=strength, trusted=trusted)
     check(result, marked)
@@ -492,7 +492,7 @@ def test_any_marks_leave_a_sound_recording(marks: list[Mark], strength: str, tru
     kinds=st.lists(st.tuples(st.sampled_from(KINDS), st.integers(0, len(TEXT))), min_size=1, max_size=5),
     trusted=st.booleans(),
 )
-def test_scraps_of_sound_with_any_times_do_no_harm(
+def test_short_audio_with_any_word_times_is_harmless(
     count: int, times: list[float], kinds: list[tuple[str, int]], trusted: bool
 ) -> None:
     samples = spoken(TEXT).audio.samples[5000 : 5000 + count]
@@ -505,6 +505,6 @@ def test_scraps_of_sound_with_any_times_do_no_harm(
     assert sorted(result.done + result.unrealised, key=repr) == sorted(marked.marks, key=repr)
 
 
-def test_the_same_request_is_the_same_sound() -> None:
+def test_equal_requests_give_equal_audio() -> None:
     source = "If it rains, <pause_long>we <emph>stay at home and <pitch_low>read. Then we eat."
     assert np.array_equal(realised(source).audio.samples, realised(source).audio.samples)

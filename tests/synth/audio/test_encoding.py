@@ -83,7 +83,7 @@ def lead_in(audio_format: str, streamed: bool) -> int:
 
 @pytest.mark.parametrize("audio_format", FORMATS)
 @pytest.mark.parametrize("rate", [8_000, 16_000, 22_050, RATE, 44_100, 48_000])
-def test_a_file_holds_the_sound_and_its_length(audio_format: str, rate: int) -> None:
+def test_a_file_contains_the_audio_and_its_length(audio_format: str, rate: int) -> None:
     meant = voice(1.0, rate)
     heard = with_ffmpeg(encode(Audio(meant, rate), audio_format), audio_format, rate)
     if audio_format == "aac":
@@ -97,14 +97,14 @@ def test_a_file_holds_the_sound_and_its_length(audio_format: str, rate: int) -> 
 
 
 @pytest.mark.parametrize("audio_format", ["wav", "flac", "mp3", "opus"])
-def test_libsndfile_hears_the_same(audio_format: str) -> None:
+def test_libsndfile_decodes_the_same(audio_format: str) -> None:
     heard, rate = soundfile.read(io.BytesIO(encode(Audio(voice(), RATE), audio_format)), dtype="float32")
     assert rate == RATE
     assert len(heard) == len(voice())
     assert snr(heard, voice()) > LEAST_SNR[audio_format]
 
 
-def test_a_wav_says_what_it_is() -> None:
+def test_the_header_of_a_wav() -> None:
     data = encode(Audio(voice(), RATE))
     with wave.open(io.BytesIO(data)) as file:
         assert file.getparams()[:4] == (1, 2, RATE, len(voice()))
@@ -112,7 +112,7 @@ def test_a_wav_says_what_it_is() -> None:
 
 
 @given(st.binary(max_size=200))
-def test_sixteen_bits_come_out_as_they_went_in(data: bytes) -> None:
+def test_sixteen_bit_samples_round_trip(data: bytes) -> None:
     data = data[: len(data) // 2 * 2]
     samples = (np.frombuffer(data, "<i2") / 32_768).astype(np.float32)
     assert encode(Audio(samples, RATE), "pcm") == data
@@ -136,7 +136,7 @@ def test_more_than_a_block_at_once() -> None:
 
 
 @pytest.mark.parametrize("audio_format", FORMATS)
-def test_a_stream_is_the_same_sound_as_the_file(audio_format: str) -> None:
+def test_a_stream_has_the_same_audio_as_the_file(audio_format: str) -> None:
     whole = with_ffmpeg(encode(Audio(voice(), RATE), audio_format), audio_format)[lead_in(audio_format, False) :]
     streamed = with_ffmpeg(stream(audio_format, voice(), cuts(480, voice())), audio_format)[lead_in(audio_format, True) :]
     np.testing.assert_array_equal(streamed[: len(voice())], whole[: len(voice())])
@@ -146,7 +146,7 @@ def test_a_stream_is_the_same_sound_as_the_file(audio_format: str) -> None:
 
 @pytest.mark.parametrize("audio_format", FORMATS)
 @pytest.mark.parametrize("rate", [16_000, 22_050, RATE, 44_100])
-def test_the_lead_in_is_where_the_sound_begins(audio_format: str, rate: int) -> None:
+def test_the_lead_in_is_the_silence_before_the_audio(audio_format: str, rate: int) -> None:
     click = np.zeros(rate // 2, dtype=np.float32)
     click[:64] = 0.8 * np.hanning(64)
     heard = with_ffmpeg(stream(audio_format, click, rate=rate), audio_format, rate)
@@ -178,7 +178,7 @@ def test_a_sample_at_a_time(audio_format: str, rate: int) -> None:
     ("audio_format", "seconds"),
     [("wav", 0.0005), ("pcm", 0.0005), ("flac", 0.03), ("opus", 0.045), ("mp3", 0.05), ("aac", 0.09)],
 )
-def test_sound_leaves_early(audio_format: str, seconds: float) -> None:
+def test_bytes_are_returned_early(audio_format: str, seconds: float) -> None:
     """After so many seconds of input, output begins, and it never lags further behind."""
     encoder = Encoder(audio_format, RATE)
     step = 12
@@ -189,7 +189,7 @@ def test_sound_leaves_early(audio_format: str, seconds: float) -> None:
 
 
 @pytest.mark.parametrize("audio_format", FORMATS)
-def test_the_header_leaves_before_there_is_sound(audio_format: str) -> None:
+def test_the_header_is_returned_first(audio_format: str) -> None:
     head = Encoder(audio_format, RATE).encode(Audio(np.zeros(0, dtype=np.float32), RATE))
     begins = {"wav": b"RIFF\xff\xff\xff\xffWAVEfmt ", "flac": b"fLaC", "opus": b"OggS"}.get(audio_format, b"")
     assert head.startswith(begins)
@@ -197,7 +197,7 @@ def test_the_header_leaves_before_there_is_sound(audio_format: str) -> None:
 
 
 @pytest.mark.parametrize("audio_format", FORMATS)
-def test_what_has_come_so_far_can_be_played(audio_format: str) -> None:
+def test_a_partial_stream_can_be_played(audio_format: str) -> None:
     encoder = Encoder(audio_format, RATE)
     come = b"".join(encoder.encode(Audio(voice()[at : at + 480], RATE)) for at in range(0, 24_000, 480))
     heard = with_ffmpeg(come, audio_format)[lead_in(audio_format, True) :]
@@ -206,7 +206,7 @@ def test_what_has_come_so_far_can_be_played(audio_format: str) -> None:
 
 
 @pytest.mark.parametrize("audio_format", ["wav", "flac", "mp3", "opus", "pcm"])
-def test_our_own_decoder_takes_what_we_stream(audio_format: str) -> None:
+def test_stream_decoder_reads_the_streams(audio_format: str) -> None:
     decoder = StreamDecoder(audio_format, RATE)
     encoder = Encoder(audio_format, RATE)
     parts = [decoder.feed(encoder.encode(Audio(voice()[at : at + 999], RATE))) for at in range(0, len(voice()), 999)]

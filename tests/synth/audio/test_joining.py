@@ -56,7 +56,7 @@ def test_a_pause_alone_is_exact() -> None:
     assert len(joined.audio.samples) == RATE // 4
 
 
-def test_without_marks_the_voice_keeps_its_own_silence_save_a_long_end() -> None:
+def test_without_marks_the_silence_of_the_voice_stays_except_a_long_end() -> None:
     piece = tone(0.5, 0.05, 0.08)
     assert np.array_equal(join([Speech(piece)], [None, None], RATE)[0].audio.samples, piece.samples)
     long_end, _ = join([Speech(tone(0.5, 0, 2.0))], [None, None], RATE)
@@ -64,7 +64,7 @@ def test_without_marks_the_voice_keeps_its_own_silence_save_a_long_end() -> None
 
 
 @pytest.mark.parametrize(("asked", "expected"), [(None, 0.45), (250, 0.45), (700, 0.7)])
-def test_between_sentences_the_longer_of_pause_and_voice_holds(asked: int | None, expected: float) -> None:
+def test_between_sentences_the_longer_of_pause_and_silence_counts(asked: int | None, expected: float) -> None:
     first, rest = join([Speech(tone(0.5, 0, 0.4))], [None, None], RATE, last=False)
     second, _ = join([Speech(tone(0.5, 0.05))], [asked, None], RATE, before=rest)
     whole = Audio(np.concatenate([first.audio.samples, second.audio.samples]), RATE)
@@ -72,7 +72,7 @@ def test_between_sentences_the_longer_of_pause_and_voice_holds(asked: int | None
     assert length == pytest.approx(expected, abs=0.003)
 
 
-def test_word_times_move_with_the_sound() -> None:
+def test_word_times_move_with_the_audio() -> None:
     pieces = [
         Speech(tone(0.5, 0.1), (WordTime("a", 0, 0.1, 0.6),)),
         Speech(tone(0.5, 0.2), (WordTime("b", 2, 0.2, 0.7),)),

@@ -187,7 +187,7 @@ def test_word_times_are_keyed_to_the_text(text: str, voice: str | None) -> None:
     assert speech.words[-1].end < speech.audio.seconds - 0.2  # the silence at the end is no part of the word
 
 
-def test_words_lie_where_they_are_heard() -> None:
+def test_word_times_match_the_audio() -> None:
     """A word has the same samples at every position, so it can be found by correlation."""
     speech = speak("Six, six, six.")
     first = part(speech, 0)
@@ -199,12 +199,12 @@ def test_words_lie_where_they_are_heard() -> None:
     assert speech.words[0].end < speech.words[1].start - 0.05  # the pause of the comma belongs to neither
 
 
-def test_a_number_takes_the_time_of_all_that_is_said_for_it() -> None:
+def test_a_number_has_the_time_of_its_spoken_form() -> None:
     speech = speak("It costs $299 now.")
     assert seconds(speech, 2) > 3 * seconds(speech, 1)
 
 
-def test_words_that_the_engine_joins_share_their_sound() -> None:
+def test_words_that_the_engine_joins_share_their_audio() -> None:
     speech = speak("at the end of the day")
     of, the = speech.words[3], speech.words[4]
     assert of.start < of.end == the.start < the.end
@@ -217,7 +217,7 @@ def test_an_alias_is_spoken_and_timed_on_the_text() -> None:
     assert seconds(speech, 1) > seconds(speak(plain(text)), 1) + 0.2
 
 
-def test_an_unfinished_piece_keeps_the_tune_up_and_leaves_no_silence() -> None:
+def test_an_unfinished_piece_keeps_its_pitch_and_has_no_final_silence() -> None:
     ended, going = speak("because she stole my money"), speak("because she stole my money", unfinished=True)
     assert ended.audio.seconds - ended.words[-1].end > 0.2
     assert going.audio.seconds - going.words[-1].end < 0.05
@@ -225,7 +225,7 @@ def test_an_unfinished_piece_keeps_the_tune_up_and_leaves_no_silence() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "   ", "...", "?! — …", "\x00\n", "😀", "😀 🎉!", "\u200d\u2060\ufeff"])
-def test_nothing_to_say_is_no_sound(text: str) -> None:
+def test_a_text_without_words_gives_no_audio(text: str) -> None:
     speech = speak(plain(text))
     check_times(speech, text)
     assert len(speech.audio.samples) == 0
@@ -301,7 +301,7 @@ def test_pitch_turns_within_the_word(sentence: str, kind: str, sign: int) -> Non
     assert turns[2] > turns[0]
 
 
-def test_several_marks_on_one_word_all_hold() -> None:
+def test_several_marks_on_one_word() -> None:
     for kind, sign in (("pitch_rising", 1), ("pitch_falling", -1)):
         after, before, index = with_and_without(SENTENCES[9], "emph", kind)
         assert seconds(after, index) > 1.3 * seconds(before, index)
@@ -310,7 +310,7 @@ def test_several_marks_on_one_word_all_hold() -> None:
         assert sign * (rise(after, index) - rise(before, index)) > 3
 
 
-def test_marks_on_many_words_hold_together() -> None:
+def test_marks_on_many_words() -> None:
     text = "We must act now"
     plain_speech = speak(text)
     speech = speak(MarkedText(text, tuple(Mark("emph", run.start) for run in segment_words(text))))
@@ -331,7 +331,7 @@ def test_marks_on_many_words_hold_together() -> None:
         ("Tôi không <>nói rằng cô ấy.", "vi"),
     ],
 )
-def test_emphasis_holds_in_other_languages(sentence: str, voice: str) -> None:
+def test_emphasis_in_other_languages(sentence: str, voice: str) -> None:
     after, before, index = with_and_without(sentence, "emph", voice=voice)
     assert seconds(after, index) > 1.3 * seconds(before, index)
     assert level(after, index) > level(before, index) + 2.5
@@ -354,7 +354,7 @@ def test_unrealised_marks_are_returned() -> None:
     assert speech.unrealised == tuple(mark for mark in marked.marks if mark != done)
 
 
-def test_a_contour_that_changes_nothing_returns_the_sound() -> None:
+def test_a_flat_contour_returns_the_audio_unchanged() -> None:
     samples = speak(SENTENCE).audio.samples
     same, old, new = modify(
         samples, espeak.RATE, [Edit(2000, 16000, 1.0, 0.0, ((0.0, 0.0),)), Edit(16000, 40000, 1.0, 0.0, ((0.0, 0.0),))]
@@ -375,7 +375,7 @@ def test_an_edit_meets_its_neighbours_without_a_step() -> None:
     assert np.array_equal(shaped[-(len(wave) - edit.end) :], wave[edit.end :])
 
 
-def test_the_pitch_of_a_known_sound_is_found() -> None:
+def test_the_pitch_of_a_known_signal_is_found() -> None:
     time_axis = np.arange(22_050) / 22_050
     for hertz in (70.0, 110.0, 220.0):
         sound = sum(np.sin(2 * np.pi * hertz * harmonic * time_axis) / harmonic for harmonic in range(1, 12))
@@ -389,7 +389,7 @@ def test_the_pitch_of_a_known_sound_is_found() -> None:
 # Reproducibility
 
 
-def test_the_same_request_is_the_same_sound() -> None:
+def test_equal_requests_give_equal_audio() -> None:
     marked = parse("I never said <emph>she <pitch_rising>stole my money.")
     first = speak(marked)
     for voice, speed, embedded in (("de", 1.0, None), ("cmn", 2.5, None), (None, 0.3, EmbeddedVoice(EmbeddedSettings(pitch=90)))):
@@ -455,7 +455,7 @@ def test_cleaning_is_linear(unit: str) -> None:
 # Concurrency and errors
 
 
-def test_many_requests_at_once_get_their_own_sound() -> None:
+def test_concurrent_requests_get_their_own_audio() -> None:
     texts = [f"Number {index}." for index in range(20)]
     alone = [speak(text).audio.samples for text in texts]
 
@@ -612,7 +612,7 @@ def test_a_library_that_does_not_start_is_named(tmp_path: Path, monkeypatch: pyt
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_a_forked_process_starts_its_own_engine() -> None:
+def test_a_forked_process_starts_another_engine() -> None:
     expected = speak(SENTENCE).audio.samples
     child = os.fork()
     if child == 0:

@@ -148,7 +148,7 @@ def test_invalid_loss_weights_are_refused(model: Any, text: float, audio: float)
         HiggsLoss(model, text_weight=text, audio_weight=audio)
 
 
-def test_a_text_loss_needs_a_text_head_and_audio_alone_does_not(mixed: list[TrainingExample]) -> None:
+def test_only_the_text_loss_needs_a_text_head(mixed: list[TrainingExample]) -> None:
     from tiny_higgs import tiny_model
 
     model = tiny_model()

@@ -256,7 +256,7 @@ def test_lines_are_read_together_and_paragraphs_are_not() -> None:
     assert said("10 \r\n kg") == "ten | kilograms"
 
 
-def test_a_number_grouped_by_narrow_spaces_is_said_by_its_first_word() -> None:
+def test_a_number_grouped_by_narrow_spaces_is_assigned_to_its_first_word() -> None:
     assert said("10\u00a0000 km") == "ten thousand |  | kilometers"
     assert (
         said("about 1\u202f234\u202f567.") == "about | one million two hundred thirty-four thousand five hundred sixty-seven. |  | "
@@ -304,7 +304,7 @@ def test_other_languages() -> None:
         ("25", "enm"),
     ],
 )
-def test_what_is_not_certain_is_left_to_the_voice(text: str, language: str) -> None:
+def test_ambiguous_numbers_stay_as_written(text: str, language: str) -> None:
     assert said(text, language) == " | ".join(text.split()).replace("5–10", "5– | 10")
 
 
@@ -325,7 +325,7 @@ def test_a_literal_tag_is_words() -> None:
     assert said("a<emph>b", "ja") == "a‹emph›b"
 
 
-def test_marks_do_not_change_what_is_said() -> None:
+def test_marks_do_not_change_the_spoken_form() -> None:
     marked = parse("Only <emph>$299 <pause_long>and $5 <emph>million<pause_short>.")
     assert [spoken_word.spoken for spoken_word in spoken_words(marked)] == [
         spoken_word.spoken for spoken_word in spoken_words(plain(marked.text))
@@ -340,12 +340,12 @@ def aliased(text: str, *aliases: tuple[str, str], language: str = "en-us") -> st
     return " | ".join(spoken_word.spoken for spoken_word in spoken_words(MarkedText(text, (), placed), language))
 
 
-def test_an_alias_is_said_in_place_of_its_word() -> None:
+def test_an_alias_replaces_its_word() -> None:
     assert aliased('"W3C, and', ("W3C", "World Wide Web Consortium")) == '"World Wide Web Consortium, | and'
     assert aliased("the ßß", ("ßß", "x"), language="de") == "the | x"
 
 
-def test_an_alias_over_several_words_is_said_by_the_first_with_the_punctuation_of_the_last() -> None:
+def test_an_alias_over_several_words_is_assigned_to_the_first_with_the_last_punctuation() -> None:
     assert aliased("see (Dr. Smith Jr.), now", ("Dr. Smith Jr.", "the doctor")) == "see | (the doctor), |  |  | now"
 
 
@@ -361,11 +361,11 @@ def test_an_alias_hides_its_text_from_the_rules() -> None:
     assert aliased("Dr. Who", ("Who", "5")) == "Dr. | five"
 
 
-def test_what_an_alias_says_is_read_out_too() -> None:
+def test_aliases_are_verbalised() -> None:
     assert aliased("x y", ("x", "$5 & <emph> 2\x00nd — ٣")) == "five dollars and less than emph greater than two nd — three | y"
 
 
-def test_an_alias_between_words_is_said_by_the_word_before() -> None:
+def test_an_alias_between_words_is_assigned_to_the_word_before() -> None:
     assert aliased("10 - 15", ("-", "until")) == "ten until | fifteen"
     assert aliased("— go", ("—", "dash")) == "dash go"
     assert aliased("go — ", ("—", "dash")) == "go dash"
@@ -409,13 +409,13 @@ def test_one_spoken_form_a_word_in_order_and_bounded(marked: MarkedText, languag
 
 
 @given(TEXTS, LANGUAGES)
-def test_no_sign_of_markup_and_no_control_character_is_said(text: str, language: str) -> None:
+def test_markup_and_control_characters_are_removed(text: str, language: str) -> None:
     for spoken_word in spoken_words(plain(text), language):
         assert not set(spoken_word.spoken) & set("<>\x00\x1b\u00ad\u200b")
 
 
 @given(TEXTS)
-def test_english_leaves_no_digit(text: str) -> None:
+def test_english_has_no_digits_left(text: str) -> None:
     assert not any(sign.isdecimal() for spoken_word in spoken_words(plain(text)) for sign in spoken_word.spoken)
 
 
@@ -469,7 +469,7 @@ def test_text_without_figures_costs_little_more_than_its_segmentation() -> None:
     assert any(seconds(lambda: spoken_words(plain(text))) < 10 * seconds(lambda: segment_words(text)) for _ in range(3))
 
 
-def test_number_words_are_loaded_when_there_is_a_number() -> None:
+def test_num2words_is_loaded_only_for_numbers() -> None:
     code = (
         "import sys, synth.normalisation as s; from prosody_tagger.markup import plain; s.spoken_words(plain('no figures here')); "
         "assert 'num2words' not in sys.modules; s.spoken_words(plain('7')); assert 'num2words' in sys.modules"
