@@ -1,7 +1,7 @@
 """Admission control: limits on concurrent work, and one synthesis shared by all requests for the same thing.
 
 Work starts only with a permit of its `Limiter`, and returns the permit when it ends, fails or is cancelled. Without a free permit a
-request waits in a queue of bounded length; when the queue is full it is refused at once, with the time after which to retry.
+request waits in a queue of bounded length; when the queue is full it is refused immediately, with the time after which to retry.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from ai_core.pipeline import Result
 from synth.errors import BackendBusy, BackendTimeout
 
 _MAX_BUFFERED = 16
-"""Results of one synthesis that are kept while some listener has not taken them; one more, and the synthesis pauses."""
+"""Maximum number of results that are buffered until every listener has taken them; then the synthesis pauses."""
 
 _MAX_RETRY_AFTER = 60
 """Longest time after which a refused client is told to retry, in seconds."""
@@ -163,7 +163,7 @@ class SharedSynthesis:
     ) -> None:
         """
         Args:
-            results: what to listen to; it is started with a permit, and closed at the end.
+            results: the generator of results; started with a permit, and closed at the end.
             on_end: called once, when no further listener may join.
             deadline: seconds for the wait in the queue and the work.
             limiter: gives the permit; None runs the synthesis at once.
@@ -290,7 +290,7 @@ class SynthesisScheduler:
         """
         synthesis = self._active.get(key)
         if synthesis is None or not synthesis.joinable:
-            self.limiter(backend).check()  # refuse most requests here, before a task is made for them
+            self.limiter(backend).check()  # refuse most requests here, before creating a task
 
             def forget() -> None:
                 if self._active.get(key) is synthesis:

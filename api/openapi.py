@@ -34,7 +34,7 @@ EVENT: dict[str, Any] = {
 """The JSON of each server-sent event. The audio is base64; an error is the last event."""
 
 AUDIO_RESPONSE: dict[str, Any] = {
-    "description": "The audio; with Accept: application/json one object; with Accept: text/event-stream events as it is made.",
+    "description": "The audio; with Accept: application/json one object; with Accept: text/event-stream events during synthesis.",
     "content": {
         **{kind: {"schema": {"type": "string", "format": "binary"}} for kind in MEDIA_TYPES.values()},
         "text/event-stream": {

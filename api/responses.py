@@ -33,7 +33,7 @@ _log = logging.getLogger(__name__)
 
 
 class AudioStreamResponse(Response):
-    """A response of chunks as they are made. When the client disconnects, their generator is closed at once."""
+    """Streams chunks as they are generated. When the client disconnects, the generator is closed immediately."""
 
     def __init__(self, chunks: AsyncGenerator[bytes, None], media_type: str, headers: Mapping[str, str]) -> None:
         self._chunks = chunks

@@ -35,7 +35,7 @@ class SpeechOptions(_StrictModel):
     realise: bool | None = Field(default=None, description="Realise the marks that the voice does not support in its audio.")
     report: bool = Field(default=False, description="Measure every mark in the audio.")
     format: AudioFormat = Field(default="wav", description="Format of the audio; pcm is 16-bit little-endian mono.")
-    stream: bool = Field(default=False, description="Send the audio while it is made. Its header then does not give its length.")
+    stream: bool = Field(default=False, description="Stream the audio during synthesis. Its header then does not give its length.")
 
 
 class SpeakRequest(SpeechOptions):
@@ -62,9 +62,9 @@ class SpeakRequest(SpeechOptions):
         if (self.text is None) == (self.input is None):
             raise ValueError("give either text, or input and points")
         if self.text is not None and self.points:
-            raise ValueError("points go with input, not with text")
+            raise ValueError("points require input, not text")
         if self.marked and self.text is None:
-            raise ValueError("marked goes with text")
+            raise ValueError("marked requires text")
         return self
 
 
@@ -119,7 +119,7 @@ class SpokenOut(MarkedOut):
     fallback: str | None = Field(description="The backend that failed, if the fallback spoke.")
     timings: dict[str, float]
     reply: str | None = Field(description="The reply that was spoken, if the request had an input.")
-    report: dict[str, Any] | None = Field(description="What was measured of each mark.")
+    report: dict[str, Any] | None = Field(description="The measurement of each mark.")
 
 
 class MeasuredOut(BaseModel):
@@ -129,7 +129,7 @@ class MeasuredOut(BaseModel):
 
     text: str
     marked: str
-    trusted: bool = Field(description="Whether the recording says the text.")
+    trusted: bool = Field(description="Whether the recording matches the text.")
     confidence: float
     warnings: list[str]
     asked: int
@@ -197,7 +197,7 @@ class VoiceList(BaseModel):
     object: Literal["list"] = "list"
     backend: str
     data: list[VoiceOut]
-    voices: list[str] = Field(description="The ids alone, as some clients read them.")
+    voices: list[str] = Field(description="The ids only, for clients that read them here.")
 
 
 class DeletedOut(BaseModel):

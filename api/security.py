@@ -1,4 +1,4 @@
-"""Access rules: API keys, and what a service without keys answers. `api.security_middleware` applies them to requests."""
+"""Access rules: API keys, and the requests that a service without keys accepts. `api.security_middleware` applies them."""
 
 import hmac
 import re
@@ -78,7 +78,7 @@ class SecuritySettings(BaseModel):
     @model_validator(mode="after")
     def _check_open_without_keys(self) -> "SecuritySettings":
         if self.open and self.keys:
-            raise ValueError("keys are set, and so is open, which asks for none; remove one of them")
+            raise ValueError("keys and open exclude each other; remove one of them")
         return self
 
     def requires_key(self, host: str) -> bool:

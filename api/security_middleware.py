@@ -235,7 +235,7 @@ def _check_length(headers: list[tuple[bytes, bytes]], limit: int) -> _Refusal | 
 
 
 def _too_large(limit: int) -> _Refusal:
-    return _Refusal(413, "body_too_large", f"the body is longer than {limit} bytes; send less at once")
+    return _Refusal(413, "body_too_large", f"the body is longer than {limit} bytes; send less per request")
 
 
 def _draining(receive: Receive, send: Send) -> Send:

@@ -49,7 +49,7 @@ class UnknownVoice(RefusedRequest):
 
 
 class DamagedVoice(BadInput):
-    """The stored entry is not what was uploaded."""
+    """The stored entry differs from the upload."""
 
 
 class VoiceStoreSettings(BaseModel):

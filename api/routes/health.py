@@ -31,7 +31,7 @@ async def live() -> LiveOut:
 @router.get(
     "/ready",
     response_model=ReadyOut,
-    responses={**documented(), 503: {"model": ReadyOut, "description": "Not yet; the response says what is missing."}},
+    responses={**documented(), 503: {"model": ReadyOut, "description": "Not ready; the response names the missing parts."}},
     summary="Is the service ready to speak?",
 )
 async def ready(service: ServiceDep) -> Response:

@@ -37,7 +37,8 @@ OPENAI_MODELS = ("tts-1", "gpt-4o", "prosody")
     summary="Speak a text, as OpenAI does",
 )
 async def speech(request: Request, asked: OpenAISpeechRequest, service: ServiceDep) -> Response:
-    """Speaks `input`, sentence by sentence as it is made; with `stream_format: sse` as events. The input is plain text unless
+    """Speaks `input` and streams the audio sentence by sentence; with `stream_format: sse` as events. The input is plain text
+    unless
     `marked` says that it contains marks."""
     backend = _backend_name(asked.model)
     name = _voice_name(asked.voice)

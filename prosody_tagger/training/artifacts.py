@@ -53,7 +53,7 @@ def base_record(name: str, network: Any) -> dict[str, str]:
 
 
 def choose_thresholds(scores: Scores, labels: WordLabels) -> dict[str, Any]:
-    """Return the content of thresholds.json: thresholds at which held-out text gets as many marks as wanted.
+    """Return the content of thresholds.json: thresholds at which held-out text gets the requested number of marks.
 
     Emphasis gets one threshold for each named density. Pauses get the share that the labels have within a text. Pitch marks and
     long pauses get the share that they have among words and among pauses, if the held-out text contains them.

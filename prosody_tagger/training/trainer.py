@@ -284,9 +284,7 @@ class TaggerTrainer:
         if accelerator.num_processes > 1:
             loss = self._sum_over_processes(loss)
         if not math.isfinite(float(loss)):
-            raise BadInput(
-                f"the loss became {float(loss)} at step {completed + 1}; start again with a lower --lr than {settings.lr}"
-            )
+            raise BadInput(f"the loss became {float(loss)} at step {completed + 1}; start again with --lr below {settings.lr}")
         torch.nn.utils.clip_grad_norm_(self.trained.values(), GRADIENT_NORM)
         for group in self.optimizer.param_groups:
             group["lr"] = settings.lr * learning_rate_share(completed, sum(self.epoch_steps))

@@ -56,7 +56,7 @@ def check(audio: Audio) -> None:
     if samples.ndim != 1:
         raise BadInput(f"the audio has the shape {list(samples.shape)}; give one channel")
     if not len(samples):
-        raise BadInput("the audio holds 0 samples; give a recording with sound in it")
+        raise BadInput("the audio has 0 samples; give a recording")
     if audio.rate < LOWEST_RATE:
         raise BadInput(f"a rate of {audio.rate} Hz is too low for speech; give {LOWEST_RATE} Hz or more")
     broken = len(samples) - int(np.count_nonzero(np.isfinite(samples)))

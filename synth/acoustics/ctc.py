@@ -219,7 +219,7 @@ class CtcAligner:
                 start = min((int(frames[stop - count]) * self._hop + margin) / self.rate, seconds)
                 end = min(((int(frames[stop - 1]) + 1) * self._hop + margin) / self.rate, seconds)
             times.append(WordTime(item.word.core(text), item.word.core_start, start, end, confidence))
-        # A word without frames has no sound of its own, so it does not count in the mean.
+        # A word without frames does not count in the mean.
         mean = float(confidences[counts > 0].mean()) if counts.any() else 0.0
         worst = math.exp(-_worst_mean(costs, round(_STRETCH_SECONDS * self.rate / self._hop)))
         return Alignment(tuple(times), min(mean, worst))

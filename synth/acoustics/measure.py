@@ -310,7 +310,7 @@ class _Measurement:
         return bool(_PAUSE_PUNCTUATION.search(self.text, words[index - 1].core_end, words[index].core_start))
 
     def _false_realisations(self) -> list[FalseReport]:
-        """Return what is audible without a mark."""
+        """Return words and silences that stand out without a mark."""
         found: list[FalseReport] = []
         marks, text_words = self.recording.marked.marks, self.recording.text_words
         paused = {word_after(text_words, mark.offset) for mark in marks if mark.is_pause}

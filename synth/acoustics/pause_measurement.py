@@ -13,7 +13,7 @@ _LONGEST_REACH_SECONDS = 0.5  # how far into a word beside the slot a silence is
 def silences_ms(audio: Audio, words: Sequence[WordTime]) -> list[float]:
     """Return the milliseconds of silence before each word and after the last: ``len(words) + 1`` values.
 
-    Silence is what lies in 10 ms windows whose RMS is more than 40 dB below the recording's 95th percentile. Between two words the
+    Silence consists of 10 ms windows whose RMS is more than 40 dB below the recording's 95th percentile. Between two words the
     longest run counts, with a preference for runs near their boundary, as far as the middle of either word; at the edges of the
     recording, the run that touches the edge. A word without length has no silence beside it: it belongs to the audible words.
     """

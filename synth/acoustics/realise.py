@@ -122,7 +122,7 @@ class _Realisation:
         else:
             gaps, unrealised = gaps_by_silences(self.audio, self._text, self._text_words, marks)
         for mark in unrealised:
-            reason = "the word is too short to be cut" if trusted else _UNTRUSTED
+            reason = "the word is too short to split" if trusted else _UNTRUSTED
             self._leave(mark, reason, word_after(self._text_words, mark.offset))
         if gaps:
             self.audio, moved = insert_pauses(self.audio, gaps, self.words)
@@ -243,7 +243,7 @@ def _no_speech_reason(audio: Audio, text_words: Sequence[Word]) -> str | None:
     if not text_words:
         return None
     if not len(audio.samples):
-        return "the audio holds 0 samples"
+        return "the audio has 0 samples"
     if np.abs(audio.samples).max() < _FAINTEST:
         return "the audio is silent"
     width = max(1, round(FRAME_SECONDS * audio.rate))

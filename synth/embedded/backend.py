@@ -126,7 +126,7 @@ class EmbeddedVoice(Synthesizer):
 
     @property
     def capabilities(self) -> Capabilities:
-        """Pauses are made by the caller that joins the pieces ("realised"), all other marks here ("rendered").
+        """The pipeline inserts pauses ("realised"); all other marks are rendered here.
 
         Raises:
             BackendUnavailable: espeak-ng is not installed.
