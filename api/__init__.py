@@ -1,10 +1,10 @@
 """The HTTP service. `api.app.create_app` creates it; `prosody serve` runs it.
 
 app                     the application: middleware, routes and error handlers
-settings                PROSODY_API__*, put together from the settings of the modules below
-service                 what routes share: the runtime, and jobs that run within limits and stop when the client disconnects
+settings                PROSODY_API__*, combined from the settings of the modules below
+service                 shared by the routes: the runtime, and jobs that run within limits and stop when the client disconnects
 admission               limits on concurrent work, and one synthesis shared by identical requests
-security                API keys, and which hosts and origins are answered without a key
+security                API keys, and the hosts and origins that need none
 security_middleware     refuses requests without a key, over the rate limit, or with oversized or slow bodies
 rate_limit              requests per client and time
 middleware              request ids, request log, request metrics

@@ -1,4 +1,4 @@
-"""The routes: what each endpoint does with a request. What they share is in `api`.
+"""The endpoints. Code that they share is in `api`.
 
 speech     POST /speak, /mark, /measure; GET /v1/prosody
 openai     OpenAI's endpoints: speech, models, voices

@@ -1,4 +1,4 @@
-"""What SSML's elements, attributes and values mean here."""
+"""Meaning of SSML's elements, attributes and values."""
 
 import re
 from collections.abc import Mapping

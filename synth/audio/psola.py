@@ -24,10 +24,10 @@ PitchPoints = tuple[tuple[float, float], ...]
 
 _CONTEXT_SECONDS = 0.060  # audio on either side of an edit that pitch tracking sees
 _CONTEXT_FRAMES = 12  # the same in frames of `pitch.track`
-_NOISE_HOP_SECONDS = 0.005  # spacing of grains in unvoiced sound
+_NOISE_HOP_SECONDS = 0.005  # spacing of grains in unvoiced speech
 _RAMP_SECONDS = 0.015  # fade of a gain change at the edges of an edit
 _PEAK = 0.99  # highest amplitude after a gain
-_CONSONANT_STRETCH = 0.4  # lengthening of unvoiced sound relative to voiced sound: speakers mostly lengthen vowels
+_CONSONANT_STRETCH = 0.4  # lengthening of unvoiced speech relative to voiced speech: speakers mostly lengthen vowels
 _SEARCH = 0.15  # search range for the next pulse, as a fraction of a period
 _MIN_PULSES = 3  # of a voiced run; shorter runs are treated as unvoiced
 _BRIDGED_FRAMES = 3  # longest gap within a voiced run, where the pitch changes too fast to be tracked
@@ -158,7 +158,7 @@ def _voiced_runs(context: Samples, rate: int, first: int, limit: int, frequency:
 def _pulses(sound: Curve, start: int, end: int, periods: Curve) -> SampleIndices:
     """Return one sample index a period in ``[start, end)``.
 
-    Starts at the strongest peak; each further pulse is where the sound correlates best with the sound around the one before.
+    Starts at the strongest peak; each further pulse is where the signal correlates best with the signal around the previous one.
     """
     strongest = start + int(np.argmax(np.abs(sound[start:end])))
     found = [strongest]
@@ -171,7 +171,7 @@ def _pulses(sound: Curve, start: int, end: int, periods: Curve) -> SampleIndices
 
 
 def _next_pulse(sound: Curve, pulse: int, distance: float) -> int:
-    """Return the index about ``distance`` samples from ``pulse`` where the sound correlates best with the sound there."""
+    """Return the index about ``distance`` samples from ``pulse`` where the signal correlates best with that around ``pulse``."""
     half, slack = round(abs(distance) / 2), round(abs(distance) * _SEARCH)
     expected = pulse + round(distance)
     low, high = expected - slack - half, expected + slack + half + 1
@@ -184,7 +184,7 @@ def _next_pulse(sound: Curve, pulse: int, distance: float) -> int:
 
 
 def _grains(runs: list[SampleIndices], warp: Curve, rate: int, semitones: Curve) -> list[tuple[int, int]]:
-    """Return the grains as pairs (position in the new sound, position in the old sound), with start and end included.
+    """Return the grains as pairs (position in the new signal, position in the old signal), with start and end included.
 
     ``semitones`` is the change of pitch at every old sample and at the end.
     """
@@ -212,7 +212,8 @@ def _voiced_grains(pulses: SampleIndices, new: SampleIndices, old: Curve, ratio:
 
 
 def _noise_grains(start: int, end: int, warp: Curve, rate: int) -> list[tuple[int, int]]:
-    """Return evenly spaced grains for unvoiced sound between two positions of the new sound, each from its position in the old."""
+    """Return evenly spaced grains for unvoiced speech between two positions of the new signal, each from its position in the
+    old."""
     spacing = round(_NOISE_HOP_SECONDS * rate)
     positions = np.arange(start + spacing, end - spacing // 2, spacing)
     sources = np.round(np.interp(positions, warp, np.arange(len(warp)))).astype(np.int64)

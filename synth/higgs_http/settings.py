@@ -9,7 +9,7 @@ from synth.higgs_http.dialects import DIALECTS
 
 
 class HiggsSettings(BaseModel):
-    """Which server to use, what to request and how long to wait. A value of None stands for the dialect's default.
+    """The server, the requests and time limits. None means the dialect's default.
 
     Attributes:
         dialect: boson for Boson's cloud (v3), boson-chat for its chat completions (v2), openai-speech for your own server.
