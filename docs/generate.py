@@ -79,7 +79,7 @@ def choices_text(annotation: Any, text: str) -> str:
 
 
 def is_group(model: "type[BaseModel]", name: str) -> bool:
-    """Tell whether a field of ``model`` is a pydantic model itself, or one or None."""
+    """Return whether a field of ``model`` is a pydantic model itself, or one or None."""
     from pydantic import BaseModel
 
     annotation = model.model_fields[name].annotation

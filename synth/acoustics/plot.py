@@ -178,5 +178,5 @@ def _draw_label(axes: "Axes", mark: MarkReport, at: float, height: float, text: 
 
 
 def _title(report: Report) -> str:
-    heard = f"{report.realised} of {report.asked} marks heard" if report.asked else "no marks"
-    return f"{heard}, {len(report.false)} unmarked" if report.false else heard
+    summary = f"{report.realised} of {report.asked} marks audible" if report.asked else "no marks"
+    return f"{summary}, {len(report.false)} unmarked" if report.false else summary
