@@ -1,4 +1,4 @@
-"""Write the parts of the documentation that repeat what the code says.
+"""Generate the parts of the documentation that repeat the code.
 
     python docs/generate.py            rewrite them
     python docs/generate.py --check    list what is out of date; exit code 1 if anything is
@@ -41,7 +41,7 @@ def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 
 
 def attribute_texts(model: type) -> dict[str, str]:
-    """Return what the docstring's ``Attributes:`` section says of each attribute, own and inherited, each as one line."""
+    """Return the description of each attribute in the docstring's ``Attributes:`` section, own and inherited, each as one line."""
     found: dict[str, str] = {}
     for base in reversed(model.__mro__):
         _, _, section = (inspect.cleandoc(base.__doc__ or "")).partition("Attributes:\n")
@@ -79,7 +79,7 @@ def choices_text(annotation: Any, text: str) -> str:
 
 
 def is_group(model: "type[BaseModel]", name: str) -> bool:
-    """Tell whether a field of ``model`` is a pydantic model itself, or one or None."""
+    """Return whether a field of ``model`` is a pydantic model itself, or one or None."""
     from pydantic import BaseModel
 
     annotation = model.model_fields[name].annotation
@@ -247,7 +247,7 @@ def commands() -> str:
         ("train-higgs", synth.higgs_finetune.command.app),
     )
     sections = [section for name, app in applications for section in command_sections(typer.main.get_command(app), name)]
-    about = "What each command's `--help` says. This page is generated: change the commands and run `python docs/generate.py`."
+    about = "The commands with all options. This page is generated: change the commands and run `python docs/generate.py`."
     return "\n".join((f"# Commands\n\n{about}\n", *sections))
 
 
@@ -300,7 +300,7 @@ def renewed(text: str) -> str:
 
 
 def outdated() -> dict[Path, str]:
-    """Return the files that differ from what the code says, each with the text that it should have."""
+    """Return the files that differ from the code, each with its correct text."""
     wanted = {ROOT / name: make() for name, make in FILES.items()}
     for pattern in DOCUMENTS:
         for path in sorted(ROOT.glob(pattern)):

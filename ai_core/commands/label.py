@@ -1,4 +1,4 @@
-"""Command `prosody label`: label transcripts with the marks heard in their recordings."""
+"""Command `prosody label`: label transcripts with the marks found in their recordings."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -56,7 +56,7 @@ def label(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Label transcripts with the marks heard in their recordings.
+    """Label transcripts with the marks found in their recordings.
 
     Skips recordings that are already labelled: run it again to continue, or to retry those that failed.
     """
@@ -156,12 +156,12 @@ class _Labeller:
             self.done_before += 1
             return
         sound = read_sound(str(recording.path))
-        found = await self._heard(sound, recording.text, runtime)
+        found = await self._measure(sound, recording.text, runtime)
         self._labels.add(recording, found, sound.seconds)
         self.labelled += 1
         self.last = render(found.marked)
 
-    async def _heard(self, sound: "Audio", text: str, runtime: "Runtime") -> "Label":
+    async def _measure(self, sound: "Audio", text: str, runtime: "Runtime") -> "Label":
         """Label a recording of ``text``.
 
         Raises:

@@ -14,11 +14,11 @@ from synth.acoustics.report import MarkReport, Report
 def print_report(report: Report, *, to_people: bool = False) -> None:
     """Print each mark with its figures, and false marks: on stdout, or with ``to_people`` on stderr, where stdout carries data."""
     if report.marks:
-        table = Table("mark", "word", "heard", "score", "figures", box=box.SIMPLE_HEAD)
+        table = Table("mark", "word", "audible", "score", "figures", box=box.SIMPLE_HEAD)
         for mark in report.marks:
             table.add_row(*(plain_text(cell) for cell in _row(mark)))
         (people() if to_people else Console(highlight=False)).print(table)
-    print_rows(("heard", f"{report.realised} of {report.asked} marks"), *_false(report), to_people=to_people)
+    print_rows(("audible", f"{report.realised} of {report.asked} marks"), *_false(report), to_people=to_people)
 
 
 def _false(report: Report) -> list[tuple[str, str]]:

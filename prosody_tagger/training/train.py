@@ -342,7 +342,7 @@ def _check_output(output: Path, *, resume: bool, overwrite: bool) -> None:
     files_of_a_tagger = ("adapter_config.json", "tokenizer.json", "training.json")
     is_known = has_checkpoint(output) or any((output / name).exists() for name in files_of_a_tagger)
     if output.is_dir() and any(output.iterdir()) and not is_known:
-        raise BadInput(f"--output {output} holds files that are no tagger's; give an empty or a new folder")
+        raise BadInput(f"--output {output} holds files of something other than a tagger; give an empty or a new folder")
 
 
 def _describe_data(files: "Sequence[DataFile]", split: "Split") -> list[str]:

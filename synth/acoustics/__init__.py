@@ -15,9 +15,9 @@ Changing the audio:
     pause_placement     where in the recording each pause belongs
 
 Measuring it:
-    measure             is each mark audible?
+    measure             whether each mark is audible
     report              the result as data
-    plot                the result as a picture
+    plot                the result as a plot
     contours            energy and pitch over time
     prominence, wavelet how much each word stands out
     word_features       duration, energy, pitch and prominence of each word

@@ -89,7 +89,7 @@ async def align(audio: Audio, text: str | MarkedText, backend: Synthesizer, *, l
     marked = plain(text) if isinstance(text, str) else text
     words = marked.words
     if not words:
-        raise BadInput(f"there are no words in {marked.text[:40]!r}; give the text that is said in the recording")
+        raise BadInput(f"there are no words in {marked.text[:40]!r}; give the transcript of the recording")
     top_hz = highest_hz(audio.rate)
     voice = await voice_for(backend, language)
     bands, reference = await asyncio.gather(

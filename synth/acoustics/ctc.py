@@ -148,7 +148,7 @@ class CtcAligner:
         marked = plain(text) if isinstance(text, str) else text
         spoken = spoken_words(marked) if language is None else spoken_words(marked, language)
         if not spoken:
-            raise BadInput(f"there are no words in {marked.text[:40]!r}; give the text that is said in the recording")
+            raise BadInput(f"there are no words in {marked.text[:40]!r}; give the transcript of the recording")
         spelling = _spelling(spoken, self.vocabulary)
         samples = self._network_input(audio)
         frames = max(0, (len(samples) - self._field) // self._hop + 1)
@@ -296,7 +296,7 @@ def _hop_and_field(config: Any) -> tuple[int, int]:
 
 
 def _is_path(source: str | Path) -> bool:
-    """Tell whether a source that is no folder was meant as a path: a hub name is OWNER/NAME or NAME."""
+    """Return whether a source that is not a folder was meant as a path: a hub name is OWNER/NAME or NAME."""
     return isinstance(source, Path) or os.path.exists(source) or source.startswith((".", "~", os.sep)) or source.count("/") > 1
 
 

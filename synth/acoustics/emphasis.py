@@ -59,7 +59,7 @@ class _Nucleus(NamedTuple):
 
 
 def stand_out(contours: Contours, words: Sequence[WordTime], marked: Collection[int]) -> bool:
-    """Tell whether the words of index ``marked`` already are by far the most prominent of ``words``."""
+    """Return whether the words of index ``marked`` already are by far the most prominent of ``words``."""
     is_marked = np.isin(np.arange(len(words)), list(marked))
     if is_marked.all():
         return False

@@ -69,7 +69,7 @@ class LabelsFile:
         return len(self._done)
 
     def has(self, recording: TranscribedRecording) -> bool:
-        """Tell whether the recording in its present state is labelled."""
+        """Return whether the recording in its present state is labelled."""
         return self._done.get(self._name(recording)) == _source_state(recording)
 
     def add(self, recording: TranscribedRecording, label: Label, seconds: float) -> None:
@@ -139,7 +139,7 @@ def rows(path: Path) -> Iterator[dict[str, Any]]:
             except (ValueError, KeyError, TypeError, RecursionError):
                 valid = False
             if not valid:
-                raise DataError(f"{path}:{number} is no row of labels; give another file with -o, or delete this one")
+                raise DataError(f"{path}:{number} is not a row of labels; give another file with -o, or delete this one")
             yield row
 
 

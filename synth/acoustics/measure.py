@@ -217,7 +217,7 @@ class _Measurement:
         if self.departure is not None and mark.kind in ("pitch_high", "pitch_low"):
             values = [float(self.departure.level[index]) if not math.isnan(level) else float("nan")]
         semitones = [sign * value for value in values if not math.isnan(value)]
-        note = "" if semitones else "its word has too little voice to tell the pitch"
+        note = "" if semitones else "too little of its word is voiced to measure the pitch"
         return self._word_mark(mark, index, _score(max(semitones), PITCH_SEMITONES) if semitones else 0.0, note, level)
 
     def _rises(self, index: int) -> list[float]:
@@ -302,7 +302,7 @@ class _Measurement:
         return recording.silences[after[0] if len(after) else len(recording.words)]
 
     def _is_punctuated(self, index: int | None) -> bool:
-        """Tell whether a voice may pause at the slot before a word without a mark."""
+        """Return whether a voice may pause at the slot before a word without a mark."""
         if index in (0, None):
             return True
         words = self.recording.text_words

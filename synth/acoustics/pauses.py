@@ -170,7 +170,7 @@ def _silence_of(audio: Audio, gap: Gap, level: float) -> Run | None:
 
 
 def _is_own(run: Run, gap: Gap, rate: int) -> bool:
-    """Tell whether a silence belongs to the gap: it overlaps it, or it is long and no other slot is nearer.
+    """Return whether a silence belongs to the gap: it overlaps it, or it is long and no other slot is nearer.
 
     Short silences before and after it are closures of stop consonants, which belong to their words.
     """

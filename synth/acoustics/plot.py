@@ -16,7 +16,7 @@ from synth.errors import BackendUnavailable
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_HEARD, _MISSED, _PLAIN, _FALSE = "#1b7f4d", "#c8322b", "#8fa3b8", "#d98a00"
+_AUDIBLE, _MISSED, _PLAIN, _FALSE = "#1b7f4d", "#c8322b", "#8fa3b8", "#d98a00"
 _WAVE, _PITCH, _ENERGY, _GRID = "#4c5f73", "#2a5fb0", "#7a4fa3", "#e3e8ee"
 _LABELS = {
     "emph": "emph",
@@ -109,7 +109,7 @@ def _colours(report: Report) -> dict[int, str]:
     colours = {item.offset: _FALSE for item in report.false if item.kind == "emph"}
     for mark in report.marks:
         if mark.figures is not None:
-            colours[mark.figures.offset] = _HEARD if mark.realised else _MISSED
+            colours[mark.figures.offset] = _AUDIBLE if mark.realised else _MISSED
     return colours
 
 
@@ -165,7 +165,7 @@ def _draw_pauses(panels: "tuple[Axes, ...]", report: Report) -> None:
         before = next((word for word in reversed(audible) if word.offset < mark.offset), None)
         middle = ((before.end if before else 0.0) + (after.start if after else report.seconds)) / 2
         half = mark.silence_ms / 2000
-        colour = _HEARD if mark.realised else _MISSED
+        colour = _AUDIBLE if mark.realised else _MISSED
         for axes in panels:
             axes.axvspan(middle - half, middle + half, color=colour, alpha=0.13, linewidth=0, zorder=0)
         _draw_label(wave, mark, middle, level, f"{mark.silence_ms:.0f} of {mark.asked_ms} ms")
@@ -174,9 +174,9 @@ def _draw_pauses(panels: "tuple[Axes, ...]", report: Report) -> None:
 def _draw_label(axes: "Axes", mark: MarkReport, at: float, height: float, text: str) -> None:
     """Draw the label of a mark, in the colour of a mark that is audible or of one that is not."""
     alignment: dict[str, Any] = {"va": "top"} if mark.figures is None else {"va": "bottom"}
-    axes.text(at, height, text, ha="center", fontsize=8.5, color=_HEARD if mark.realised else _MISSED, **alignment)
+    axes.text(at, height, text, ha="center", fontsize=8.5, color=_AUDIBLE if mark.realised else _MISSED, **alignment)
 
 
 def _title(report: Report) -> str:
-    heard = f"{report.realised} of {report.asked} marks heard" if report.asked else "no marks"
-    return f"{heard}, {len(report.false)} unmarked" if report.false else heard
+    summary = f"{report.realised} of {report.asked} marks audible" if report.asked else "no marks"
+    return f"{summary}, {len(report.false)} unmarked" if report.false else summary

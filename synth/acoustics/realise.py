@@ -108,7 +108,7 @@ class _Realisation:
                 piece = Audio(before[start:end], rate)
                 changed = _change_sentence(piece, [_clipped(word, piece.seconds) for word in words], wanted, strength)
                 for index, mark in changed.unrealised:
-                    self._leave(mark, "the word has too little voice", first + index)
+                    self._leave(mark, "too little of the word is voiced", first + index)
                 pieces += [Audio(before[position:start], rate), changed.audio]
                 position, words = end, changed.words
             self.words[first:last] = [word.moved(0, (start + added) / rate) for word in words]
@@ -213,7 +213,7 @@ def _change_sentence(
 
 
 def _can_bear(contours: Contours, word: WordTime, kind: str) -> bool:
-    """Tell whether there is enough voice for a mark: in the sentence for emphasis, in the word itself for pitch."""
+    """Return whether there is enough voice for a mark: in the sentence for emphasis, in the word itself for pitch."""
     if kind == "emph":
         return word.end - word.start >= _FEWEST_FRAMES * contours.step and not np.isnan(contours.semitones).all()
     return pitch_marks.has_voice(contours, word)

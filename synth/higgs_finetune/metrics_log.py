@@ -53,7 +53,7 @@ class MetricsLog:
 
 
 def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the lines of a metrics log. Skip lines that are no JSON, such as one that an interruption cut off."""
+    """Yield the lines of a metrics log. Skip lines that are not JSON, such as one that an interruption cut off."""
     if not path.is_file():
         return
     for line in path.read_text(encoding="utf-8").splitlines():

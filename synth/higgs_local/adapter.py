@@ -94,12 +94,12 @@ def check_fit(adapter: Adapter, description: BaseDescription) -> tuple[str, ...]
         if shape is None and module == TEXT_HEAD:
             continue  # only text generation needs it, and speech models may be loaded without it
         if shape != (outputs, inputs):
-            found = "is not there" if shape is None else f"has {' x '.join(map(str, shape))} weights, not {outputs} x {inputs}"
+            found = "does not exist" if shape is None else f"has {' x '.join(map(str, shape))} weights, not {outputs} x {inputs}"
             raise AdapterError(f"the adapter {adapter.name!r} changes {module}, which {found} in {base.name!r}; {_OTHER_BASE}")
     vocabulary = base.shape["vocab_size"]
     for what, number in [("row", row) for row in adapter.rows] + [(f"<{k}>", m.id) for k, m in adapter.marks.items()]:
         if not 0 <= number < vocabulary or number in description.control:
-            reason = "has no such token" if number not in description.control else "needs that token for something else"
+            reason = "has no such token" if number not in description.control else "uses that token for something else"
             raise AdapterError(
                 f"the adapter {adapter.name!r} has {what} at token {number}, but {base.name!r} {reason}; {_OTHER_BASE}"
             )

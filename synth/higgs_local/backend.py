@@ -86,12 +86,13 @@ class HiggsLocal(Synthesizer):
     def unready(self) -> str | None:
         folder = self._catalogue.folder
         if folder is not None and not folder.is_dir():
-            return f"there is no folder {str(folder)!r} to look for adapters in; set PROSODY_HIGGS_LOCAL__ADAPTERS to another"
+            return f"the adapters folder {str(folder)!r} does not exist; set PROSODY_HIGGS_LOCAL__ADAPTERS to another"
         from synth.higgs_local.checkpoint import is_local
 
         model = self._settings.model
         if not is_local(model, self._settings.revision):
-            return f"the model {model!r} is not here; the first text downloads it, or set PROSODY_HIGGS_LOCAL__MODEL to a folder"
+            hint = "the first request downloads it, or set PROSODY_HIGGS_LOCAL__MODEL to a folder"
+            return f"the model {model!r} is not on this machine; {hint}"
         return None
 
     async def speak(self, request: SpeechRequest) -> AsyncGenerator[Speech, None]:
@@ -125,7 +126,7 @@ class HiggsLocal(Synthesizer):
             async for chunk in chunks:
                 seconds += chunk.audio.seconds
                 context = None if chunk.codes is None else Context(text, chunk.codes)
-                cut = f"the voice had not come to its end after {seconds:.0f} s and was cut; try another seed"
+                cut = f"the speech did not end within {seconds:.0f} s and was cut; try another seed"
                 yield Speech(chunk.audio, unrealised=unrealised, context=context, warnings=(cut,) if chunk.cut else ())
                 unrealised = ()
 

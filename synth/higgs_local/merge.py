@@ -96,7 +96,7 @@ def merge(adapter_folder: Path, base_folder: Path, output: Path, report: Callabl
 def _check_output(output: Path) -> None:
     try:
         if output.exists() and (not output.is_dir() or any(output.iterdir())):
-            raise BadInput(f"{str(output)!r} is there already; give a folder that is not")
+            raise BadInput(f"{str(output)!r} exists already; give a new folder")
         output.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise BadInput(f"cannot write {output}: {os_reason(error)}; choose another folder") from None

@@ -62,10 +62,10 @@ def read_prosody(folder: Path) -> ProsodyMetadata | None:
     path = folder / PROSODY_FILE
     if not path.exists():
         return None
-    data = read_json(path, "train the adapter again, or take the file away to use it as a voice without marks")
+    data = read_json(path, "train the adapter again, or delete the file to use it as a voice without marks")
     try:
         if data["format"] != _FORMAT:
-            raise ValueError(f"format {data['format']!r}, where {_FORMAT} is known")
+            raise ValueError(f"format {data['format']!r} is not supported, only {_FORMAT}")
         base = data["base"]
         metadata = ProsodyMetadata(
             {_mark_kind(kind): TrainedMark(_string(mark["token"]), _count(mark["id"])) for kind, mark in data["marks"].items()},
@@ -121,11 +121,11 @@ def _mark_kind(value: str) -> str:
 
 def _string(value: object) -> str:
     if not isinstance(value, str) or not value or not value.isprintable():
-        raise ValueError(f"{value!r} is no text")
+        raise ValueError(f"{value!r} is not a string")
     return value
 
 
 def _count(value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise ValueError(f"{value!r} is no whole number")
+        raise ValueError(f"{value!r} is not an integer of 0 or more")
     return value

@@ -24,7 +24,7 @@ __all__ = ["AudioChunk", "GenerationRequest", "ModelWorker"]
 MAX_OPEN = 64
 """Most requests that are open at once, waiting or being decoded. Each holds the audio of at most one text in memory."""
 
-_CLOSED = "the voice was closed while it spoke; ask again"
+_CLOSED = "the voice was closed during the request; try again"
 
 
 class ModelWorker:
@@ -85,9 +85,9 @@ class ModelWorker:
     def _enqueue(self, handle: RequestHandle) -> None:
         with self._changed:
             if self._open >= self._max_open:
-                raise BackendBusy(f"{self._open} requests are open, and no more are taken; try again when one has ended")
+                raise BackendBusy(f"{self._open} requests are open, which is the maximum; try again when one has ended")
             if self._closing:
-                raise BackendBusy("the voice is being closed; try again when it is")
+                raise BackendBusy("the voice is being closed; try again later")
             self._open += 1
             self._waiting.append(handle)
             if self._thread is None:

@@ -202,7 +202,7 @@ def test_label_by_a_manifest(run: Run, wav: Path) -> None:
         (("--manifest", "gone.tsv"), "gone.tsv"),
         (("--manifest", "empty.tsv"), "no recording"),
         (("--manifest", "empty.tsv", "--text", "hi"), "--text and --manifest"),
-        (("--audio", "a.wav", "--text", "hi", "-o", "notes.txt"), "no row of labels"),
+        (("--audio", "a.wav", "--text", "hi", "-o", "notes.txt"), "not a row of labels"),
         (("--audio", "a.wav", "--text", "hi", "--emphases-per-word", "2"), "--emphases-per-word"),
     ],
 )

@@ -306,7 +306,7 @@ def test_an_incomplete_last_line_is_written_again(tmp_path: Path) -> None:
 def test_a_file_without_labels_is_not_overwritten(tmp_path: Path, notes: str) -> None:
     path = tmp_path / "labels.jsonl"
     path.write_text(notes)
-    with pytest.raises(DataError, match="no row of labels"), LabelsFile(path):
+    with pytest.raises(DataError, match="not a row of labels"), LabelsFile(path):
         pass
     assert path.read_text() == notes
 

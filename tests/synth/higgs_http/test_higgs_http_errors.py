@@ -100,10 +100,10 @@ CASES = [
     Case(Fault.RATE_ABSENT, dialects=STREAMING),
     *(Case(fault, settings=WAV) for fault in (Fault.WAV_SIZES_ZERO, Fault.WAV_SIZES_MAX, Fault.WAV_STEREO, Fault.WAV_16K)),
     Case(Fault.WAV_TRUNCATED, BackendError, "ended after", settings=WAV),
-    Case(Fault.RUNS_ON, words="ran on"),
+    Case(Fault.RUNS_ON, words="the speech exceeded"),
     Case(
         Fault.RUNS_ON,
-        words="ran on",
+        words="the speech exceeded",
         dialects=("boson",),
         settings={"response_format": "mp3", "read_timeout": 5.0},
         options={"runaway_s": 20},
