@@ -16,6 +16,7 @@ from synth.base import Strength
 from synth.embedded.backend import EmbeddedSettings
 from synth.higgs_http.settings import HiggsSettings
 from synth.higgs_local.settings import HiggsLocalSettings
+from synth.natural.settings import NaturalSettings
 
 
 def _name_or_number(given: Any, read: ValidatorFunctionWrapHandler) -> Any:
@@ -47,7 +48,7 @@ class Settings(BaseSettings):
     """Settings of the commands and the service.
 
     Attributes:
-        backend: the backend of a job that names none: embedded, higgs-http or higgs-local.
+        backend: the backend of a job that names none: embedded, natural, higgs-http or higgs-local.
         fallback: the backend that speaks if another one fails; with "none" the job fails. If not set, it is embedded for the
             commands and none for the service.
         realise: whether marks that the voice does not support are realised in its audio.
@@ -77,6 +78,7 @@ class Settings(BaseSettings):
     aligner: str | None = None
     tagger: TaggerSettings = TaggerSettings()
     embedded: EmbeddedSettings = EmbeddedSettings()
+    natural: NaturalSettings = NaturalSettings()
     higgs: HiggsSettings = HiggsSettings()
     higgs_local: HiggsLocalSettings = HiggsLocalSettings()
     chat: ChatSettings | None = None

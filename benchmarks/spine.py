@@ -28,12 +28,15 @@ from typing import Any
 
 PACKAGES = ("ai_core", "prosody_tagger", "synth", "api")
 MOMENTS = {
-    "forward": ("transformers/models/gpt2/modeling_gpt2.py", "forward"),
-    "engine": ("synth/embedded/espeak.py", "speak"),
-    "realisation": ("synth/acoustics/realise.py", "realise"),
-    "writer": ("encoding.py", "encode"),
+    "forward": (
+        ("onnxruntime/capi/onnxruntime_inference_collection.py", "run"),
+        ("transformers/models/gpt2/modeling_gpt2.py", "forward"),  # before the tagger ran without torch
+    ),
+    "engine": (("synth/embedded/espeak.py", "speak"),),
+    "realisation": (("synth/acoustics/realise.py", "realise"),),
+    "writer": (("encoding.py", "encode"),),
 }
-"""The end of a file's path and the name of a function in it: the moment is when that function is called."""
+"""Ends of paths of files, and the name of a function in each: the moment is when one of these functions is called."""
 
 Stack = tuple[CodeType, ...]
 
@@ -85,8 +88,8 @@ class Recorder:
         if event != "call":
             return
         code = frame.f_code
-        for moment, (file, name) in MOMENTS.items():
-            if code.co_name == name and code.co_filename.endswith(file):
+        for moment, functions in MOMENTS.items():
+            if any(code.co_name == name and code.co_filename.endswith(file) for file, name in functions):
                 self.stacks.setdefault(moment, set()).update(self._stack(frame))
 
     def _stack(self, frame: FrameType | None = None) -> Stack:

@@ -13,19 +13,24 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
+from typing import Any
 
+import numpy as np
 import torch
+from tokenizers import Tokenizer
 
 from prosody_tagger.corpus.examples import UNKNOWN, LabelledText, speaker_fold
 from prosody_tagger.corpus.readers import read_examples
 from prosody_tagger.evaluation import report
 from prosody_tagger.evaluation.metrics import Predictions, WordLabels, measure, score_examples
-from prosody_tagger.model import PROMINENCE, SHIPPED, Encoded, Scores, TaggerModel, split_scores, token_id
+from prosody_tagger.model import PROMINENCE, SHIPPED, Encoded, TaggerModel, token_id
 from prosody_tagger.training.base_models import add_lora, load_base
 from prosody_tagger.training.batches import BatchBuilder, TokenBatch
 from prosody_tagger.training.pretrain import read_dev
+from prosody_tagger.training.torch_network import TorchNetwork
 from prosody_tagger.training.train import start_run
 from prosody_tagger.training.trainer import LoopSettings, TaggerTrainer, unwrap_gpt2
+from prosody_tagger.weights import Floats
 
 EPOCHS, LR, BATCH_TOKENS = 1, 1e-3, 4096
 LEAST_STEPS = 30
@@ -95,43 +100,45 @@ def _rows(joined: Sequence[Encoded]) -> torch.Tensor:
     return torch.tensor([row for row, item in enumerate(joined) for _ in item.last])
 
 
-class TextOnlyModel(TaggerModel):
+class TextOnlyNetwork(TorchNetwork):
     """Scores words at ``text`` itself."""
 
-    def score(self, batch: Sequence[Encoded]) -> list[Scores]:
-        length = max(len(item.ids) for item in batch)
-        ids = torch.full((len(batch), length), self._sep)
-        for row, item in enumerate(batch):
-            ids[row, : len(item.ids)] = torch.tensor(item.ids)
-        rows = [row for row, item in enumerate(batch) for _ in item.last]
-        columns = [end for item in batch for end in item.last]
+    def label_logits(self, tokens: Sequence[Sequence[int]], ends: Sequence[Sequence[int]]) -> Floats:
+        ids = torch.full((len(tokens), max(len(text) for text in tokens)), self.sep)
+        for row, text in enumerate(tokens):
+            ids[row, : len(text)] = torch.tensor(text)
+        rows = [row for row, last in enumerate(ends) for _ in last]
+        columns = [end for last in ends for end in last]
         with torch.inference_mode():
-            hidden = self._transformer(ids, use_cache=False).last_hidden_state[rows, columns]
-        return split_scores(hidden @ self._rows, [len(item.last) for item in batch])
+            hidden = self.transformer(ids, use_cache=False).last_hidden_state[rows, columns]
+        return (hidden @ self.label_rows).numpy()
 
 
-class AutoregressiveModel(TaggerModel):
+class AutoregressiveNetwork(TorchNetwork):
     """Scores word by word, with a KV cache; the label chosen for a word is an input to the next."""
 
-    def score(self, batch: Sequence[Encoded]) -> list[Scores]:
-        return [self._score_one(item) for item in batch]
+    def __init__(self, gpt2: Any, tokenizer: Tokenizer) -> None:
+        super().__init__(gpt2, tokenizer)
+        self.prominence = [token_id(tokenizer, token) for token in PROMINENCE]
 
-    def _score_one(self, item: Encoded) -> Scores:
-        prominence = [token_id(self.tokenizer, token) for token in PROMINENCE]
+    def label_logits(self, tokens: Sequence[Sequence[int]], ends: Sequence[Sequence[int]]) -> Floats:
+        return np.concatenate([self._logits_of_one(*text) for text in zip(tokens, ends, strict=True)])
+
+    def _logits_of_one(self, ids: Sequence[int], last: Sequence[int]) -> Floats:
         logits: list[torch.Tensor] = []
-        parameters = inspect.signature(self._transformer.forward).parameters
+        parameters = inspect.signature(self.transformer.forward).parameters
         argument = "cache" if "cache" in parameters else "past_key_values"  # its name before transformers 5.24
         with torch.inference_mode():
-            cache = self._transformer(torch.tensor([[*item.ids, self._sep]]), use_cache=True).past_key_values
+            cache = self.transformer(torch.tensor([[*ids, self.sep]]), use_cache=True).past_key_values
             before, written = 0, []
-            for end in item.last:
-                step = torch.tensor([[*written, *item.ids[before : end + 1]]])
+            for end in last:
+                step = torch.tensor([[*written, *ids[before : end + 1]]])
                 positions = torch.tensor([[*[before - 1] * len(written), *range(before, end + 1)]])
-                out = self._transformer(step, position_ids=positions, use_cache=True, **{argument: cache})
+                out = self.transformer(step, position_ids=positions, use_cache=True, **{argument: cache})
                 cache = out.past_key_values
-                logits.append(out.last_hidden_state[0, -1] @ self._rows)
-                before, written = end + 1, [prominence[int(logits[-1][:3].argmax())]]
-        return split_scores(torch.stack(logits), [len(item.last)])[0]
+                logits.append(out.last_hidden_state[0, -1] @ self.label_rows)
+                before, written = end + 1, [self.prominence[int(logits[-1][:3].argmax())]]
+        return torch.stack(logits).numpy()
 
 
 def train_and_measure(
@@ -140,7 +147,7 @@ def train_and_measure(
     held_out: Sequence[LabelledText],
     *,
     batches: type[BatchBuilder] = BatchBuilder,
-    model: type[TaggerModel] = TaggerModel,
+    network_type: type[TorchNetwork] = TorchNetwork,
     rows: bool = True,
     epochs: int = EPOCHS,
 ) -> dict[str, float | None]:
@@ -150,7 +157,7 @@ def train_and_measure(
         base: folder of the base.
         train, held_out: the data.
         batches: how texts become inputs.
-        model: how words are scored, to match ``batches``.
+        network_type: how words are scored, to match ``batches``.
         rows: train the embedding rows of our tokens as well.
         epochs: passes over the data.
     """
@@ -169,7 +176,7 @@ def train_and_measure(
         trainer.batches.__class__ = batches
         trainer.batches.prominence = [token_id(tokenizer, token) for token in PROMINENCE]  # type: ignore[attr-defined]
     trainer.run()
-    scores = score_examples(model(unwrap_gpt2(network), tokenizer), held_out)
+    scores = score_examples(TaggerModel(network_type(unwrap_gpt2(network), tokenizer), tokenizer), held_out)
     return measure(WordLabels.of(held_out), Predictions.of(scores))
 
 
@@ -193,7 +200,10 @@ def main() -> None:
 
     def base_only() -> dict[str, float | None]:
         network, tokenizer = load_base(str(base))
-        return measure(WordLabels.of(held_out), Predictions.of(score_examples(TaggerModel(network, tokenizer), held_out)))
+        return measure(
+            WordLabels.of(held_out),
+            Predictions.of(score_examples(TaggerModel(TorchNetwork(network, tokenizer), tokenizer), held_out)),
+        )
 
     variants: dict[str, Callable[[], dict[str, float | None]]] = {
         "no adapter: the base alone": base_only,
@@ -201,9 +211,11 @@ def main() -> None:
         **{f"{size:,} sentences": lambda size=size: of_size(size) for size in (98, 500, 2000)},  # type: ignore[misc]
         "and the older labelling's 33,047": lambda: train_and_measure(base, [*train, *older], held_out),
         "without trained rows": lambda: train_and_measure(base, train, held_out, rows=False),
-        "text alone, no copy": lambda: train_and_measure(base, train, held_out, batches=TextOnlyBatches, model=TextOnlyModel),
+        "text alone, no copy": lambda: train_and_measure(
+            base, train, held_out, batches=TextOnlyBatches, network_type=TextOnlyNetwork
+        ),
         "marks fed back": lambda: train_and_measure(
-            base, train, held_out, batches=AutoregressiveBatches, model=AutoregressiveModel
+            base, train, held_out, batches=AutoregressiveBatches, network_type=AutoregressiveNetwork
         ),
     }
     if arguments.other_base:

@@ -168,6 +168,7 @@ def setting_groups() -> "list[tuple[str, type[BaseModel], str]]":
     from synth.embedded.backend import EmbeddedSettings
     from synth.higgs_http.settings import HiggsSettings
     from synth.higgs_local.settings import HiggsLocalSettings
+    from synth.natural.settings import NaturalSettings
 
     return [
         ("The service", ApiSettings, "PROSODY_API__"),
@@ -175,6 +176,7 @@ def setting_groups() -> "list[tuple[str, type[BaseModel], str]]":
         ("The tagger", TaggerSettings, "PROSODY_TAGGER__"),
         ("The chat model that writes replies, for PROSODY_REPLY=chat", ChatSettings, "PROSODY_CHAT__"),
         ("Backend embedded", EmbeddedSettings, "PROSODY_EMBEDDED__"),
+        ("Backend natural", NaturalSettings, "PROSODY_NATURAL__"),
         ("Backend higgs-http", HiggsSettings, "PROSODY_HIGGS__"),
         ("Backend higgs-local", HiggsLocalSettings, "PROSODY_HIGGS_LOCAL__"),
     ]

@@ -6,7 +6,7 @@ Imports almost nothing, so that Ctrl-C is handled from the start.
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from prosody_tagger.errors import ProsodyError
@@ -55,7 +55,10 @@ def command_exit() -> Iterator[None]:
     except typer.TyperException as error:
         code = error.exit_code
         _print_error(f"{error.format_message()} --help lists the options")
-    except (KeyboardInterrupt, typer.Abort):
+    except KeyboardInterrupt:
+        _print_error("interrupted")
+        _exit_interrupted()
+    except typer.Abort:
         code = INTERRUPTED
     except BrokenPipeError:
         code = _close_stdout()
@@ -71,6 +74,17 @@ def command_exit() -> Iterator[None]:
     except BrokenPipeError:
         code = _close_stdout()
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _exit_interrupted() -> NoReturn:
+    """Exit with 130: after ``sys.exit``, CPython can still end by the signal itself, if the interrupt passed through ``exec``."""
+    import atexit
+
+    atexit._run_exitfuncs()
+    with suppress(OSError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(INTERRUPTED)
 
 
 def _close_stdout() -> int:

@@ -29,13 +29,16 @@ def install_command(extra: str | None = None) -> str:
 
 
 def _origin() -> dict[str, Any]:
-    """Return what pip recorded about the source of the installation (PEP 610); empty for a package index."""
-    import json
-    from importlib.metadata import PackageNotFoundError, distribution
+    """Return what pip recorded about the source of the installation (PEP 610); empty for a package index.
 
-    try:
-        recorded = distribution(DISTRIBUTION).read_text("direct_url.json")
-    except PackageNotFoundError:
-        return {}
-    found = json.loads(recorded or "{}")
-    return found if isinstance(found, dict) else {}
+    In a clone that is on the import path, the metadata of a build stand before those of the installation, and record no source.
+    """
+    import json
+    from importlib.metadata import distributions
+
+    for found in distributions(name=DISTRIBUTION):
+        recorded = found.read_text("direct_url.json")
+        if recorded is not None:
+            origin = json.loads(recorded)
+            return origin if isinstance(origin, dict) else {}
+    return {}

@@ -3,30 +3,34 @@
 The input is ``text <SEP> text``. When the causal model reads the copy it has already seen the whole text, so its state at the last
 token of a word in the copy depends on the word and on the text after it (sequence repetition, arXiv 2601.17585). The next-token
 logits there are computed for the label tokens only, and normalised over each group of labels. No word is generated.
+
+`weights.py` reads the files and merges the adapter, `onnx_graph.py` writes the network as a graph, onnxruntime runs it. Training
+runs its network in torch, behind the same `LabelNetwork`.
 """
 
-import hashlib
-import json
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from prosody_tagger.errors import ModelError, first_line
+from prosody_tagger.errors import ModelError
 from prosody_tagger.markup import KINDS
+from prosody_tagger.onnx_graph import Gpt2Graph, start_session
 from prosody_tagger.segment import Word
+from prosody_tagger.weights import Floats, Gpt2Weights, base_of_adapter, merge_adapter, read_base, refuse_another_base
 
 SEP = "<SEP>"
 PROMINENCE = ("<prom_0>", "<prom_1>", "<prom_2>")
 BOUNDARY = ("<bound_0>", "<bound_2>")
 NONE = "<none>"
 MARKS = tuple(f"<{kind}>" for kind in KINDS)
+LABELS = (*PROMINENCE, *BOUNDARY, NONE, *MARKS)
+"""The tokens whose logits are computed, in the order of the columns."""
 SCORE_COLUMNS = len(PROMINENCE) + 1 + len(KINDS)
 """Columns of a score table: three degrees of prominence, a boundary after the word, each kind of mark."""
 ADDED_TOKENS = (SEP, *PROMINENCE, *BOUNDARY, NONE, *MARKS)
@@ -92,39 +96,6 @@ def read_tokenizer(path: Path) -> Tokenizer:
     return tokenizer
 
 
-def lay_out(texts: Sequence[Encoded], sep: int) -> tuple[Any, Any, list[int], list[int]]:
-    """Lay out texts as rows ``text <SEP> text``, padded on the right.
-
-    Returns:
-        Token ids and positions, both [texts, width]; each token of the copy has the position of its original. Then the rows and the
-        columns at which the words of the copies end.
-    """
-    import torch
-
-    ids = torch.full((len(texts), 2 * max(len(text.ids) for text in texts) + 1), sep)
-    positions = torch.zeros_like(ids)
-    rows: list[int] = []
-    columns: list[int] = []
-    for row, text in enumerate(texts):
-        count = len(text.ids)
-        ids[row, : 2 * count + 1] = torch.tensor([*text.ids, sep, *text.ids])
-        positions[row, : 2 * count + 1] = torch.tensor([*range(count + 1), *range(count)])
-        rows.extend([row] * len(text.last))
-        columns.extend(count + 1 + last for last in text.last)
-    return ids, positions, rows, columns
-
-
-def read(transformer: Any, ids: Any, positions: Any) -> Any:
-    """Return the last hidden states of a GPT-2, [texts, width, dimensions]; ids and positions are [texts, width].
-
-    The attention mask is all ones: padding is on the right, where a causal model does not look. Without a mask, transformers
-    treats positions that restart as another sequence in the row, and masks the text from its copy.
-    """
-    import torch
-
-    return transformer(ids, attention_mask=torch.ones_like(ids), position_ids=positions, use_cache=False).last_hidden_state
-
-
 def token_id(tokenizer: Tokenizer, token: str) -> int:
     """Return the id of a token.
 
@@ -151,19 +122,66 @@ def encode(tokenizer: Tokenizer, texts: Sequence[str], runs: Sequence[Sequence[W
     return encoded
 
 
+class LabelNetwork(Protocol):
+    """A network that scores words: in onnxruntime at run time, in torch while it is trained."""
+
+    max_tokens: int
+    """Maximum length of a text, in tokens."""
+
+    def label_logits(self, tokens: Sequence[Sequence[int]], ends: Sequence[Sequence[int]]) -> Floats:
+        """Run once over several texts, and return the logits of `LABELS` at their words, text after text, [words, labels].
+
+        The arguments are those of `TaggerModel.forward`.
+        """
+
+
+class OnnxNetwork:
+    """A GPT-2 in onnxruntime. Threads may share it.
+
+    Args:
+        weights: of the network, with rows for our tokens.
+        sep: the id of `SEP`.
+        labels: the ids of `LABELS`.
+    """
+
+    def __init__(self, weights: Gpt2Weights, sep: int, labels: Sequence[int]) -> None:
+        self.max_tokens = (weights.config.n_positions - 1) // 2
+        self._sep = sep
+        self._tokens = weights.tokens
+        self._positions = weights.tensors["wpe.weight"]
+        graph = Gpt2Graph(weights, weights.tokens[labels])
+        self._matrices = graph.writer.external  # the session reads them where they are
+        self._session = start_session(graph)
+
+    def label_logits(self, tokens: Sequence[Sequence[int]], ends: Sequence[Sequence[int]]) -> Floats:
+        """Lay out texts as rows ``text <SEP> text`` padded on the right, and return the logits at the words of the copies.
+
+        Each token of the copy has the position of its original. Padding stands where a causal model does not look.
+        """
+        counts = [len(text) for text in tokens]
+        spread = np.zeros((len(counts), 2 * max(counts) + 1), np.int64)
+        columns = np.zeros((len(counts), max(len(text) for text in ends)), np.int64)
+        is_word = np.zeros(columns.shape, np.bool_)
+        first = 0
+        for row, (count, last) in enumerate(zip(counts, ends, strict=True)):
+            spread[row, : 2 * count + 1] = [*range(first, first + count + 1), *range(first, first + count)]
+            columns[row, : len(last)] = np.array(last, np.int64) + count + 1
+            is_word[row, : len(last)] = True
+            first += count + 1
+        ids = [token for text in tokens for token in (*text, self._sep)]
+        positions = [position for count in counts for position in range(count + 1)]
+        inputs = {"embedded": self._tokens[ids] + self._positions[positions], "spread": spread, "ends": columns}
+        logits: Floats = self._session.run(None, inputs)[0]
+        return logits[is_word.reshape(-1)]
+
+
 class TaggerModel:
     """A loaded network and its tokenizer. Its weights do not change after loading, so threads may share it."""
 
-    def __init__(self, network: Any, tokenizer: Tokenizer) -> None:
-        import torch
-
+    def __init__(self, network: LabelNetwork, tokenizer: Tokenizer) -> None:
+        self.network = network
         self.tokenizer = tokenizer
-        self._transformer = network.transformer.eval()
-        self._sep = token_id(tokenizer, SEP)
-        labels = (*PROMINENCE, *BOUNDARY, NONE, *MARKS)
-        self._rows: torch.Tensor = network.lm_head.weight.detach()[[token_id(tokenizer, label) for label in labels]].T.contiguous()
-        self._device = self._rows.device
-        self.max_tokens: int = (network.config.n_positions - 1) // 2
+        self.max_tokens = network.max_tokens
         """Maximum length of a text, in tokens."""
 
     @classmethod
@@ -173,30 +191,20 @@ class TaggerModel:
         Raises:
             ModelError: a file is missing or broken, or the adapter was trained over another base.
         """
-        named = _base_of(adapter)
+        named = base_of_adapter(adapter)
         source = base or (str((adapter / named).resolve()) if named.startswith(".") else named)
-        import torch
-        from transformers import GPT2LMHeadModel
-        from transformers.utils import logging
-
-        logging.disable_progress_bar()
         tokenizer = read_tokenizer(adapter / "tokenizer.json")
         for token in ADDED_TOKENS:
             token_id(tokenizer, token)
-        try:
-            network = GPT2LMHeadModel.from_pretrained(source, dtype=torch.float32)
-        except Exception as error:
-            raise ModelError(
-                f"cannot load the tagger's base {source!r}: {first_line(error)}; give a folder or a hub name"
-            ) from None
-        if network.config.vocab_size + len(ADDED_TOKENS) != tokenizer.get_vocab_size():
+        weights = read_base(source)
+        if weights.config.vocab_size + len(ADDED_TOKENS) != tokenizer.get_vocab_size():
             raise ModelError(
                 f"the adapter {adapter} was trained over another base than {source!r}: its tokenizer has "
-                f"{tokenizer.get_vocab_size()} tokens, the base {network.config.vocab_size} without the marks"
+                f"{tokenizer.get_vocab_size()} tokens, the base {weights.config.vocab_size} without the marks"
             )
-        _refuse_another_base(adapter, network, source)
-        network.resize_token_embeddings(tokenizer.get_vocab_size(), mean_resizing=False)
-        return cls(_merge(network, adapter, source), tokenizer)
+        refuse_another_base(adapter, weights, source)
+        weights = merge_adapter(weights, adapter, source)
+        return cls(OnnxNetwork(weights, token_id(tokenizer, SEP), label_ids(tokenizer)), tokenizer)
 
     def score(self, batch: Sequence[Encoded]) -> list[Scores]:
         """Score every word of several texts in one forward pass. No text may be longer than `max_tokens`."""
@@ -212,74 +220,31 @@ class TaggerModel:
         Returns:
             For each text a table of probabilities, float32 of shape [words, `SCORE_COLUMNS`].
         """
-        import torch
-
-        ids, positions, rows, columns = lay_out([Encoded(*text) for text in zip(tokens, ends, strict=True)], self._sep)
-        with torch.inference_mode():
-            hidden = read(self._transformer, ids.to(self._device), positions.to(self._device))
-            logits = (hidden[rows, columns] @ self._rows).cpu()
-            return np.split(probabilities(logits), np.cumsum([len(each) for each in ends])[:-1])
+        logits = self.network.label_logits(tokens, ends)
+        tables: list[Floats] = np.split(probabilities(logits), np.cumsum([len(each) for each in ends])[:-1])
+        return tables
 
 
-def probabilities(logits: Any) -> NDArray[np.float32]:
-    """Return a table of probabilities, float32 of shape [words, `SCORE_COLUMNS`], from logits of the labels, [words, labels]."""
-    import torch
+def label_ids(tokenizer: Tokenizer) -> list[int]:
+    """Return the ids of `LABELS`.
 
-    marks = (logits[:, 6:] - logits[:, 5:6]).sigmoid()
-    table: NDArray[np.float32] = torch.cat([logits[:, :3].softmax(-1), logits[:, 3:5].softmax(-1)[:, 1:], marks], dim=1).numpy()
+    Raises:
+        ModelError: the vocabulary lacks one.
+    """
+    return [token_id(tokenizer, label) for label in LABELS]
+
+
+def probabilities(logits: Floats) -> Floats:
+    """Return a table of probabilities, float32 of shape [words, `SCORE_COLUMNS`], from logits of `LABELS`, [words, labels]."""
+    none = len(PROMINENCE) + len(BOUNDARY)
+    against = logits[:, none : none + 1] - logits[:, none + 1 :]
+    marks = 1 / (1 + np.exp(np.minimum(against, 80)))  # exp of more would overflow
+    prominence, boundary = _softmax(logits[:, : len(PROMINENCE)]), _softmax(logits[:, len(PROMINENCE) : none])
+    table: Floats = np.hstack([prominence, boundary[:, 1:], marks])
     return table
 
 
-def split_scores(logits: Any, counts: Sequence[int]) -> list[Scores]:
-    """Return the scores of texts with ``counts`` words each, from the label logits of all words, [words, labels]."""
-    return [Scores.of(table) for table in np.split(probabilities(logits), np.cumsum(counts)[:-1])]
-
-
-def fingerprint(network: Any) -> str:
-    """Return the fingerprint of a base: the SHA-256 of its position embeddings in 16 bit, the precision they may be stored in."""
-    weights = network.transformer.wpe.weight.detach().half().contiguous()
-    return hashlib.sha256(weights.cpu().numpy().tobytes()).hexdigest()
-
-
-def _refuse_another_base(adapter: Path, network: Any, source: str) -> None:
-    """Check that the base has the fingerprint in the adapter's `training.json`."""
-    try:
-        trained: Any = json.loads((adapter / "training.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return
-    base = trained.get("base") if isinstance(trained, dict) else None
-    if isinstance(base, dict) and base.get("fingerprint", "") not in ("", fingerprint(network)):
-        raise ModelError(
-            f"the adapter {adapter} was trained over another base than {source!r}, namely {base.get('name')!r}; "
-            "give that one, or train an adapter over this base with train-tagger"
-        )
-
-
-def _base_of(adapter: Path) -> str:
-    """Return the base that an adapter folder names: a hub name, or a path relative to the folder that starts with a dot."""
-    try:
-        config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
-    except OSError:
-        raise ModelError(
-            f"no tagger in {adapter}: adapter_config.json is missing; give the folder of a trained adapter "
-            "(--tagger or PROSODY_TAGGER__ADAPTER)"
-        ) from None
-    except ValueError as error:
-        raise ModelError(f"{adapter / 'adapter_config.json'} is broken: {error}; restore the folder") from None
-    named = config.get("base_model_name_or_path") if isinstance(config, dict) else None
-    if not isinstance(named, str) or not named:
-        raise ModelError(f"{adapter / 'adapter_config.json'} names no base_model_name_or_path; restore the folder")
-    return named
-
-
-def _merge(network: Any, adapter: Path, source: str) -> Any:
-    """Merge the adapter's weights into the base, so that a forward pass costs no more than that of the base."""
-    from peft import PeftModel
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # peft reads an attribute that transformers has renamed
-            return PeftModel.from_pretrained(network, str(adapter)).merge_and_unload()
-    except Exception as error:
-        reason = first_line(error)
-        raise ModelError(f"the adapter {adapter} does not fit the base {source!r}: {reason}; train it over this base") from None
+def _softmax(logits: Floats) -> Floats:
+    exponentials = np.exp(logits - logits.max(1, keepdims=True))
+    shares: Floats = exponentials / exponentials.sum(1, keepdims=True)
+    return shares

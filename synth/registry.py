@@ -47,6 +47,14 @@ BACKENDS = {
             modules=("espeakng_loader",),
         ),
         Backend(
+            name="natural",
+            about="a small neural voice inside the process, English: needs no server, no GPU, no download",
+            target="synth.natural.backend:NaturalVoice",
+            settings="natural",
+            modules=("hibari", "onnxruntime"),
+            extra="natural",
+        ),
+        Backend(
             name="higgs-http",
             about="Higgs Audio over HTTP: the cloud, or a server of your own (vLLM, SGLang)",
             target="synth.higgs_http.backend:HiggsHttp",

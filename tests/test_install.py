@@ -28,7 +28,9 @@ SCRIPTS = Path(sys.executable).parent
 
 
 def tracked(*folders: str) -> set[str]:
-    """The repository's files under these folders, as paths relative to its root."""
+    """Return the repository's files under these folders, as paths relative to its root."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("needs a clone: git lists the files")
     listed = subprocess.run(["git", "ls-files", "-z", *folders], cwd=ROOT, capture_output=True, text=True, check=True)
     return {name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()}
 
@@ -117,7 +119,10 @@ def test_no_file_is_loaded_under_two_names(command: list[str], tmp_path: Path) -
     recorded = [json.loads(file.read_text()) for file in records.iterdir()]
     assert any(str(ROOT / "ai_core" / "pipeline.py") in modules for modules in recorded)
     for modules in recorded:
-        ours = {file: names for file, names in modules.items() if Path(file).is_relative_to(ROOT)}
+        folders = tuple(
+            str(ROOT / package) + os.sep for package in ("ai_core", "api", "prosody_tagger", "synth")
+        )  # not .venv, which a clone may hold
+        ours = {file: names for file, names in modules.items() if file.startswith(folders)}
         assert [sorted(names.values()) for names in ours.values() if len(names) > 1] == []
         for file, names in ours.items():
             relative = Path(file).relative_to(ROOT).with_suffix("")

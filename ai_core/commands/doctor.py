@@ -15,6 +15,7 @@ from synth import registry
 
 EXTRAS: dict[str, tuple[str, ...]] = {
     "plot": ("matplotlib",),
+    "natural": ("hibari-tts", "onnxruntime"),
     "higgs": ("safetensors", "huggingface-hub"),
     "train-higgs": ("safetensors", "matplotlib"),
     "tensorboard": ("tensorboard",),

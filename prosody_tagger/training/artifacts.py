@@ -16,9 +16,10 @@ from prosody_tagger.evaluation.mark_scores import MarkScores
 from prosody_tagger.evaluation.metrics import MEASURES, Predictions, WordLabels, threshold_for_share
 from prosody_tagger.files import write_file
 from prosody_tagger.markup import KINDS, PITCHES
-from prosody_tagger.model import Scores, fingerprint
+from prosody_tagger.model import Scores
 from prosody_tagger.tagger import ProsodyTagger
 from prosody_tagger.training.checkpoint import TrainingProgress
+from prosody_tagger.weights import fingerprint
 
 PACKAGES = ("prosody-speech", "torch", "transformers", "peft", "accelerate", "tokenizers", "numpy")
 """Packages whose versions are recorded, because the result depends on them."""
@@ -49,7 +50,7 @@ def package_versions() -> dict[str, str | None]:
 
 def base_record(name: str, network: Any) -> dict[str, str]:
     """Return the entry of training.json by which the runtime recognises the base."""
-    return {"name": name, "fingerprint": fingerprint(network)}
+    return {"name": name, "fingerprint": fingerprint(network.transformer.wpe.weight.detach().float().cpu().numpy())}
 
 
 def choose_thresholds(scores: Scores, labels: WordLabels) -> dict[str, Any]:

@@ -26,10 +26,10 @@ from prosody_tagger.model import (
     SEP,
     Encoded,
     encode,
-    lay_out,
     token_id,
 )
 from prosody_tagger.segment import segment_words
+from prosody_tagger.training.torch_network import lay_out
 
 RARE_COUNT = 3
 """A token that occurs at most this often is rare; half of its occurrences are replaced by tokens that never occur in the data, so

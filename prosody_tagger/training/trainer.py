@@ -18,9 +18,10 @@ from torch.nn import functional
 from prosody_tagger.corpus.examples import UNKNOWN, LabelledText
 from prosody_tagger.errors import BadInput
 from prosody_tagger.evaluation.metrics import Predictions, WordLabels, concatenate_scores, measure, score_examples
-from prosody_tagger.model import Scores, TaggerModel, read
+from prosody_tagger.model import Scores
 from prosody_tagger.training.batches import BatchBuilder, TokenBatch, group_labels, label_groups
 from prosody_tagger.training.checkpoint import TrainingCheckpoint, TrainingProgress
+from prosody_tagger.training.torch_network import read, torch_tagger_model
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -237,7 +238,7 @@ class TaggerTrainer:
         from accelerate.utils import gather_object
 
         self.network.eval()
-        model = TaggerModel(unwrap_gpt2(self.network), self.tokenizer)
+        model = torch_tagger_model(unwrap_gpt2(self.network), self.tokenizer)
         rank, count = self.accelerator.process_index, self.accelerator.num_processes
         own = range(rank, len(self.held_out), count)
         parts: list[tuple[int, Scores]] = []

@@ -183,7 +183,7 @@ def test_events(sdk: OpenAI):
 
 def test_models_are_listed(sdk: OpenAI):
     listed = list(sdk.models.list())
-    assert {"prosody", "embedded", "higgs-http", "higgs-local", "tts-1"} == {model.id for model in listed}
+    assert {"prosody", "embedded", "natural", "higgs-http", "higgs-local", "tts-1"} == {model.id for model in listed}
     assert all(model.object == "model" for model in listed)
 
 

@@ -444,7 +444,7 @@ def test_measuring_another_text_is_not_trusted(client):
 def test_prosody_lists_the_support_of_each_mark(client):
     body = client.get("/v1/prosody").json()
     assert set(body["marks"]) == set(KINDS)
-    assert set(body["backends"]) == {"embedded", "higgs-http", "higgs-local"}
+    assert set(body["backends"]) == {"embedded", "natural", "higgs-http", "higgs-local"}
     embedded = body["backends"]["embedded"]
     assert embedded["ready"]
     assert set(embedded["marks"]) == set(KINDS)

@@ -11,13 +11,14 @@ from typer.testing import CliRunner
 
 from prosody_tagger.corpus.examples import speaker_fold, unlabelled_text
 from prosody_tagger.corpus.readers import read_plain_or_columns
-from prosody_tagger.model import encode, read
+from prosody_tagger.model import encode
 from prosody_tagger.segment import segment_words
 from prosody_tagger.tagger import ProsodyTagger
 from prosody_tagger.training import pretrain
 from prosody_tagger.training.base_models import load_base
 from prosody_tagger.training.batches import BatchBuilder, label_groups
 from prosody_tagger.training.distillation import Teacher
+from prosody_tagger.training.torch_network import read
 from prosody_tagger.training.trainer import LabelCounts, batch_loss
 from prosody_tagger.training.transplant import transplant
 
